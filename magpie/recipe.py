@@ -1,0 +1,251 @@
+"""Everything a person writes to say what to build, validated.
+
+A recipe is one YAML file, read by `loading.py`. Each step has a section named after it; a section set to null switches its step off. A model
+is written once under `models` and named by its role; a role may point at another (`judge: generator`), and then both
+are one loaded model. `filter` names a file of `filters/`, or holds the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
+Share = Annotated[float, Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A piece of a recipe: unknown keys are refused and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Server(Part):
+    """Where a `server` engine finds its completions, and how patient it is.
+
+    `url` ends in /v1. The key is read from the environment variable named by `api_key_env`, never from the recipe.
+    `concurrency` is requests in flight at once; `timeout` is seconds for one answer; `retries` are tries after the
+    first, with exponential back-off from `backoff` seconds.
+    """
+
+    url: str
+    api_key_env: str = "MAGPIE_API_KEY"
+    concurrency: int = Field(default=64, ge=1)
+    timeout: float = Field(default=600.0, gt=0)
+    retries: int = Field(default=5, ge=0)
+    backoff: float = Field(default=0.5, ge=0)
+
+
+class Script(Part):
+    """What a `scripted` engine writes: texts of our own making, drawn by seed, of set lengths, speeds and failures.
+
+    Lengths are tokens. `tokens_per_second` is for each completion; 0 is as fast as possible. `failure_rate` is the
+    share of completions that end in an error, `cut_rate` the share cut by length, `repeat_rate` the share of
+    instructions that repeat an earlier text.
+    """
+
+    min_tokens: int = Field(default=8, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
+    tokens_per_second: float = Field(default=0.0, ge=0)
+    slots: int = Field(default=256, ge=1)
+    failure_rate: float = Field(default=0.0, ge=0, le=1)
+    cut_rate: float = Field(default=0.0, ge=0, le=1)
+    repeat_rate: float = Field(default=0.05, ge=0, le=1)
+
+
+class Model(Part):
+    """One model and how it is run.
+
+    `model` is a hub id, a folder, or an embedded model's name (`demo`, `demo-embedder`). `context_length` is tokens,
+    prompt and completion together. `slots` is how many completions are worked on at once; None takes the engine's
+    default for the machine. `gpu_memory` is the share of a GPU's memory the engine may hold. `chat_template` names a
+    file of templates/chat, or is a path to one, for a tokenizer without a template of its own.
+    """
+
+    model: str
+    revision: str | None = None
+    engine: EngineKind | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    context_length: int = Field(default=4096, ge=64)
+    tensor_parallel: int = Field(default=1, ge=1)
+    slots: int | None = Field(default=None, ge=1)
+    gpu_memory: float = Field(default=0.9, gt=0, le=1)
+    separate_process: bool | None = None
+    trust_remote_code: bool = False
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    server: Server | None = None
+    script: Script = Script()
+
+
+class Draw(Part):
+    """One way to sample, and its share of the rows. Shares need not add up to 1."""
+
+    share: Share = 1.0
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+
+
+class Instruct(Part):
+    """The generator writes the user's message.
+
+    `system_prompt` null keeps what the chat template does by itself (its default system prompt, where it has one).
+    `stop_at_newline` ends an instruction at its first newline, as the published sets do.
+    """
+
+    model: str = "generator"
+    mix: tuple[Draw, ...] = Field(default=(Draw(),), min_length=1)
+    max_tokens: int = Field(default=2048, ge=1)
+    stop_at_newline: bool = True
+    system_prompt: str | None = None
+
+
+class Clean(Part):
+    """Strips what is not the message, and rejects what is not one. Lengths are characters."""
+
+    min_length: int = Field(default=8, ge=0)
+    max_length: int = Field(default=8192, ge=1)
+
+
+class Language(Part):
+    """Names each instruction's language (ISO 639-1). `keep` rejects every language that is not in it."""
+
+    keep: tuple[str, ...] | None = None
+
+
+class Embed(Part):
+    """Turns each instruction into a vector of length 1."""
+
+    model: str = "embedder"
+    batch_size: int = Field(default=128, ge=1)
+
+
+class Dedup(Part):
+    """Rejects repeats: rows within `threshold`, a squared L2 distance of unit vectors, of a kept row.
+
+    0.05 is the published threshold (arXiv 2406.08464): a cosine similarity above 0.975.
+    """
+
+    threshold: float = Field(default=0.05, ge=0, le=4)
+
+
+TagName = Literal["difficulty", "quality", "category"]
+
+
+class Tag(Part):
+    """A judge's view of each instruction: one constrained JSON answer for each of `tags`."""
+
+    model: str = "judge"
+    tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=512, ge=16)
+    max_text_length: int = Field(default=400, ge=16)
+
+
+class Respond(Part):
+    """The generator answers. `rows: all` answers rows that the filter will drop, for those who want the raw set."""
+
+    model: str = "generator"
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=4096, ge=1)
+    system_prompt: str | None = None
+    rows: Literal["kept", "all"] = "kept"
+
+
+class Extend(Part):
+    """Further turns. `turns` counts all turns of the conversation, the first included.
+
+    `system_prompt` is used only while the user's message is written: it tells the model it is in a long conversation.
+    """
+
+    model: str = "generator"
+    turns: int = Field(default=2, ge=2)
+    draw: Draw = Draw()
+    instruct_max_tokens: int = Field(default=2048, ge=1)
+    stop_at_newline: bool = True
+    system_prompt: str = (
+        "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
+        "what was said before, each one specific and different from the last."
+    )
+    respond_temperature: float = Field(default=0.0, ge=0)
+    respond_max_tokens: int = Field(default=4096, ge=1)
+
+
+class Rule(Part):
+    """A row is kept when `where`, a DuckDB predicate over the run's columns, is true. Null counts as false."""
+
+    name: str
+    where: str
+
+
+class Top(Part):
+    """Keep the `n` rows with the largest (`order: asc`, smallest) `by`, a column or expression."""
+
+    by: str
+    n: int = Field(ge=1)
+    order: Literal["desc", "asc"] = "desc"
+
+
+class Quotas(Part):
+    """At most so many rows for each value of `by`: `each` for every value, or `counts` value by value."""
+
+    by: str
+    each: int | None = Field(default=None, ge=0)
+    counts: dict[str, Annotated[int, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> Quotas:
+        if self.each is None and not self.counts:
+            raise ValueError("quotas need `each` or `counts`")
+        return self
+
+
+class Filter(Part):
+    """What is kept of a run: rules in order, then quotas, then the top."""
+
+    name: str = "filter"
+    description: str = ""
+    rules: tuple[Rule, ...] = ()
+    quotas: Quotas | None = None
+    top: Top | None = None
+
+
+class Recipe(Part):
+    """One dataset to build. `rows` counts instructions asked for; `shard_rows` is the unit of commit and of retry."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    description: str = ""
+    rows: int = Field(ge=1)
+    seed: int = Field(default=42, ge=0)
+    shard_rows: int = Field(default=1000, ge=1)
+    engine: EngineKind = "auto"
+    models: dict[str, Model]
+    instruct: Instruct = Instruct()
+    clean: Clean = Clean()
+    language: Language | None = Language()
+    embed: Embed | None = Embed()
+    dedup: Dedup | None = Dedup()
+    tag: Tag | None = Tag()
+    respond: Respond | None = Respond()
+    extend: Extend | None = None
+    filter: Filter | None = None
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Recipe:
+        for part in ("instruct", "embed", "tag", "respond", "extend"):
+            section = getattr(self, part)
+            if section is not None and section.model not in self.models:
+                raise ValueError(f"`{part}.model` is {section.model!r}, which is not under `models`")
+        for needs, needed in (("dedup", "embed"), ("extend", "respond")):
+            if getattr(self, needs) is not None and getattr(self, needed) is None:
+                raise ValueError(f"`{needs}` needs `{needed}`, which is switched off")
+        return self
+
+    def model(self, role: str) -> Model:
+        """The model that plays `role`, with the recipe's engine filled in."""
+        model = self.models[role]
+        return model if model.engine is not None else model.model_copy(update={"engine": self.engine})

@@ -1,0 +1,28 @@
+"""The recipes, filters and templates that travel with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+_PACKAGE = Path(__file__).resolve().parent
+Kind = Literal["recipes", "filters", "templates/chat", "templates/judge"]
+
+
+def folder(kind: Kind) -> Path:
+    """The folder that holds the shipped files of one kind, in a wheel or in a checkout."""
+    installed = _PACKAGE / "_shipped" / kind
+    return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of the shipped files of one kind, without their endings, sorted."""
+    return sorted(path.stem for path in folder(kind).iterdir() if path.suffix in {".yaml", ".jinja"})
+
+
+def find(kind: Kind, name: str, *, ending: str = ".yaml") -> Path | None:
+    """The file called `name`: a path that exists as it is, else a shipped file; None when there is neither."""
+    for path in (Path(name), folder(kind) / f"{name}{ending}"):
+        if path.is_file():
+            return path
+    return None

@@ -1,0 +1,91 @@
+"""What every step is: columns in, columns out, row by row or over the whole run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from magpie.engines.base import Engine
+
+REJECTED = pa.field("rejected", pa.string())
+"""A step that may reject rows has this column in `adds`: null, or "step: reason"."""
+
+
+@runtime_checkable
+class RowStep(Protocol):
+    """Adds columns to the rows of one shard.
+
+    `run` is given `id`, `index` (int64, the row's position in the run), `rejected` and the columns in `reads`, and
+    returns `id` and the columns in `adds`, for the same rows in the same order. Rows whose `rejected` is set are
+    passed over: their new columns are null. `settings` is all that shapes the output besides the model: it goes into
+    the step's fingerprint. `version` rises when the code starts to give other output for the same settings.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+    @property
+    def adds(self) -> pa.Schema: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def version(self) -> int: ...
+
+    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table: ...
+
+
+@runtime_checkable
+class GlobalStep(Protocol):
+    """Adds columns that depend on every row of the run. The attributes mean what they mean in RowStep."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+    @property
+    def adds(self) -> pa.Schema: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def version(self) -> int: ...
+
+    def run_all(self, rows: pa.Table) -> pa.Table: ...
+
+
+def live(rows: pa.Table) -> list[int]:
+    """The positions in `rows` of the rows that are not rejected, rising."""
+    return [at for at, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
+
+
+def spread(rows: pa.Table, at: Sequence[int], columns: dict[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """A step's result: `id` of every row, and `columns`, whose values are for the rows at positions `at`.
+
+    Every column of `schema` must be in `columns`, each value list as long as `at`; the other rows get null.
+    """
+    arrays: dict[str, pa.Array | pa.ChunkedArray] = {"id": rows["id"]}
+    for field in schema:
+        values: list[Any] = [None] * rows.num_rows
+        for position, value in zip(at, columns[field.name], strict=True):
+            values[position] = value
+        arrays[field.name] = pa.array(values, type=field.type)
+    return pa.table(arrays)
+
+
+def seeds(run_seed: int, purpose: str, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """One seed for each row: int64 in [0, 2**31), from (run seed, purpose, row index) and nothing else.
+
+    The finalizer of SplitMix64 over the position, keyed by a hash of the seed and the purpose: neighbouring positions
+    get unrelated seeds, and two purposes of one row differ. 31 bits, because some servers read a seed as int32.
+    """
+    key = int.from_bytes(hashlib.blake2b(f"{run_seed}/{purpose}".encode(), digest_size=8).digest(), "little")
+    with np.errstate(over="ignore"):
+        mixed = np.asarray(index).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(33)).astype(np.int64)
