@@ -1,0 +1,1 @@
+"""Steps: each adds columns to rows, one file a step."""

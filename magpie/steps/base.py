@@ -63,7 +63,9 @@ def live(rows: pa.Table) -> list[int]:
     return [at for at, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
 
 
-def spread(rows: pa.Table, at: Sequence[int], columns: dict[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
+def spread(
+    rows: pa.Table, at: Sequence[int], columns: dict[str, Sequence[Any]], schema: pa.Schema
+) -> pa.Table:
     """A step's result: `id` of every row, and `columns`, whose values are for the rows at positions `at`.
 
     Every column of `schema` must be in `columns`, each value list as long as `at`; the other rows get null.

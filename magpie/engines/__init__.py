@@ -1,0 +1,49 @@
+"""Engines turn token ids into text. `open_engine` picks and opens the one a recipe asks for."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from magpie.errors import EngineError
+from magpie.recipe import EngineKind, Model
+
+if TYPE_CHECKING:
+    from magpie.engines.base import Engine
+    from magpie.models import ModelFiles
+
+
+def pick(kind: EngineKind | None) -> EngineKind:
+    """The engine that `auto` means on this machine: vLLM where it is installed, else transformers."""
+    if kind not in {None, "auto"}:
+        assert kind is not None
+        if kind == "vllm" and find_spec("vllm") is None:
+            raise EngineError(
+                "vLLM is not installed; install magpie-synth[cpu] or [gpu], or use --engine transformers"
+            )
+        return kind
+    return "vllm" if find_spec("vllm") is not None else "transformers"
+
+
+async def open_engine(model: Model, files: ModelFiles | None) -> Engine:
+    """Load the model in the engine its settings ask for. `files` is None only for `server` and `scripted`.
+
+    Raises EngineError or ModelError, with what to do next.
+    """
+    kind = pick(model.engine)
+    if kind == "scripted":
+        from magpie.engines.scripted import ScriptedEngine
+
+        return ScriptedEngine(model.script, name=model.model, context_length=model.context_length)
+    if kind == "server":
+        from magpie.engines.server import ServerEngine
+
+        return await ServerEngine.open(model, files)
+    assert files is not None
+    if kind == "vllm":
+        from magpie.engines.vllm import VllmEngine
+
+        return await VllmEngine.open(model, files)
+    from magpie.engines.transformers import TransformersEngine
+
+    return await TransformersEngine.open(model, files)

@@ -1,0 +1,163 @@
+"""An engine that writes by rule, not by model: same prompt and seed, same text, whatever else is running.
+
+It ships with the package so that a pipeline can be tried, timed and broken on purpose without a model. It shows
+nothing about quality.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from magpie.engines.base import Completion, ModelInfo, Sampling
+from magpie.recipe import Script
+
+_SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
+_SYSTEM = "You are a scripted assistant."
+_OPENINGS = (
+    "How do I",
+    "What is the best way to",
+    "Can you explain how to",
+    "Write a short guide on how to",
+    "Why would I",
+)
+_VERBS = (
+    "plan",
+    "measure",
+    "repair",
+    "compare",
+    "teach",
+    "grow",
+    "paint",
+    "sort",
+    "record",
+    "translate",
+    "build",
+    "test",
+)
+_THINGS = (
+    "a garden", "a budget", "a bicycle", "two contracts", "a class of ten", "tomatoes", "a wooden door", "a large table",
+    "a podcast", "a poem", "a bird house", "a web page", "a family tree", "a fair game", "a map", "old photographs",
+)  # fmt: skip
+_DETAILS = (
+    "slowly", "with friends", "in winter", "on a small income", "without tools", "by hand", "at school", "before noon",
+    "for a beginner", "in one week", "near the sea", "with care", "from memory", "twice a year", "at night", "at home",
+)  # fmt: skip
+
+
+class ScriptedTokenizer:
+    """Bytes as token ids, and ChatML's special tokens: a whole tokenizer with no files."""
+
+    bos_id: int | None = None
+    eos_id: int | None = _SPECIAL["<|im_end|>"]
+    special_tokens: Mapping[str, int] = _SPECIAL
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+        """ChatML, with a default system prompt."""
+        turns = list(messages)
+        if not turns or turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": _SYSTEM})
+        text = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns)
+        return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+
+    def encode(self, text: str) -> list[int]:
+        """UTF-8 bytes; special tokens in the text become their ids."""
+        ids: list[int] = []
+        while text:
+            found = [(text.find(token), token) for token in _SPECIAL]
+            at, token = min(((at, token) for at, token in found if at >= 0), default=(len(text), ""))
+            ids.extend(text[:at].encode())
+            if token:
+                ids.append(_SPECIAL[token])
+            text = text[at + len(token) :]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids; special tokens stay visible."""
+        by_id = {number: token.encode() for token, number in _SPECIAL.items()}
+        return b"".join(by_id.get(number) or bytes([number]) for number in ids).decode(errors="replace")
+
+
+_TO_ANSWER = tuple(ScriptedTokenizer().encode("<|im_start|>assistant\n"))
+
+
+class ScriptedEngine:
+    """Writes instructions, answers and JSON by rule; lengths, speed and failures come from `Script`.
+
+    What it writes depends on the prompt and the sampling alone, so it is batch-invariant: a build with it is identical
+    to the byte, run after run.
+    """
+
+    def __init__(
+        self, script: Script | None = None, *, name: str = "scripted", context_length: int = 4096
+    ) -> None:
+        self._script = script or Script()
+        self._slots = asyncio.Semaphore(self._script.slots)
+        self._model = ModelInfo(
+            name=name,
+            revision="scripted",
+            engine="scripted",
+            context_length=context_length,
+            slots=self._script.slots,
+        )
+
+    @property
+    def model(self) -> ModelInfo:
+        """What this engine says it is."""
+        return self._model
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        """One text, decided by the prompt, the seed and the temperature."""
+        completion = self._write(prompt, sampling)
+        speed = self._script.tokens_per_second
+        if speed:
+            async with self._slots:
+                await asyncio.sleep(completion.token_count / speed)
+        return completion
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _write(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        script = self._script
+        key = f"{sampling.seed}/{sampling.temperature}/{hash(tuple(prompt))}".encode()
+        draw = random.Random(hashlib.blake2b(key, digest_size=8).digest())
+        if draw.random() < script.failure_rate:
+            return Completion("", 0, "error", "scripted failure")
+        tokens = min(
+            draw.randint(script.min_tokens, max(script.min_tokens, script.max_tokens)), sampling.max_tokens
+        )
+        cut = draw.random() < script.cut_rate
+        if sampling.schema is not None:
+            text = json.dumps(_fill(json.loads(sampling.schema), draw))
+            return Completion(text[: len(text) // 2] if cut else text, tokens, "length" if cut else "stop")
+        if tuple(prompt[-len(_TO_ANSWER) :]) == _TO_ANSWER:
+            text = " ".join(
+                f"{draw.choice(_VERBS)} {draw.choice(_THINGS)} {draw.choice(_DETAILS)}."
+                for _ in range(tokens // 6 + 1)
+            )
+        else:
+            if draw.random() < script.repeat_rate:
+                draw = random.Random(draw.randrange(16))
+            details = " ".join(draw.choice(_DETAILS) for _ in range(max(1, tokens // 4)))
+            text = f"{draw.choice(_OPENINGS)} {draw.choice(_VERBS)} {draw.choice(_THINGS)} {details}?"
+        return Completion(text, tokens, "length" if cut else "stop")
+
+
+def _fill(schema: dict[str, Any], draw: random.Random) -> Any:
+    """A value that satisfies the JSON schema, for the kinds of schema a judge is given."""
+    if "enum" in schema:
+        return draw.choice(schema["enum"])
+    kind = schema.get("type")
+    if kind == "object":
+        return {key: _fill(part, draw) for key, part in schema["properties"].items()}
+    if kind == "array":
+        return [
+            _fill(schema["items"], draw)
+            for _ in range(draw.randint(schema.get("minItems", 0), schema.get("maxItems", 2)))
+        ]
+    return f"to {draw.choice(_VERBS)} {draw.choice(_THINGS)}"[: schema.get("maxLength", 1000)]

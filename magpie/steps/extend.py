@@ -1,0 +1,147 @@
+"""Further turns: the generator writes the user's next message, then answers it, as often as the recipe says."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from magpie.engines.base import Sampling
+from magpie.recipe import Extend
+from magpie.steps.base import live, seeds, spread
+
+if TYPE_CHECKING:
+    from magpie.chat import ChatFormat
+    from magpie.engines.base import Engine
+
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    """What one conversation became. `ended` says why it has no more turns: "turns", or what went wrong."""
+
+    later: list[str]
+    tokens: int
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendStep:
+    """Adds `later_turns`: the messages after the first pair. A conversation that cannot go on keeps the turns it has."""
+
+    part: Extend
+    seed: int
+    chat: ChatFormat | None = None
+
+    name = "extend"
+    reads = ("instruction", "response")
+    version = 1
+    adds = pa.schema(
+        [
+            ("later_turns", pa.list_(MESSAGE)),
+            ("turns", pa.int32()),
+            ("extend_tokens", pa.int32()),
+            ("extend_ended", pa.string()),
+        ]
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the output besides the model."""
+        return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"})}
+
+    def with_chat(self, chat: ChatFormat) -> ExtendStep:
+        """The same step, speaking this model's format."""
+        return replace(self, chat=chat)
+
+    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+        """Every conversation grows by itself: none waits for another's turn."""
+        assert engine is not None
+        at = live(rows)
+        index = rows["index"].to_numpy()
+        chosen = rows.take(pa.array(at, pa.int64()))
+        grown = await asyncio.gather(
+            *(
+                self._grow([instruction, response], int(position), engine)
+                for instruction, response, position in zip(
+                    chosen["instruction"].to_pylist(), chosen["response"].to_pylist(), index[at], strict=True
+                )
+            )
+        )
+        columns = {
+            "later_turns": [_messages(one.later) for one in grown],
+            "turns": [1 + len(one.later) // 2 for one in grown],
+            "extend_tokens": [one.tokens for one in grown],
+            "extend_ended": [one.ended for one in grown],
+        }
+        return spread(rows, at, columns, self.adds)
+
+    async def _grow(self, first: list[str], index: int, engine: Engine) -> _Grown:
+        assert self.chat is not None
+        turns, tokens = list(first), 0
+        for turn in range(2, self.part.turns + 1):
+            asked = await engine.complete(
+                self.chat.prompt(turns, system=self.part.system_prompt or None),
+                self._user_sampling(turn, index),
+            )
+            tokens += asked.token_count
+            instruction = asked.text.strip()
+            trouble = self._trouble(instruction, asked.finish_reason)
+            if trouble is not None:
+                return _Grown(turns[2:], tokens, f"instruction {turn}: {trouble}")
+            answered = await engine.complete(
+                self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index)
+            )
+            tokens += answered.token_count
+            response = answered.text.strip()
+            trouble = self._trouble(response, answered.finish_reason)
+            if trouble is not None:
+                return _Grown(turns[2:], tokens, f"response {turn}: {trouble}")
+            turns += [instruction, response]
+        return _Grown(turns[2:], tokens, "turns")
+
+    def _trouble(self, text: str, finish_reason: str) -> str | None:
+        assert self.chat is not None
+        if finish_reason != "stop":
+            return {"length": "cut by length", "error": "engine error"}[finish_reason]
+        if not text:
+            return "empty"
+        return "role header inside" if any(leak in text for leak in self.chat.leaks) else None
+
+    def _user_sampling(self, turn: int, index: int) -> Sampling:
+        assert self.chat is not None
+        draw = self.part.draw
+        return Sampling(
+            max_tokens=self.part.instruct_max_tokens,
+            seed=_seed(self.seed, f"extend/{turn}/user", index),
+            temperature=draw.temperature,
+            top_p=draw.top_p,
+            top_k=draw.top_k,
+            min_p=draw.min_p,
+            stop_ids=self.chat.stop_ids,
+            stop=("\n",) if self.part.stop_at_newline else (),
+        )
+
+    def _assistant_sampling(self, turn: int, index: int) -> Sampling:
+        assert self.chat is not None
+        return Sampling(
+            max_tokens=self.part.respond_max_tokens,
+            seed=_seed(self.seed, f"extend/{turn}/assistant", index),
+            temperature=self.part.respond_temperature,
+            stop_ids=self.chat.stop_ids,
+        )
+
+
+def _seed(run_seed: int, purpose: str, index: int) -> int:
+    return int(seeds(run_seed, purpose, np.array([index]))[0])
+
+
+def _messages(later: list[str]) -> list[dict[str, str]]:
+    return [
+        {"role": "user" if position % 2 == 0 else "assistant", "content": text}
+        for position, text in enumerate(later)
+    ]
