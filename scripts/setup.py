@@ -35,9 +35,7 @@ def main():
         READY.rename(UNFINISHED)
     elif is_foreign():
         if not usable or not works(PYTHON, "-m", "pip", "--version"):
-            stop(
-                "the .venv here was made by other means and cannot be used; remove it or move it away, then run this again"
-            )
+            stop("the .venv here is not of our making and cannot be used; move it away, then run this again")
     else:
         make_venv()
     install_uv()
@@ -73,7 +71,7 @@ def make_venv():
 
 def install_uv():
     """uv, which resolves in a second what takes pip minutes, and can leave out a package's needless needs."""
-    quiet = ("--quiet", "--disable-pip-version-check")
+    quiet = ("--quiet", "--quiet", "--disable-pip-version-check")
     if not works(VENV / "bin" / "uv", "--version") and run(PYTHON, "-m", "pip", "install", *quiet, "uv") != 0:
         stop(
             "uv could not be installed; most often there is no network, or it needs a proxy (HTTPS_PROXY). "
