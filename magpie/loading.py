@@ -85,7 +85,9 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend that line") from error
+        raise RecipeError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}; mend that line"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read {path}: {error}") from error
 
@@ -131,12 +133,16 @@ def _set(raw: Any, dotted: str, value: Any) -> None:
         place = ".".join([*path, last][:depth])
         if isinstance(here, list):
             if not key.isdigit() or int(key) >= len(here):
-                raise RecipeError(f"--set {dotted}: `{place}` has {len(here)} entries; use a number below that")
+                raise RecipeError(
+                    f"--set {dotted}: `{place}` has {len(here)} entries; use a number below that"
+                )
             key = int(key)  # type: ignore[assignment]
         elif not isinstance(here, dict):
             raise RecipeError(f"--set {dotted}: `{place}` is a value, it has nothing below it")
         elif key not in here and here and depth < len(path) + 1 and not _is_free(place):
-            raise RecipeError(f"--set {dotted}: no `{key}` in {f'`{place}`' if place else 'a recipe'}{_nearest(key, here)}")
+            raise RecipeError(
+                f"--set {dotted}: no `{key}` in {f'`{place}`' if place else 'a recipe'}{_nearest(key, here)}"
+            )
         if depth == len(path):
             here[key] = value
             return

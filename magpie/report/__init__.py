@@ -1,0 +1,1 @@
+"""What people look at: plans, status, rows, and what is wrong with a model."""

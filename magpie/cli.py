@@ -1,0 +1,292 @@
+"""The command: arguments in, exit code out. The only place that catches broadly and prints.
+
+Exit codes: 0 done; 1 something is wrong, said in one line; 2 the arguments are; 130 stopped by a person or the system.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magpie.errors import MagpieError, RecipeError, StoppedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.recipe import Recipe
+
+app = typer.Typer(
+    name="magpie",
+    help="Name a chat model, get an instruction dataset you would train on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change one setting; may be given often."),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option("--engine", help="auto, vllm, transformers, server or scripted, for every model."),
+]
+
+
+@app.command()
+def build(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    rows: Annotated[int | None, typer.Option(help="How many instructions to ask for.")] = None,
+    set_: Sets = None,
+    engine: EngineName = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
+    stop_after: Annotated[str | None, typer.Option(metavar="STEP", help="The last step to run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
+    ] = False,
+) -> None:
+    """Build a dataset; run it again to go on where it stopped."""
+    loaded = _recipe(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
+    if dry_run:
+        from magpie.report.plan import print_plan
+        from magpie.runs.plan import make_plan
+
+        print_plan(make_plan(loaded), out or Path("runs") / loaded.name, _console())
+        return
+    from magpie.report.status import print_outcome
+    from magpie.runs.build import build as build_run
+
+    console = _console()
+    print_outcome(build_run(loaded, out, stop_after=stop_after, console=console), console)
+
+
+@app.command()
+def status(
+    run: RunFolder,
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say where a run stands: rows, rejections, tokens, step by step."""
+    from magpie.report.status import print_status
+    from magpie.runs.status import status as status_of
+
+    found = status_of(_open(run))
+    if json_:
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        print_status(found, _console())
+
+
+@app.command()
+def verify(run: RunFolder) -> None:
+    """Check every byte and every row of a run."""
+    from magpie.runs.status import verify as problems_of
+
+    opened = _open(run)
+    problems = problems_of(opened)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    shards = opened.plan.shards * len(opened.plan.steps)
+    typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+
+
+@app.command("filter")
+def filter_(
+    run: RunFolder,
+    recipe: Annotated[
+        str, typer.Argument(metavar="FILTER", help="A filter file, or the name of one that ships.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/NAME by default.")] = None,
+) -> None:
+    """Apply another filter to a finished run."""
+    from magpie.loading import load_filter
+    from magpie.report.status import print_funnel
+    from magpie.runs.refilter import refilter
+
+    opened, other = _open(run), load_filter(recipe)
+    folder = out or opened.folder / "filtered" / other.name
+    kept, lines, skipped = refilter(opened, other, folder)
+    console = _console()
+    print_funnel(lines, skipped, console)
+    console.print(f"{kept:,} rows in {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    format_: Annotated[str, typer.Option("--format", help="messages, sharegpt or alpaca.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .jsonl or .parquet.")],
+) -> None:
+    """Write the dataset in a format that trainers read."""
+    from magpie.publish.formats import FORMATS
+    from magpie.publish.formats import export as export_run
+
+    if format_ not in FORMATS:
+        raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
+    rows = export_run(_open(run), format=format_, out=out)
+    typer.echo(f"{rows} rows in {out}")
+
+
+@app.command()
+def show(
+    run: RunFolder,
+    row: Annotated[str | None, typer.Argument(metavar="[ID]", help="One row, in full.")] = None,
+    n: Annotated[int, typer.Option(help="How many kept rows to show.")] = 5,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
+) -> None:
+    """Read rows: kept ones, rejected ones with reasons, or one in full."""
+    from magpie.report.show import show_rejected, show_row, show_rows
+
+    opened, console = _open(run), _console()
+    if row is not None:
+        show_row(opened, row, console)
+    elif rejected:
+        show_rejected(opened, console)
+    else:
+        show_rows(opened, console, n=n, seed=seed)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    n: Annotated[int, typer.Option(help="How many instructions to sample.")] = 64,
+    no_sample: Annotated[
+        bool, typer.Option("--no-sample", help="Only the format: needs just a tokenizer.")
+    ] = False,
+    engine: EngineName = None,
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say whether a model can write instructions, and with which settings."""
+    from magpie.report.doctor import examine, print_diagnosis
+
+    diagnosis = examine(model, sample=0 if no_sample else n, engine=_engine(engine))
+    if json_:
+        typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
+    else:
+        print_diagnosis(diagnosis, _console())
+
+
+@app.command()
+def templates() -> None:
+    """List the chat templates that ship."""
+    from magpie.chat import list_templates
+
+    _list(list_templates())
+
+
+@app.command()
+def filters() -> None:
+    """List the filters that ship."""
+    from magpie import shipped
+    from magpie.loading import load_filter
+
+    _list([(name, load_filter(name).description) for name in shipped.names("filters")])
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that ship."""
+    from magpie import shipped
+    from magpie.loading import load_recipe
+
+    _list([(name, load_recipe(name).description) for name in shipped.names("recipes")])
+
+
+def main() -> None:
+    """Run the command. What magpie raises on purpose becomes one line and an exit code."""
+    logging.basicConfig(
+        level=os.environ.get("MAGPIE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
+    )
+    code = 0
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except StoppedError as error:
+        code = _say(str(error), 130)
+    except MagpieError as error:
+        code = _say(str(error), 1)
+    except KeyboardInterrupt:
+        code = _say("stopped", 130)
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        if os.environ.get("MAGPIE_DEBUG"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        code = _say(f"a fault of magpie's: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit without waiting for a library's threads: an engine's may never end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 1
+    logging.shutdown()
+    os._exit(code)
+
+
+def _say(text: str, code: int) -> int:
+    line = " ".join(text.split())
+    typer.echo(f"magpie: {line}", err=True)
+    return code
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _open(folder: Path) -> Any:
+    from magpie.runs.run import Run
+
+    return Run.open(folder)
+
+
+def _engine(name: str | None) -> Any:
+    from typing import get_args
+
+    from magpie.recipe import EngineKind
+
+    if name is not None and name not in get_args(EngineKind):
+        raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(get_args(EngineKind))}")
+    return name
+
+
+def _recipe(
+    source: str, *, rows: int | None, seed: int | None, engine: str | None, sets: list[str]
+) -> Recipe:
+    from magpie.loading import load_recipe, parse_value
+
+    overrides = {}
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item}: write it as a.b=value")
+        overrides[key.strip()] = parse_value(value)
+    return load_recipe(source, rows=rows, seed=seed, engine=_engine(engine), overrides=overrides)
+
+
+def _list(items: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in items), default=0)
+    for name, description in items:
+        typer.echo(f"{name:<{width}}  {' '.join(description.split())}")
+
+
+if __name__ == "__main__":
+    main()

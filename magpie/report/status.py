@@ -1,0 +1,63 @@
+"""Where a run stands, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from magpie.runs.status import quarantined, status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.runs.run import Run
+    from magpie.runs.status import Status
+    from magpie.steps.filter import FunnelLine
+
+
+def print_status(found: Status, console: Console) -> None:
+    """Step by step: shards done, rows in and out, and why rows are out."""
+    state = (
+        f"finished, {found.kept:,} rows kept"
+        if found.finished
+        else "not finished: run the build again to go on"
+    )
+    table = Table(title=f"{found.folder}: {state}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("step", "shards", "rows in", "rows out", "tokens"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for step in found.steps:
+        tokens = f"{step.tokens:,}" if step.tokens else ""
+        shards = f"{step.shards_done}/{step.shards}"
+        table.add_row(step.name, shards, f"{step.rows_in:,}", f"{step.rows_out:,}", tokens)
+        for reason, count in step.rejected.items():
+            table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
+    console.print(table)
+    for rule in found.skipped_rules:
+        console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_outcome(run: Run, console: Console) -> None:
+    """What a build made, and what to do with it."""
+    found = status(run)
+    print_status(found, console)
+    for path in quarantined(run):
+        console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
+    if found.finished:
+        console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_funnel(lines: Sequence[FunnelLine], skipped: Sequence[str], console: Console) -> None:
+    """Rows in and rows lost, rule by rule."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("rule", "rows in", "lost", "left"):
+        table.add_column(heading, justify="left" if heading == "rule" else "right")
+    for line in lines:
+        table.add_row(escape(line.name), f"{line.rows_in:,}", f"{line.lost:,}", f"{line.left:,}")
+    console.print(table)
+    for rule in skipped:
+        console.print(
+            f"left out, the run has no such column: {rule}", highlight=False, markup=False, soft_wrap=True
+        )

@@ -1,0 +1,195 @@
+"""Build a recipe into a run folder, from nothing or from wherever an earlier build stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from magpie.errors import RecipeChangedError, RunError, StoppedError, StorageError
+from magpie.loading import load_recipe
+from magpie.recipe import EngineKind, Recipe
+from magpie.runs.dataset import write_dataset
+from magpie.runs.identity import Identity, identify
+from magpie.runs.local import LocalBuild
+from magpie.runs.plan import make_plan
+from magpie.runs.progress import Log, Progress
+from magpie.runs.run import Run, recipe_text
+from magpie.runs.store import run_lock, storage_errors, sweep, write_durably
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN_DIFFERENCES = 12
+
+
+def build(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    *,
+    rows: int | None = None,
+    seed: int | None = None,
+    engine: EngineKind | None = None,
+    overrides: dict[str, Any] | None = None,
+    stop_after: str | None = None,
+    console: Console | None = None,
+) -> Run:
+    """Build a recipe (a Recipe, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
+
+    Run it again to go on where it stopped: whole shards are kept, damaged ones made again. `stop_after` names the last
+    step to run. Raises RecipeError before anything is loaded, RecipeChangedError when the folder holds another
+    recipe's run, StoppedError on SIGINT and SIGTERM.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
+    plan = make_plan(recipe)
+    run = Run(out if out is not None else Path("runs") / recipe.name, plan)
+    if stop_after is not None:
+        run.step(stop_after)
+    _open_folder(run)
+    with run_lock(run.folder):
+        _same_recipe(run)
+        sweep(run.folder)
+        log = Log(run.log_path)
+        steps = [(planned.name, planned.generates) for planned in plan.steps]
+        with Progress(steps, recipe.rows, log=log, console=console) as progress:
+            progress.doing("reading models and templates")
+            identity = identify(plan)
+            _same_makers(run, identity)
+            _warn(run, progress)
+            _build(run, identity, progress, stop_after)
+    return run
+
+
+def _build(run: Run, identity: Identity, progress: Progress, stop_after: str | None) -> None:
+    began = time.monotonic()
+    local = LocalBuild(run, identity, progress)
+    progress.log.write("started", recipe=run.recipe.name, rows=run.recipe.rows, shards=run.plan.shards)
+    try:
+        asyncio.run(_until_signalled(local.build(stop_after=stop_after), run))
+        if stop_after is None:
+            progress.doing("writing the dataset")
+            kept = write_dataset(run, local.seal)
+            progress.log.write("finished", kept=kept, seconds=round(time.monotonic() - began, 1))
+            progress.doing(f"{kept:,} of {run.recipe.rows:,} rows kept in {run.dataset_folder}")
+        else:
+            progress.doing(f"stopped after {stop_after}, as asked")
+    except BaseException as error:
+        progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
+        raise
+
+
+async def _until_signalled(work: Any, run: Run) -> None:
+    """Run `work`; on SIGINT or SIGTERM drop the shards in flight and say how to go on."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    caught: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        caught.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop, number)
+        except (ValueError, RuntimeError):  # not the main thread: whoever calls us handles signals
+            break
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+        raise StoppedError(
+            f"stopped by {caught[0].name}; everything committed is safe: run the same command again to go on"
+        ) from None
+
+
+def _open_folder(run: Run) -> None:
+    folder = run.folder
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another folder with --out")
+    if folder.is_dir() and not run.recipe_path.exists():
+        strangers = [path.name for path in folder.iterdir() if path.name not in {"run.lock", "log.jsonl"}]
+        strangers = [name for name in strangers if not name.endswith(".tmp")]
+        if strangers:
+            raise RunError(f"{folder} holds other things ({strangers[0]}); choose an empty folder with --out")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _same_recipe(run: Run) -> None:
+    """Write the recipe down, or refuse when another one is there."""
+    text = recipe_text(run.recipe)
+    if not run.recipe_path.exists():
+        write_durably(run.recipe_path, text.encode())
+        return
+    there = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8"))
+    differences = list(_differences(there, yaml.safe_load(text)))
+    if differences:
+        raise RecipeChangedError(
+            f"{run.folder} holds the run of another recipe: {_listed(differences)}; "
+            "build into another folder with --out, or put the settings back"
+        )
+
+
+def _same_makers(run: Run, identity: Identity) -> None:
+    """Write down what the fingerprints are made of, or refuse when a model, template or step has changed since."""
+    made_of = {str(item["step"]): item for item in identity.ingredients}
+    if not run.fingerprints_path.exists():
+        write_durably(run.fingerprints_path, json.dumps(made_of, indent=1, sort_keys=True).encode())
+        return
+    try:
+        there = json.loads(run.fingerprints_path.read_text(encoding="utf-8"))
+    except ValueError:
+        there = made_of  # damaged, and only informative: every shard carries its own fingerprint
+        write_durably(run.fingerprints_path, json.dumps(made_of, indent=1, sort_keys=True).encode())
+    differences = list(_differences(there, json.loads(json.dumps(made_of))))
+    if differences:
+        raise RecipeChangedError(
+            f"{run.folder} was made by other models, templates or code: {_listed(differences)}; "
+            "build into another folder with --out, or put them back"
+        )
+
+
+def _differences(there: Any, here: Any, path: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        found = []
+        for key in dict.fromkeys([*there, *here]):
+            found += _differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+        return found
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        found = []
+        for at, (one, other) in enumerate(zip(there, here, strict=True)):
+            found += _differences(one, other, f"{path}.{at}")
+        return found
+    return [] if there == here else [f"`{path}` was {_short(there)}, now {_short(here)}"]
+
+
+def _listed(differences: list[str]) -> str:
+    more = len(differences) - _SHOWN_DIFFERENCES
+    return ", ".join(differences[:_SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _warn(run: Run, progress: Progress) -> None:
+    for rule in run.plan.skipped_rules:
+        progress.note(f"filter rule left out, the run has no such column: {rule}")
+    try:
+        free = shutil.disk_usage(run.folder).free
+    except OSError as error:
+        raise StorageError(f"cannot look at the disk of {run.folder}: {error}") from error
+    if free < run.plan.disk_bytes:
+        progress.note(
+            f"the run may take {run.plan.disk_bytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
+            "a full disk stops the build, it loses nothing"
+        )

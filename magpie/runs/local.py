@@ -1,0 +1,339 @@
+"""A build on this machine: phases in order, shards streaming through each, the engine never idle.
+
+Inside a phase every shard is a task of its own, at its own step. New shards are let in whenever the engine has fewer
+completions waiting than twice its slots, so a shard's stragglers never hold the engine up; only the end of a phase
+drains it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+
+from magpie.engines import open_engine, pick
+from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
+from magpie.errors import DamagedShardError, EngineError, RunError
+from magpie.models import resolve
+from magpie.recipe import Model
+from magpie.runs.identity import Identity, model_key
+from magpie.runs.plan import Phase, Plan, PlannedStep
+from magpie.runs.run import Run, merge_reasons
+from magpie.runs.store import (
+    Shard,
+    Stamp,
+    combined_seal,
+    inspect_shard,
+    quarantine,
+    read_shard,
+    storage_errors,
+    write_shard,
+)
+from magpie.steps.base import REJECTED, GlobalStep, RowStep
+
+if TYPE_CHECKING:
+    from magpie.runs.progress import Progress
+
+_SHARDS_WITHOUT_ENGINE = 2
+
+
+@dataclass(slots=True)
+class _Gauge:
+    """How much work the engine has: completions asked for and not yet given, and rows about to ask."""
+
+    slots: int
+    waiting: int = 0
+    promised: dict[int, int] = field(default_factory=dict)
+    hungry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def wants_more(self) -> bool:
+        return self.waiting + sum(self.promised.values()) < 2 * self.slots
+
+
+class _MeteredEngine:
+    """The engine as one shard sees it: every completion is counted, and the gauge kept."""
+
+    def __init__(self, engine: Engine, gauge: _Gauge, progress: Progress, shard: int) -> None:
+        self._engine, self._gauge, self._progress, self._shard = engine, gauge, progress, shard
+        self.step = ""
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._engine.model
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        gauge = self._gauge
+        gauge.promised.pop(self._shard, None)
+        gauge.waiting += 1
+        step = self.step
+        try:
+            completion = await self._engine.complete(prompt, sampling)
+        finally:
+            gauge.waiting -= 1
+            if gauge.wants_more:
+                gauge.hungry.set()
+        self._progress.completed(step, completion.token_count)
+        return completion
+
+    async def close(self) -> None:
+        """The build closes the engine, not the shard."""
+
+
+class LocalBuild:
+    """Takes a run from wherever it stands to where it should be."""
+
+    def __init__(self, run: Run, identity: Identity, progress: Progress) -> None:
+        self._run = run
+        self._plan: Plan = run.plan
+        self._identity = identity
+        self._progress = progress
+        self._engine: Engine | None = None
+        self._engine_key = ""
+        self._shards: dict[tuple[int, int], Shard] = {}
+
+    async def build(self, *, stop_after: str | None = None) -> None:
+        """Make every shard that is missing, in phases. Raises EngineError, StorageError or DamagedShardError."""
+        await asyncio.to_thread(self._look)
+        try:
+            for phase in self._plan.phases:
+                steps = phase.steps
+                if stop_after in (step.name for step in steps):
+                    last = next(at for at, step in enumerate(steps) if step.name == stop_after)
+                    steps = steps[: last + 1]
+                await self._phase(Phase(steps, phase.model))
+                if stop_after in (step.name for step in steps):
+                    return
+        finally:
+            await self._close_engine()
+
+    @property
+    def seal(self) -> str:
+        """The combined seal of the last step's shards: what the dataset is made from."""
+        last = self._plan.steps[-1].number
+        return combined_seal(self._shards[last, shard].seal for shard in range(self._plan.shards))
+
+    # What is there already
+
+    def _look(self) -> None:
+        """Find the shards that stand; put damaged ones in quarantine."""
+        for planned in self._plan.steps:
+            with storage_errors(self._run.folder):
+                (self._run.folder / "steps" / planned.folder).mkdir(parents=True, exist_ok=True)
+            for shard in range(self._plan.shards):
+                path = self._run.shard_path(planned, shard)
+                if not path.exists():
+                    continue
+                try:
+                    found = inspect_shard(path)
+                    if found.stamp != self._stamp(planned, shard, found.stamp.made_from):
+                        raise DamagedShardError(f"{path} is stamped for another place or recipe")
+                except DamagedShardError as error:
+                    place = quarantine(self._run.folder, path)
+                    self._progress.note(f"{str(error).split(';')[0]}; moved to {place}, making it again")
+                    continue
+                self._shards[planned.number, shard] = found
+        self._count_standing()
+
+    def _count_standing(self) -> None:
+        for planned in self._plan.steps:
+            for shard in range(self._plan.shards):
+                if self._stands(planned, shard):
+                    reasons = self._new_reasons(planned, shard)
+                    self._progress.found(planned.name, len(self._plan.shard_range(shard)), reasons)
+
+    def _new_reasons(self, planned: PlannedStep, shard: int) -> int:
+        if REJECTED.name not in planned.step.adds.names:
+            return 0
+        return _rejections(read_shard(self._run.shard_path(planned, shard), [REJECTED.name], check=False))
+
+    def _made_from(self, planned: PlannedStep, shard: int) -> str | None:
+        """The seal a shard of this step must name; None while what it is made from is not there."""
+        if planned.number == 1:
+            return ""
+        if not planned.is_global:
+            before = self._shards.get((planned.number - 1, shard))
+            return None if before is None else before.seal
+        every = [self._shards.get((planned.number - 1, one)) for one in range(self._plan.shards)]
+        if any(one is None for one in every):
+            return None
+        return combined_seal(one.seal for one in every if one)
+
+    def _stands(self, planned: PlannedStep, shard: int) -> bool:
+        found = self._shards.get((planned.number, shard))
+        return found is not None and found.stamp.made_from == self._made_from(planned, shard)
+
+    def _stamp(self, planned: PlannedStep, shard: int, made_from: str) -> Stamp:
+        positions = self._plan.shard_range(shard)
+        return Stamp(
+            step=planned.name,
+            shard=shard,
+            first=positions.start,
+            rows=len(positions),
+            fingerprint=self._identity.fingerprints[planned.number - 1],
+            made_from=made_from,
+        )
+
+    # Phases
+
+    async def _phase(self, phase: Phase) -> None:
+        standing = {planned.number: self._all_stand(planned) for planned in phase.steps}
+        if all(standing.values()):
+            return
+        if phase.is_global:
+            self._progress.doing(phase.name)
+            await asyncio.to_thread(self._run_global, phase.steps[0])
+            return
+        engine = await self._engine_for(phase.model) if phase.generates and phase.model is not None else None
+        self._progress.doing(phase.name)
+        todo = [n for n in range(self._plan.shards) if not all(self._stands(step, n) for step in phase.steps)]
+        await self._stream(phase, todo, engine)
+
+    def _all_stand(self, planned: PlannedStep) -> bool:
+        if planned.is_global:  # its input is the same for all shards: work it out once
+            made_from = self._made_from(planned, 0)
+            found = [self._shards.get((planned.number, shard)) for shard in range(self._plan.shards)]
+            return all(one is not None and one.stamp.made_from == made_from for one in found)
+        return all(self._stands(planned, shard) for shard in range(self._plan.shards))
+
+    async def _stream(self, phase: Phase, todo: list[int], engine: Engine | None) -> None:
+        """Let shards in as the engine asks for them, until all are through."""
+        gauge = _Gauge(slots=engine.model.slots if engine is not None else 0)
+        rows = self._plan.recipe.shard_rows
+        most = 4 * -(-2 * gauge.slots // rows) + 4 if engine is not None else _SHARDS_WITHOUT_ENGINE
+        queue, running = deque(todo), set[asyncio.Task[None]]()
+        try:
+            while queue or running:
+                while queue and len(running) < most and (engine is None or gauge.wants_more):
+                    shard = queue.popleft()
+                    gauge.promised[shard] = len(self._plan.shard_range(shard))
+                    metered = None if engine is None else _MeteredEngine(engine, gauge, self._progress, shard)
+                    running.add(asyncio.create_task(self._shard(phase, shard, metered, gauge)))
+                gauge.hungry.clear()
+                hungry = asyncio.create_task(gauge.hungry.wait())
+                done, _ = await asyncio.wait({*running, hungry}, return_when=asyncio.FIRST_COMPLETED)
+                hungry.cancel()
+                for task in done - {hungry}:
+                    running.discard(cast("asyncio.Task[None]", task))
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _shard(self, phase: Phase, shard: int, engine: _MeteredEngine | None, gauge: _Gauge) -> None:
+        """Take one shard through the steps of a phase."""
+        carried: pa.Table | None = None
+        try:
+            for planned in phase.steps:
+                if self._stands(planned, shard):
+                    carried = None
+                    continue
+                rows = await asyncio.to_thread(self._rows, planned, shard, carried)
+                if engine is not None:
+                    engine.step = planned.name
+                self._progress.began(planned.name)
+                step = self._ready(planned)
+                result = await step.run(rows, cast("Engine", engine) if planned.generates else None)
+                self._check(planned, rows, result)
+                await asyncio.to_thread(self._commit, planned, shard, result)
+                self._progress.committed(planned.name, shard, result.num_rows, _rejections(result))
+                carried = _carry(rows, result)
+        finally:
+            gauge.promised.pop(shard, None)
+            gauge.hungry.set()
+
+    def _rows(self, planned: PlannedStep, shard: int, carried: pa.Table | None) -> pa.Table:
+        """What a step is given: from memory where the phase has just made it, else from disk."""
+        wanted = ["id", "index", REJECTED.name, *planned.step.reads]
+        wanted = list(dict.fromkeys(wanted))
+        if planned.number == 1:
+            positions = self._plan.shard_range(shard)
+            ids = pa.array(self._identity.row_ids(positions), pa.string())
+            none = pa.nulls(len(positions), pa.string())
+            return pa.table({"id": ids, "index": pa.array(positions, pa.int64()), REJECTED.name: none})
+        if carried is not None and set(wanted) <= set(carried.column_names):
+            return carried
+        return self._run.rows(shard, planned.step.reads, before=planned)
+
+    def _ready(self, planned: PlannedStep) -> RowStep:
+        step: Any = planned.step
+        if planned.chat_model is not None:
+            step = step.with_chat(self._identity.chats[model_key(planned.chat_model)])
+        return cast("RowStep", step)
+
+    def _run_global(self, planned: PlannedStep) -> None:
+        """Read the whole column, work it out, write it shard by shard."""
+        self._progress.began(planned.name)
+        shards = range(self._plan.shards)
+        rows = pa.concat_tables(self._run.rows(n, planned.step.reads, before=planned) for n in shards)
+        result = cast("GlobalStep", planned.step).run_all(rows)
+        self._check(planned, rows, result)
+        for shard in shards:
+            if not self._stands(planned, shard):
+                positions = self._plan.shard_range(shard)
+                part = result.slice(positions.start, len(positions))
+                self._commit(planned, shard, part)
+                self._progress.committed(planned.name, shard, part.num_rows, _rejections(part))
+
+    def _check(self, planned: PlannedStep, rows: pa.Table, result: pa.Table) -> None:
+        """A step that loses, doubles or reorders rows is a fault of ours: nothing of it reaches the disk."""
+        expected = pa.schema([pa.field("id", pa.string()), *planned.step.adds])
+        if not result.schema.equals(expected) or not result["id"].equals(rows["id"]):
+            raise RunError(
+                f"step {planned.name} gave other rows or columns than it was given; please report this"
+            )
+
+    def _commit(self, planned: PlannedStep, shard: int, result: pa.Table) -> None:
+        made_from = self._made_from(planned, shard)
+        assert made_from is not None
+        path = self._run.shard_path(planned, shard)
+        self._shards[planned.number, shard] = write_shard(
+            path, result, self._stamp(planned, shard, made_from)
+        )
+
+    # The engine
+
+    async def _engine_for(self, model: Model) -> Engine:
+        """The engine that holds this model: the one that is loaded, when it is the same."""
+        if self._engine is not None and self._engine_key == model_key(model):
+            return self._engine
+        await self._close_engine()
+        self._progress.doing(f"loading {model.model}")
+        kind = pick(model.engine)
+        files = (
+            None if kind == "scripted" else await asyncio.to_thread(resolve, model, weights=kind != "server")
+        )
+        self._engine = await open_engine(model, files)
+        self._engine_key = model_key(model)
+        info = self._engine.model
+        self._progress.log.write("loaded", model=info.name, revision=info.revision, engine=info.engine)
+        return self._engine
+
+    async def _close_engine(self) -> None:
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            with suppress(EngineError):
+                await engine.close()
+
+
+def _rejections(table: pa.Table) -> int:
+    """How many rows a step rejected."""
+    return table.num_rows - table[REJECTED.name].null_count if REJECTED.name in table.column_names else 0
+
+
+def _carry(rows: pa.Table, result: pa.Table) -> pa.Table:
+    """The rows with the step's columns beside them; a reason given earlier stays."""
+    for name in result.column_names:
+        column = result[name]
+        if name == REJECTED.name:
+            merged = merge_reasons([rows[name], column], rows.num_rows)
+            rows = rows.set_column(rows.column_names.index(name), name, merged)
+        elif name != "id":
+            rows = rows.append_column(name, column)
+    return rows

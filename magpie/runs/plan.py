@@ -1,0 +1,212 @@
+"""From a recipe to phases: which steps, in which order, on which model, and where the filter is pushed down.
+
+Planning loads nothing. Everything that can be wrong with a recipe is found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from magpie.recipe import Model, Recipe
+from magpie.steps.base import REJECTED, GlobalStep, RowStep
+from magpie.steps.clean import CleanStep
+from magpie.steps.dedup import DedupStep
+from magpie.steps.embed import EmbedStep
+from magpie.steps.extend import ExtendStep
+from magpie.steps.filter import FilterStep, PrefilterStep, applicable, check, split
+from magpie.steps.instruct import InstructStep
+from magpie.steps.language import LanguageStep
+from magpie.steps.respond import RespondStep
+from magpie.steps.tag import TagStep
+
+_BASE = pa.schema([("id", pa.string()), ("index", pa.int64())])
+
+# Bytes on disk for a row of each step, zstd-compressed: for the estimate of a dry run. Measured on the demo recipe,
+# scaled by max_tokens where a model writes; they are an order of magnitude, not a promise.
+_BYTES_PER_ROW = {
+    "instruct": 120,
+    "clean": 60,
+    "language": 2,
+    "dedup": 24,
+    "tag": 220,
+    "prefilter": 2,
+    "filter": 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step in its place. `model` is what it loads, `chat_model` is whose chat format it speaks."""
+
+    number: int
+    step: RowStep | GlobalStep
+    model: Model | None = None
+    chat_model: Model | None = None
+
+    @property
+    def name(self) -> str:
+        """The step's name, such as "instruct"."""
+        return self.step.name
+
+    @property
+    def folder(self) -> str:
+        """The step's folder below `steps/`, such as "01-instruct"."""
+        return f"{self.number:02d}-{self.name}"
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the step sees every row of the run at once."""
+        return isinstance(self.step, GlobalStep)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the step sends prompts to an engine."""
+        return self.model is not None and self.chat_model is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Neighbouring row steps that share one loaded model, or one global step."""
+
+    steps: tuple[PlannedStep, ...]
+    model: Model | None
+
+    @property
+    def is_global(self) -> bool:
+        """Whether this is a global step, and so a barrier."""
+        return self.steps[0].is_global
+
+    @property
+    def generates(self) -> bool:
+        """Whether the phase needs an engine."""
+        return any(step.generates for step in self.steps)
+
+    @property
+    def name(self) -> str:
+        """The names of the steps, joined by arrows."""
+        return " → ".join(step.name for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a build will do. `skipped_rules` are filter rules left out because the run lacks their columns."""
+
+    recipe: Recipe
+    steps: tuple[PlannedStep, ...]
+    phases: tuple[Phase, ...]
+    skipped_rules: tuple[str, ...]
+
+    @property
+    def shards(self) -> int:
+        """How many shards the run has."""
+        return -(-self.recipe.rows // self.recipe.shard_rows)
+
+    def shard_range(self, shard: int) -> range:
+        """The row positions of a shard."""
+        first = shard * self.recipe.shard_rows
+        return range(first, min(first + self.recipe.shard_rows, self.recipe.rows))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Every column of the finished run."""
+        return _schema(self.steps)
+
+    @property
+    def disk_bytes(self) -> int:
+        """About how many bytes the run folder will hold: an order of magnitude."""
+        return sum(_bytes_per_row(planned) for planned in self.steps) * self.recipe.rows * 3 // 2
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """The plan of a recipe. Raises RecipeError or FilterError."""
+    planned: list[PlannedStep] = []
+
+    def add(step: RowStep | GlobalStep, role: str | None = None, *, chat: str | None = None) -> None:
+        planned.append(
+            PlannedStep(
+                number=len(planned) + 1,
+                step=step,
+                model=None if role is None else recipe.model(role),
+                chat_model=None if chat is None else recipe.model(chat),
+            )
+        )
+
+    generator = recipe.instruct.model
+    add(InstructStep(recipe.instruct, recipe.seed), generator, chat=generator)
+    add(CleanStep(recipe.clean), chat=generator)
+    if recipe.language is not None:
+        add(LanguageStep(recipe.language))
+    if recipe.embed is not None:
+        add(EmbedStep(recipe.embed, recipe.model(recipe.embed.model)), recipe.embed.model)
+    if recipe.dedup is not None:
+        add(DedupStep(recipe.dedup))
+    if recipe.tag is not None:
+        add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
+    skipped = _add_answers_and_filter(recipe, planned, add)
+    steps = tuple(planned)
+    return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
+
+
+def _add_answers_and_filter(
+    recipe: Recipe, planned: list[PlannedStep], add: Callable[..., None]
+) -> tuple[str, ...]:
+    """The steps that cost a response, and the filter on both sides of them; the names of the rules left out."""
+    answers: list[tuple[RowStep, str]] = []
+    if recipe.respond is not None:
+        answers.append((RespondStep(recipe.respond, recipe.seed), recipe.respond.model))
+    if recipe.extend is not None:
+        answers.append((ExtendStep(recipe.extend, recipe.seed), recipe.extend.model))
+
+    def answer() -> None:
+        for step, role in answers:
+            add(step, role, chat=role)
+
+    if recipe.filter is None:
+        answer()
+        return ()
+    early = _schema(planned)
+    whole = pa.schema([*early, *(field for step, _ in answers for field in step.adds if field not in early)])
+    kept, skipped = applicable(recipe.filter, whole)
+    check(kept, whole)
+    early_rules, late_rules = split(kept, early.names)
+    push_down = recipe.respond is not None and recipe.respond.rows == "kept" and bool(early_rules)
+    if push_down:
+        add(PrefilterStep(early_rules))
+    answer()
+    add(FilterStep(kept, late_rules if push_down else (*early_rules, *late_rules)))
+    return tuple(skipped)
+
+
+def _phases(steps: tuple[PlannedStep, ...]) -> tuple[Phase, ...]:
+    phases: list[Phase] = []
+    for step in steps:
+        last = phases[-1] if phases else None
+        joins = last is not None and not last.is_global and not step.is_global
+        if last is not None and joins and (step.model is None or last.model in {None, step.model}):
+            phases[-1] = Phase((*last.steps, step), last.model or step.model)
+        else:
+            phases.append(Phase((step,), step.model))
+    return tuple(phases)
+
+
+def _schema(steps: Any) -> pa.Schema:
+    fields = {field.name: field for field in _BASE}
+    fields[REJECTED.name] = REJECTED
+    for planned in steps:
+        fields |= {field.name: field for field in planned.step.adds}
+    return pa.schema(list(fields.values()))
+
+
+def _bytes_per_row(planned: PlannedStep) -> int:
+    settings = planned.step.settings
+    if planned.name == "embed":
+        return 2 * 768
+    if planned.name == "respond":
+        return min(1600, 3 * int(settings["max_tokens"]))
+    if planned.name == "extend":
+        return min(1600, 3 * int(settings["respond_max_tokens"])) * (int(settings["turns"]) - 1)
+    return _BYTES_PER_ROW.get(planned.name, 16)

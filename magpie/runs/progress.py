@@ -1,0 +1,176 @@
+"""What a person sees while a build runs, and what the log remembers.
+
+On a terminal: a live table, a line a step. Elsewhere: plain lines, every so many seconds. In both cases `log.jsonl`
+gets an event a line, with seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+_PLAIN_EVERY = 15.0
+
+
+@dataclass(slots=True)
+class StepCount:
+    """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them."""
+
+    name: str
+    generates: bool
+    rows: int = 0
+    rejected: int = 0
+    tokens: int = 0
+    answered: int = 0
+    fresh: int = 0
+    started: float | None = None
+    last: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the step's first work in this build to its latest."""
+        return 0.0 if self.started is None else max(self.last - self.started, 1e-9)
+
+    def touch(self) -> None:
+        """Note that work was done now."""
+        self.last = time.monotonic()
+        self.started = self.last if self.started is None else self.started
+
+
+class Log:
+    """`log.jsonl`: events appended as they happen. It informs; nothing is ever decided by it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one event."""
+        if self._path is not None:
+            line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+class Progress:
+    """Counts rows and tokens for each step, and shows them."""
+
+    def __init__(
+        self, steps: Iterable[tuple[str, bool]], rows: int, *, log: Log, console: Console | None
+    ) -> None:
+        self.counts = {name: StepCount(name, generates) for name, generates in steps}
+        self.log = log
+        self._rows = rows
+        self._console = console
+        self._doing = "starting"
+        self._said = 0.0
+        live = console is not None and console.is_terminal
+        self._live = (
+            Live(get_renderable=self._render, console=console, refresh_per_second=4) if live else None
+        )
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def found(self, step: str, rows: int, rejected: int) -> None:
+        """A shard of `step` was there already."""
+        count = self.counts[step]
+        count.rows += rows
+        count.rejected += rejected
+
+    def doing(self, what: str, **facts: Any) -> None:
+        """Say what the build is at now, such as loading a model."""
+        self._doing = what
+        self.log.write("doing", what=what, **facts)
+        self._say(what)
+
+    def began(self, step: str) -> None:
+        """`step` starts on a shard."""
+        self.counts[step].touch()
+
+    def completed(self, step: str, tokens: int) -> None:
+        """One completion of `step` came back."""
+        count = self.counts[step]
+        count.answered += 1
+        count.tokens += tokens
+        count.touch()
+        self._tick()
+
+    def committed(self, step: str, shard: int, rows: int, rejected: int) -> None:
+        """A shard of `step` is on disk."""
+        count = self.counts[step]
+        count.rows += rows
+        count.fresh += rows
+        count.rejected += rejected
+        count.touch()
+        self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
+        self._tick()
+
+    def note(self, text: str) -> None:
+        """Something a person should know: shown, and logged."""
+        self.log.write("note", text=text)
+        if self._console is not None:
+            self._console.print(f"[yellow]note[/] {text}", highlight=False)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._console is not None and self._live is None and now - self._said >= _PLAIN_EVERY:
+            busy = [
+                self._line(count)
+                for count in self.counts.values()
+                if count.started and count.rows < self._rows
+            ]
+            if busy:
+                self._say("; ".join(busy))
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        if self._console is not None and self._live is None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _line(self, count: StepCount) -> str:
+        parts = [f"{count.name} {count.rows}/{self._rows}"]
+        if count.generates and count.tokens:
+            parts.append(f"{count.tokens / count.seconds:,.0f} tokens/s")
+        if count.rejected:
+            parts.append(f"{count.rejected} rejected")
+        if self._eta(count):
+            parts.append(f"{self._eta(count)} left")
+        return ", ".join(parts)
+
+    def _eta(self, count: StepCount) -> str:
+        if not count.fresh or count.rows >= self._rows:
+            return ""
+        seconds = int((self._rows - count.rows) * count.seconds / count.fresh)
+        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+
+    def _render(self) -> Table:
+        table = Table(title=self._doing, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for heading in ("step", "rows", "", "rejected", "rows/s", "tokens", "tokens/s", "left"):
+            table.add_column(heading, justify="left" if heading in {"step", ""} else "right")
+        for count in self.counts.values():
+            share = count.rows / self._rows
+            table.add_row(
+                count.name,
+                f"{count.rows:,}/{self._rows:,}",
+                f"[green]{'━' * round(share * 20)}[/][dim]{'━' * (20 - round(share * 20))}[/]",
+                f"{count.rejected:,}" if count.rejected else "",
+                f"{count.fresh / count.seconds:,.1f}" if count.fresh else "",
+                f"{count.tokens:,}" if count.tokens else "",
+                f"{count.tokens / count.seconds:,.0f}" if count.tokens else "",
+                self._eta(count),
+            )
+        return table

@@ -1,0 +1,229 @@
+"""Where a run stands, and whether it is whole: read from its shards, never from a log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from magpie.errors import DamagedShardError
+from magpie.runs.plan import PlannedStep
+from magpie.runs.run import Run, merge_reasons
+from magpie.runs.store import Shard, combined_seal, inspect_shard, read_shard
+from magpie.steps.base import REJECTED
+
+_TOKENS = {
+    "instruct": "instruct_tokens",
+    "tag": "tag_tokens",
+    "respond": "response_tokens",
+    "extend": "extend_tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """One step of a run. `rows_in` counts rows that were still in, over the shards that are done.
+
+    rows_in = rows_out + the sum of `rejected`, whose keys are the reasons.
+    """
+
+    name: str
+    shards_done: int
+    shards: int
+    rows_in: int
+    rows_out: int
+    rejected: dict[str, int]
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A run as it stands. `kept` is the rows of the dataset, None until it is written."""
+
+    folder: str
+    recipe: str
+    rows: int
+    finished: bool
+    kept: int | None
+    steps: tuple[StepStatus, ...]
+    skipped_rules: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as JSON can hold it."""
+        return asdict(self)
+
+
+def status(run: Run) -> Status:
+    """Count rows, tokens and reasons, step by step."""
+    out: dict[int, np.ndarray[Any, Any]] = {}
+    steps = tuple(_step_status(run, planned, out) for planned in run.plan.steps)
+    kept = _dataset_rows(run)
+    done = all(step.shards_done == step.shards for step in steps)
+    return Status(
+        folder=str(run.folder),
+        recipe=run.recipe.name,
+        rows=run.recipe.rows,
+        finished=done and kept is not None,
+        kept=kept,
+        steps=steps,
+        skipped_rules=run.plan.skipped_rules,
+    )
+
+
+def _step_status(run: Run, planned: PlannedStep, out: dict[int, np.ndarray[Any, Any]]) -> StepStatus:
+    """Counts of one step; `out` carries, shard by shard, which rows earlier steps put out."""
+    reasons: Counter[str] = Counter()
+    done = rows_in = tokens = 0
+    token_column = _TOKENS.get(planned.name)
+    columns = [name for name in (REJECTED.name, token_column) if name in planned.step.adds.names]
+    for shard in range(run.plan.shards):
+        path = run.shard_path(planned, shard)
+        if not path.is_file():
+            continue
+        done += 1
+        table = read_shard(path, ["id", *columns], check=False)
+        before = out.get(shard, np.zeros(table.num_rows, dtype=bool))
+        rows_in += int((~before).sum())
+        if REJECTED.name in columns:
+            here = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
+            reasons.update(table[REJECTED.name].filter(pa.array(here & ~before)).to_pylist())
+            out[shard] = before | here
+        if token_column in columns:
+            tokens += pc.sum(table[token_column]).as_py() or 0
+    return StepStatus(
+        name=planned.name,
+        shards_done=done,
+        shards=run.plan.shards,
+        rows_in=rows_in,
+        rows_out=rows_in - reasons.total(),
+        rejected=dict(reasons.most_common()),
+        tokens=tokens if token_column in columns else None,
+    )
+
+
+def _dataset_rows(run: Run) -> int | None:
+    import pyarrow.parquet as pq
+
+    files = run.dataset_files
+    return sum(pq.read_metadata(path).num_rows for path in files) if files else None
+
+
+def verify(run: Run) -> list[str]:
+    """Everything that is wrong with a run, a line each, naming the file; empty when it is whole.
+
+    Checks every byte of every shard, that each was made from the one before it, that ids are complete and unique, and
+    that at every step rows in = rows out + rows rejected, down to the dataset.
+    """
+    return list(_problems(run))
+
+
+def _problems(run: Run) -> Iterator[str]:
+    shards: dict[tuple[int, int], Shard] = {}
+    for planned in run.plan.steps:
+        for shard in range(run.plan.shards):
+            path = run.shard_path(planned, shard)
+            if not path.is_file():
+                yield f"{path}: not there; run the build again to make it"
+                continue
+            try:
+                shards[planned.number, shard] = inspect_shard(path)
+            except DamagedShardError as error:
+                yield str(error)
+    yield from _strangers(run)
+    yield from _broken_stamps(run, shards)
+    if len(shards) == len(run.plan.steps) * run.plan.shards:
+        yield from _wrong_rows(run)
+        yield from _wrong_dataset(run, shards)
+
+
+def _strangers(run: Run) -> Iterator[str]:
+    expected = {run.shard_path(p, shard) for p in run.plan.steps for shard in range(run.plan.shards)}
+    for path in sorted((run.folder / "steps").rglob("*")):
+        if path.is_file() and path not in expected:
+            yield f"{path}: not a file of this run; move it away"
+
+
+def _broken_stamps(run: Run, shards: dict[tuple[int, int], Shard]) -> Iterator[str]:
+    fingerprints: dict[int, str] = {}
+    for (number, shard), found in shards.items():
+        planned = run.plan.steps[number - 1]
+        path, positions = run.shard_path(planned, shard), run.plan.shard_range(shard)
+        stamp = found.stamp
+        if (stamp.step, stamp.shard, stamp.first, stamp.rows) != (
+            planned.name,
+            shard,
+            positions.start,
+            len(positions),
+        ):
+            yield f"{path}: stamped as shard {stamp.shard} of {stamp.step}; run the build again to make it anew"
+        if fingerprints.setdefault(number, stamp.fingerprint) != stamp.fingerprint:
+            yield f"{path}: made by other settings than the rest of its step; run the build again to make it anew"
+        if planned.is_global:
+            before = [shards.get((number - 1, one)) for one in range(run.plan.shards)]
+            if any(one is None for one in before):
+                continue
+            source = combined_seal(one.seal for one in before if one)
+        else:
+            source = shards[number - 1, shard].seal if (number - 1, shard) in shards else ""
+            if number > 1 and not source:
+                continue
+        if stamp.made_from != source:
+            yield f"{path}: made from an earlier version of the step before it; run the build again to make it anew"
+
+
+def _wrong_rows(run: Run) -> Iterator[str]:
+    prefix = None
+    for shard in range(run.plan.shards):
+        reasons: list[Any] = []
+        positions = run.plan.shard_range(shard)
+        for planned in run.plan.steps:
+            path = run.shard_path(planned, shard)
+            rejects = REJECTED.name in planned.step.adds.names
+            table = read_shard(path, ["id", *([REJECTED.name] if rejects else [])])
+            ids = table["id"].to_pylist()
+            prefix = ids[0].rpartition("-")[0] if prefix is None and ids else prefix
+            if ids != [f"{prefix}-{index:08d}" for index in positions]:
+                yield f"{path}: its ids are not rows {positions.start} to {positions.stop - 1} of this run, each once"
+            if rejects:
+                earlier = merge_reasons(reasons, len(positions))
+                twice = pc.and_(pc.is_valid(earlier), pc.is_valid(table[REJECTED.name]))
+                if pc.any(twice).as_py():
+                    yield f"{path}: rejects rows that were out already, so rows in is not rows out + rejected"
+                reasons.append(table[REJECTED.name])
+
+
+def _wrong_dataset(run: Run, shards: dict[tuple[int, int], Shard]) -> Iterator[str]:
+    if not run.dataset_files:
+        yield f"{run.dataset_folder}: no dataset yet; run the build again to write it"
+        return
+    last = run.plan.steps[-1].number
+    source = combined_seal(shards[last, shard].seal for shard in range(run.plan.shards))
+    ids: list[str] = []
+    for path in run.dataset_files:
+        try:
+            if inspect_shard(path).stamp.made_from != source:
+                yield f"{path}: made from earlier shards; run the build again to write it anew"
+                continue
+            ids += read_shard(path, ["id"])["id"].to_pylist()
+        except DamagedShardError as error:
+            yield str(error)
+            return
+    kept = [one for shard in range(run.plan.shards) for one in _kept_ids(run, shard)]
+    if ids != kept:
+        yield f"{run.dataset_folder}: holds {len(ids)} rows, the steps kept {len(kept)}; run the build again"
+
+
+def _kept_ids(run: Run, shard: int) -> list[str]:
+    rows = run.rows(shard, [], check=False)
+    return [str(one) for one in rows["id"].filter(pc.is_null(rows[REJECTED.name])).to_pylist()]
+
+
+def quarantined(run: Run) -> list[Path]:
+    """Damaged files that earlier builds moved away."""
+    return sorted(path for path in (run.folder / "quarantine").rglob("*") if path.is_file())

@@ -1,0 +1,214 @@
+"""Shards on disk: committed once, sealed whole, read back only when every byte is what was written.
+
+A shard is a Parquet file (zstd, page checksums, page index) that holds `id` and the columns one step adds. Its
+key-value metadata says what it is (`magpie`) and carries a seal (`magpie.seal`): BLAKE2b over the file's own bytes,
+with the seal's place filled with zeros. Page checksums leave headers and footer unguarded; the seal leaves nothing.
+
+Each shard names the seal of the shard it was made from, so that a shard made again with other text makes stale
+everything that was built on it, and a shard made again with the same text leaves all of it standing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from magpie.errors import DamagedShardError, RunError, StorageError
+
+FORMAT = 1
+_MARK = b"blake2b:"
+_ZEROS = _MARK + b"0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a shard says it is. `made_from` is the seal of what it was made from; `first` its first row's position."""
+
+    step: str
+    shard: int
+    first: int
+    rows: int
+    fingerprint: str
+    made_from: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A committed shard: its stamp and its seal."""
+
+    stamp: Stamp
+    seal: str
+
+
+def write_shard(path: Path, table: pa.Table, stamp: Stamp) -> Shard:
+    """Commit `table` at `path`: temporary file, fsync, rename, fsync of the folder. Raises StorageError."""
+    data, seal = _encode(table, stamp)
+    write_durably(path, data)
+    return Shard(stamp, seal)
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None, *, check: bool = True) -> pa.Table:
+    """The shard's columns (all, or those named). Raises DamagedShardError, naming the file, unless it is whole.
+
+    `check=False` trusts the page checksums of the columns it reads: for a quick look at a large run.
+    """
+    try:
+        source = pa.BufferReader(_sealed_bytes(path)[0]) if check else path
+        return pq.read_table(source, columns=columns, page_checksum_verification=True, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedShardError(
+            f"{path} cannot be read ({error}); run the build again to make it anew"
+        ) from error
+
+
+def inspect_shard(path: Path) -> Shard:
+    """The shard's stamp and seal, after checking every byte. Raises DamagedShardError."""
+    data, seal = _sealed_bytes(path)
+    try:
+        footer = pq.read_metadata(pa.BufferReader(data))
+        stamp = Stamp(**json.loads(footer.metadata[b"magpie"]))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedShardError(f"{path} is not a shard of magpie ({error}); move it away") from error
+    if footer.num_rows != stamp.rows:
+        raise DamagedShardError(f"{path} holds {footer.num_rows} rows, its stamp says {stamp.rows}")
+    return Shard(stamp, seal)
+
+
+def write_durably(path: Path, data: bytes | bytearray | memoryview) -> None:
+    """Put `data` at `path` so that a crash leaves the old file or the new one, never part of either."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with storage_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def quarantine(run_folder: Path, path: Path) -> Path:
+    """Move a damaged file to `quarantine/`, keeping its name and place; where it went."""
+    place = run_folder / "quarantine" / path.relative_to(run_folder)
+    with storage_errors(path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        while place.exists():
+            place = place.with_name(f"{place.name}.again")
+        path.replace(place)
+    return place
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that an interrupted build left behind."""
+    with storage_errors(folder):
+        for path in folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says into a StorageError that says what to do next."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageError(
+                f"no space left for {path}; free some, then run the same command again: nothing is lost"
+            ) from error
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise StorageError(
+                f"cannot write {path}: {error.strerror}; choose another folder with --out"
+            ) from error
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; check the disk") from error
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the run folder: two builds of one folder at once are refused. A killed build lets go by itself."""
+    import fcntl
+
+    with storage_errors(folder):
+        file = (folder / "run.lock").open("a+")
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"another build is at work in {folder}; wait for it, or see `magpie status {folder}`"
+            ) from None
+        yield
+    finally:
+        file.close()
+
+
+def combined_seal(seals: Iterable[str]) -> str:
+    """The one seal of many shards, in their order: what a global step, or the dataset, is made from."""
+    return hashlib.blake2b("".join(seals).encode(), digest_size=32).hexdigest()
+
+
+def digest(thing: Any) -> str:
+    """A hex digest of anything JSON can hold, the same whatever the order of its keys."""
+    text = json.dumps(thing, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _encode(table: pa.Table, stamp: Stamp) -> tuple[bytearray, str]:
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        table.schema.remove_metadata(),
+        compression="zstd",
+        write_page_checksum=True,
+        write_page_index=True,
+    ) as writer:
+        writer.write_table(table.replace_schema_metadata(None))
+        writer.add_key_value_metadata(
+            {"magpie": json.dumps(asdict(stamp), sort_keys=True), "magpie.seal": _ZEROS.decode()}
+        )
+    data = bytearray(sink.getvalue())
+    seal = hashlib.blake2b(data, digest_size=32).hexdigest()
+    at = data.rindex(_ZEROS)
+    data[at + len(_MARK) : at + len(_ZEROS)] = seal.encode()
+    return data, seal
+
+
+def _sealed_bytes(path: Path) -> tuple[bytes, str]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedShardError(f"{path} cannot be read ({error.strerror}); check the disk") from error
+    at = data.rfind(_MARK)
+    if at >= 0:
+        seal = data[at + len(_MARK) : at + len(_ZEROS)]
+        hasher = hashlib.blake2b(data[: at + len(_MARK)], digest_size=32)
+        hasher.update(b"0" * 64)
+        hasher.update(data[at + len(_ZEROS) :])
+        if hasher.hexdigest().encode() == seal:
+            return data, seal.decode()
+    raise DamagedShardError(
+        f"{path} is damaged: its bytes are not the ones that were written; run the build again to make it anew"
+    )
