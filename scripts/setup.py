@@ -81,7 +81,7 @@ def install_uv():
 
 def install(extras):
     """Install magpie from this folder. uv reads the overrides in pyproject.toml because it runs here."""
-    say(f"installing magpie[{extras}]: about 1.5 GB to fetch the first time, a minute or two on a fast line")
+    say(f"installing magpie[{extras}]: about 1.3 GB to fetch the first time, a minute or two on a fast line")
     command = ["pip", "install", "--python", PYTHON, "--editable", f".[{extras}]"]
     if not sys.stderr.isatty():
         command.append("--quiet")
