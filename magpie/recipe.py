@@ -1,15 +1,15 @@
 """Everything a person writes to say what to build, validated.
 
-A recipe is one YAML file, read by `loading.py`. Each step has a section named after it; a section set to null switches its step off. A model
-is written once under `models` and named by its role; a role may point at another (`judge: generator`), and then both
-are one loaded model. `filter` names a file of `filters/`, or holds the rules.
+A recipe is one YAML file, read by `loading.py`. Each step has a section named after it; a section set to null switches
+its step off. A model is written once under `models` and named by its role; a role may point at another
+(`judge: generator`), and then both are one loaded model. `filter` names a file of `filters/`, or holds the rules.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
 Share = Annotated[float, Field(gt=0)]
@@ -19,6 +19,14 @@ class Part(BaseModel):
     """A piece of a recipe: unknown keys are refused and nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and annotation in {int, float, int | None}:
+            raise ValueError("must be a number")
+        return value
 
 
 class Server(Part):
@@ -176,10 +184,15 @@ class Extend(Part):
 
 
 class Rule(Part):
-    """A row is kept when `where`, a DuckDB predicate over the run's columns, is true. Null counts as false."""
+    """A row is kept when `where`, a DuckDB predicate over the run's columns, is true. Null counts as false.
+
+    A run without a column of `where` is an error; with `when_present`, the rule is left out of such a run, and the
+    plan says so.
+    """
 
     name: str
     where: str
+    when_present: bool = False
 
 
 class Top(Part):
@@ -191,7 +204,10 @@ class Top(Part):
 
 
 class Quotas(Part):
-    """At most so many rows for each value of `by`: `each` for every value, or `counts` value by value."""
+    """At most so many rows for each value of `by`: `each` for every value, or `counts` value by value.
+
+    A value that is not in `counts` has the quota `each`, or none where `each` is not given; `each: 0` drops it.
+    """
 
     by: str
     each: int | None = Field(default=None, ge=0)
@@ -200,7 +216,7 @@ class Quotas(Part):
     @model_validator(mode="after")
     def _says_how_many(self) -> Quotas:
         if self.each is None and not self.counts:
-            raise ValueError("quotas need `each` or `counts`")
+            raise ValueError("needs `each` or `counts`")
         return self
 
 
@@ -239,10 +255,15 @@ class Recipe(Part):
         for part in ("instruct", "embed", "tag", "respond", "extend"):
             section = getattr(self, part)
             if section is not None and section.model not in self.models:
-                raise ValueError(f"`{part}.model` is {section.model!r}, which is not under `models`")
+                roles = ", ".join(self.models) or "none"
+                raise ValueError(
+                    f"`{part}.model` is {section.model!r}, which is not under `models`; the roles there are: {roles}"
+                )
         for needs, needed in (("dedup", "embed"), ("extend", "respond")):
             if getattr(self, needs) is not None and getattr(self, needed) is None:
-                raise ValueError(f"`{needs}` needs `{needed}`, which is switched off")
+                raise ValueError(
+                    f"`{needs}` needs `{needed}`, which is switched off; switch off both or neither"
+                )
         return self
 
     def model(self, role: str) -> Model:
