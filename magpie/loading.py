@@ -6,6 +6,7 @@ import types
 import typing
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import yaml
@@ -38,21 +39,26 @@ def load_recipe(
     written = read_yaml(path)
     recipe = parse_recipe(written, origin=str(source))
     given = {"rows": rows, "seed": seed, "engine": engine}
-    changes = {key: value for key, value in given.items() if value is not None}
-    changes |= overrides or {}
+    options = {key: value for key, value in given.items() if value is not None}
+    changes = options | (overrides or {})
     if not changes:
         return recipe
     raw = recipe.model_dump(mode="json")
     for role, value in written["models"].items():
         if isinstance(value, str) and value in raw["models"] and not _touches(changes, f"models.{role}"):
             raw["models"][role] = value  # still follows the role it points at, when that one is changed
-    for dotted, value in changes.items():
-        _set(raw, dotted, value)
     if engine is not None:
         for model in raw["models"].values():
             if isinstance(model, dict):
                 model["engine"] = None
-    return parse_recipe(raw, origin=str(source))
+    for dotted, value in changes.items():
+        _set(raw, dotted, value)
+    named = (
+        f"--{key}" if key in options and key not in (overrides or {}) else f"--set {key}" for key in changes
+    )
+    return parse_recipe(
+        raw, origin=", ".join(named)
+    )  # the file is sound: what is wrong now is in the changes
 
 
 def parse_recipe(raw: Any, *, origin: str = "recipe") -> Recipe:
@@ -62,16 +68,22 @@ def parse_recipe(raw: Any, *, origin: str = "recipe") -> Recipe:
         if isinstance(raw.get("models"), dict):
             raw["models"] = _write_out_models(raw["models"], origin)
         if isinstance(raw.get("filter"), str):
-            raw["filter"] = load_filter(raw["filter"]).model_dump(mode="json")
+            raw["filter"] = load_filter(raw["filter"], origin=origin).model_dump(mode="json")
+        elif isinstance(raw.get("filter"), list):
+            raw["filter"] = {"rules": raw["filter"]}
     return validate(Recipe, raw, origin)
 
 
-def load_filter(source: str | Path) -> Filter:
-    """The filter in file `source`, or the shipped filter of that name. Raises RecipeError."""
+def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
+    """The filter in file `source`, or the shipped filter of that name. Raises RecipeError.
+
+    `origin` is the recipe that names it, if one does.
+    """
     path = shipped.find("filters", str(source))
     if path is None:
         known = ", ".join(shipped.names("filters"))
-        raise RecipeError(f"no filter {str(source)!r}; give a YAML file or one of: {known}")
+        named_by = f"{origin}: " if origin else ""
+        raise RecipeError(f"{named_by}no filter {str(source)!r}; give a YAML file or one of: {known}")
     raw = read_yaml(path)
     if isinstance(raw, list):
         raw = {"rules": raw}
@@ -81,15 +93,32 @@ def load_filter(source: str | Path) -> Filter:
 
 
 def read_yaml(path: Path) -> Any:
-    """What the YAML file holds. Raises RecipeError with the line."""
+    """What the YAML file holds. Raises RecipeError with the line; a key written twice is an error too."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RecipeError(f"{path} is not valid YAML: {place}{error.problem}; mend that line") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(
-            f"{path} is not valid YAML: {' '.join(str(error).split())}; mend that line"
+            f"{path} is not YAML text: {' '.join(str(error).split())}; save it as UTF-8"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win, in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"`{key.value}` is written twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
 
 
 def validate(part: type[P], raw: Any, origin: str) -> P:
@@ -99,8 +128,15 @@ def validate(part: type[P], raw: Any, origin: str) -> P:
     try:
         return part.model_validate(raw)
     except ValidationError as error:
-        wrong = [_explain(part, problem) for problem in error.errors()]
-        raise RecipeError(f"{origin}: " + "; ".join(wrong)) from None
+        problems = error.errors()
+        inner = [problem for problem in reversed(problems) if not _has_inner(problem, problems)]
+        # Two roles that are one model are wrong in the same way: the one that holds the settings is named.
+        once = {
+            problem["loc"][2:] if problem["loc"][:1] == ("models",) else problem["loc"]: problem
+            for problem in inner
+        }
+        clauses = [_explain(part, problem) for problem in reversed(once.values())]
+        raise RecipeError(f"{origin}: " + "; ".join(clauses)) from None
 
 
 def parse_value(text: str) -> Any:
@@ -114,8 +150,8 @@ def parse_value(text: str) -> Any:
 def _write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
     """`role: other-role` becomes that role's model, `role: name` becomes `{model: name}`."""
     written: dict[str, Any] = {}
-    for role in models:
-        value, seen = models[role], [role]
+    for role, target in models.items():
+        value, seen = target, [role]
         while isinstance(value, str) and value in models:
             if value in seen:
                 raise RecipeError(f"{origin}: `models.{role}` points at itself; give one of {seen} a model")
@@ -127,28 +163,30 @@ def _write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
 
 def _set(raw: Any, dotted: str, value: Any) -> None:
     """Put `value` at `dotted` in the dumped recipe; an optional section that is off is switched on by it."""
-    *path, last = dotted.split(".")
+    path = dotted.split(".")
     here = raw
-    for depth, key in enumerate([*path, last]):
-        place = ".".join([*path, last][:depth])
+    for depth, name in enumerate(path):
+        place = ".".join(path[:depth])
+        key: str | int = name
         if isinstance(here, list):
-            if not key.isdigit() or int(key) >= len(here):
+            if not name.isdecimal() or int(name) >= len(here):
                 raise RecipeError(
                     f"--set {dotted}: `{place}` has {len(here)} entries; use a number below that"
                 )
-            key = int(key)  # type: ignore[assignment]
+            key = int(name)
         elif not isinstance(here, dict):
-            raise RecipeError(f"--set {dotted}: `{place}` is a value, it has nothing below it")
-        elif key not in here and here and depth < len(path) + 1 and not _is_free(place):
             raise RecipeError(
-                f"--set {dotted}: no `{key}` in {f'`{place}`' if place else 'a recipe'}{_nearest(key, here)}"
+                f"--set {dotted}: `{place}` is a value, with nothing below it; set `{place}` itself"
             )
-        if depth == len(path):
+        elif name not in here and here and not _is_free(place):
+            holder = f"`{place}`" if place else "a recipe"
+            raise RecipeError(f"--set {dotted}: no `{name}` in {holder}{_nearest(name, here)}")
+        if depth == len(path) - 1:
             here[key] = value
-            return
-        if isinstance(here, dict) and here.get(key) is None:
-            here[key] = {}
-        here = here[key]
+        else:
+            if isinstance(here, dict) and here.get(key) is None:
+                here[key] = {}
+            here = here[key]
 
 
 def _touches(changes: dict[str, Any], place: str) -> bool:
@@ -160,6 +198,23 @@ def _is_free(place: str) -> bool:
     return place.endswith((".chat_template_kwargs", "quotas.counts"))
 
 
+_MUST_BE = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "too_short": "a list of at least one entry",
+    "string_pattern_mismatch": "lower-case letters, digits, `.`, `_` and `-`, a letter or digit first",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+}
+
+
 def _explain(part: type[BaseModel], problem: Any) -> str:
     where = ".".join(str(step) for step in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -167,18 +222,33 @@ def _explain(part: type[BaseModel], problem: Any) -> str:
         return f"`{where}` is not a setting{_nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"`{where}` is missing; add it"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not where:
-        return str(message)
-    return f"`{where}`: {message[:1].lower()}{message[1:]}, not {problem['input']!r}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if problem["type"] in _MUST_BE:
+        message = f"must be {_MUST_BE[problem['type']]}"
+    if message.startswith("must be"):
+        written = "null" if problem["input"] is None else repr(problem["input"])
+        message += f", not {shorten(written, 80, placeholder=' ...')}"
+    return f"`{where}`: {message}" if where else message
+
+
+def _has_inner(problem: Any, problems: list[Any]) -> bool:
+    """Whether something inside it is wrong too: a list of one bad entry is also said to be too short."""
+    depth = len(problem["loc"])
+    return any(len(other["loc"]) > depth and other["loc"][:depth] == problem["loc"] for other in problems)
 
 
 def _keys_at(part: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """The settings of the Part at `path`, where a role's name or a list's number is no setting."""
     here: Any = part
+    is_entry = False
     for key in path:
-        if isinstance(key, str) and _is_part(here):
-            here = _part_inside(here.model_fields[key].annotation)
-    return list(here.model_fields) if _is_part(here) else []
+        if is_entry:
+            is_entry = False
+            continue
+        annotation = here.model_fields[key].annotation
+        is_entry = typing.get_origin(annotation) in {tuple, dict}
+        here = _part_inside(annotation)
+    return list(here.model_fields)
 
 
 def _part_inside(annotation: Any) -> Any:
