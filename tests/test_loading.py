@@ -128,7 +128,7 @@ def test_a_recipe_that_is_no_mapping_is_refused(raw: Any) -> None:
 
 def test_a_file_that_is_not_yaml_is_refused_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
-    assert "line 2, column 10" in problem_in(path, "name: a\nrows: [1, }\n")
+    assert "line 2, column 11" in problem_in(path, "name: a\nrows: [1, }\n")
     assert "line 2, column 1" in problem_in(path, "name: a\n\trows: 3\n")
     assert "line 3, column 1: `rows` is written twice" in problem_in(path, "name: a\nrows: 3\nrows: 4\n")
     assert "UTF-8" in problem_in(path, b"name: \xff\n")

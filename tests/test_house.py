@@ -1,0 +1,240 @@
+"""The house: who may import whom, what waits until it is needed, and what travels in the wheel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from magpie import shipped
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "magpie"
+
+LEVELS = (
+    {"errors", "shipped", "orphans"},
+    {"recipe"},
+    {"loading", "sql", "template", "web", "decoding"},
+    {"models", "tokenizer"},
+    {"chat", "engines"},
+    {"steps"},
+    {"runs"},
+    {"publish", "report", "self_instruct"},
+    {"cli"},
+)
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+ONE_BY_ONE = {"engines", "steps"}
+HEAVY = {
+    "vllm", "torch", "transformers", "faiss", "ray", "datasets", "spacy", "matplotlib", "sentence_transformers",
+    "lingua", "duckdb",
+}  # fmt: skip
+NOT_AT_START = HEAVY | {"pyarrow", "pydantic", "numpy"}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """magpie/steps/tag.py is steps.tag, magpie/steps/__init__.py is steps, magpie/__init__.py is ''."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path) for path in sources()}
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import of magpie's own in a file, wherever in the file it is."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write imports in full"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("magpie.") in MODULES else str(node.module) for name in inside]
+        else:
+            continue
+        yield from ((node.lineno, name[7:]) for name in names if name.startswith("magpie."))
+
+
+def at_start(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, top-level package) of every import that runs when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.partition(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, str(node.module).partition(".")[0]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from (found for branch in node.orelse for found in at_start(branch))
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from at_start(node)
+
+
+def fault(importer: str, target: str) -> str | None:
+    """What is wrong with the import, or None."""
+    mine, theirs = importer.partition(".")[0], target.partition(".")[0]
+    if mine != theirs:
+        if LEVEL[theirs] < LEVEL[mine]:
+            return None
+        return "is its neighbour" if LEVEL[theirs] == LEVEL[mine] else "stands above it"
+    if mine in ONE_BY_ONE and "." in importer and target != f"{mine}.base" and target != importer:
+        return f"is its neighbour; {mine} share only {mine}.base"
+    return None
+
+
+def test_every_module_has_a_level() -> None:
+    unknown = {module.partition(".")[0] for module in MODULES} - LEVEL.keys() - {""}
+    assert not unknown, (
+        f"give {sorted(unknown)} a level in tests/test_house.py, and a line in CONTRIBUTING.md"
+    )
+
+
+def test_imports_point_down_only() -> None:
+    faults = [
+        f"{path.relative_to(ROOT)}:{line}: magpie.{target} {what}"
+        for path in sources()
+        if dotted(path)
+        for line, target in imported(path)
+        if (what := fault(dotted(path), target))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("importer", "target", "allowed"),
+    [
+        ("cli", "runs.build", True),
+        ("steps.tag", "engines.base", True),
+        ("steps.tag", "steps.base", True),
+        ("steps.tag", "steps.clean", False),
+        ("engines.vllm", "engines", False),
+        ("engines", "engines.vllm", True),
+        ("runs.local", "runs.store", True),
+        ("chat", "engines.base", False),
+        ("models", "chat", False),
+        ("report.show", "publish.formats", False),
+        ("steps.tag", "runs.plan", False),
+    ],
+)
+def test_the_rule_itself(importer: str, target: str, allowed: bool) -> None:
+    assert (fault(importer, target) is None) == allowed
+
+
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    faults = [
+        f"{path.relative_to(ROOT)}:{line}: import {package} inside the function that needs it"
+        for path in sources()
+        for line, package in at_start(ast.parse(path.read_text(encoding="utf-8")))
+        if package in HEAVY
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_at_start_sees_what_runs_and_nothing_else() -> None:
+    text = """
+if TYPE_CHECKING:
+    import torch
+try:
+    import faiss.contrib
+except ImportError:
+    pass
+class A:
+    from vllm import LLM
+    def f(self):
+        import ray
+"""
+    assert [package for _, package in at_start(ast.parse(text))] == ["faiss", "vllm"]
+
+
+@pytest.mark.parametrize("statement", ["import magpie", "import magpie.cli", "from magpie.cli import app"])
+def test_the_command_answers_before_anything_heavy_is_loaded(statement: str) -> None:
+    """`magpie --help` is quick because of what it does not import; a timing would depend on the machine."""
+    if "cli" in statement and "cli" not in MODULES:
+        pytest.skip("there is no command yet")
+    loaded = json.loads(python(f"import json, sys; {statement}; print(json.dumps(list(sys.modules)))"))
+    assert not NOT_AT_START & {name.partition(".")[0] for name in loaded}
+
+
+def test_help_loads_nothing_heavy_either() -> None:
+    code = (
+        "import sys, magpie.cli as cli\n"
+        "try: cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(','.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "build" in done.stdout
+    assert not NOT_AT_START & {name.partition(".")[0] for name in done.stderr.split(",")}
+
+
+def python(code: str, *, path: Path = ROOT) -> str:
+    """What a fresh Python prints, with `path` first in its search path."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=path,
+        env=os.environ | {"PYTHONPATH": str(path)},
+    ).stdout  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds magpie as the wheel installs it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
+    return site
+
+
+@pytest.mark.parametrize("kind", ["recipes", "filters", "templates/chat", "templates/judge"])
+def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None:
+    found = python(f"from magpie import shipped; print(shipped.folder({kind!r}))", path=installed).strip()
+    assert Path(found).is_relative_to(installed)
+    ours = {path.name: path.read_bytes() for path in shipped.folder(kind).iterdir() if path.is_file()}
+    assert ours
+    assert {path.name: path.read_bytes() for path in Path(found).iterdir()} == ours
+
+
+def test_an_installed_copy_loads_every_recipe_that_ships(installed: Path) -> None:
+    code = (
+        "import magpie, magpie.shipped as s; print(magpie.__file__); "
+        "[print(magpie.load_recipe(n).name) for n in s.names('recipes')]"
+    )
+    home, *names = python(code, path=installed).split()
+    assert Path(home).is_relative_to(installed)
+    assert names == shipped.names("recipes")
+
+
+def test_the_wheel_holds_the_licence_and_nothing_that_is_ours_alone(installed: Path) -> None:
+    assert {path.name.partition("-")[0] for path in installed.iterdir()} <= {"magpie", "magpie_synth", "bin"}
+    assert list(installed.glob("*.dist-info/licenses/LICENSE"))
+
+
+def test_no_file_names_a_place_on_one_persons_machine() -> None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    place = re.compile(r"(?<![\w.$}~/-])/(?:home|Users|root|work|mnt|opt|srv|tmp/w)/[\w.]")
+    faults = [
+        f"{name}:{number}: {line.strip()[:100]}"
+        for name in filter(None, listed.split("\0"))
+        if (ROOT / name).is_file()
+        for number, line in enumerate(
+            (ROOT / name).read_text("utf-8", errors="replace").splitlines(), start=1
+        )
+        if place.search(line)
+    ]
+    assert not faults, "\n".join(faults)
