@@ -12,8 +12,9 @@ import contextlib
 import logging
 import os
 import threading
+import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +164,7 @@ class VllmEngine:
             "trust_remote_code": model.trust_remote_code,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
             "load_format": "safetensors",
             "generation_config": "vllm",
             "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
@@ -263,6 +265,28 @@ def _prepare_environment() -> None:
         ("TQDM_DISABLE", "1"),
     ):
         os.environ.setdefault(key, value)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libraries write to standard error while they load out of the display; MAGPIE_LOG=DEBUG shows it.
+
+    It is written by C++ as well as by Python, so the file descriptor itself is turned aside.
+    """
+    if _log.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    kept = os.dup(2)
+    aside = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(aside, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(aside)
 
 
 def _cpu_cache_bytes() -> int:
