@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from magpie.recipe import Filter
 from magpie.runs.dataset import kept_rows, write_files
@@ -29,12 +28,13 @@ def refilter(run: Run, other: Filter, out: Path) -> tuple[int, tuple[FunnelLine,
     own = next((planned for planned in run.plan.steps if planned.name == "filter"), None)
     rows = pa.concat_tables(run.rows(shard, step.reads, before=own) for shard in range(run.plan.shards))
     verdict = step.run_all(rows)
-    lines = funnel(other, _with_reasons(rows, verdict[REJECTED.name]))
-    decided = _with_reasons(rows, merge_reasons([rows[REJECTED.name], verdict[REJECTED.name]], rows.num_rows))
+    earlier = pc.if_else(
+        pc.is_valid(rows[REJECTED.name]), "out before this filter", pa.scalar(None, pa.string())
+    )
+    decided = pa.table(
+        {"id": rows["id"], REJECTED.name: merge_reasons([earlier, verdict[REJECTED.name]], rows.num_rows)}
+    )
+    lines = funnel(other, decided, schema.names)
     made_from = digest({"run": run.recipe.name, "filter": other.model_dump(mode="json")})
     kept = write_files(out, kept_rows(run, decided), run_name=run.recipe.name, made_from=made_from)
     return kept, lines, tuple(skipped)
-
-
-def _with_reasons(rows: pa.Table, reasons: Any) -> pa.Table:
-    return pa.table({"id": rows["id"], REJECTED.name: reasons})

@@ -123,7 +123,7 @@ class ExtendStep:
             top_k=draw.top_k,
             min_p=draw.min_p,
             stop_ids=self.chat.stop_ids,
-            stop=("\n",) if self.part.stop_at_newline else (),
+            stop=(*self.chat.stop_texts, "\n") if self.part.stop_at_newline else self.chat.stop_texts,
         )
 
     def _assistant_sampling(self, turn: int, index: int) -> Sampling:
@@ -133,6 +133,7 @@ class ExtendStep:
             seed=_seed(self.seed, f"extend/{turn}/assistant", index),
             temperature=self.part.respond_temperature,
             stop_ids=self.chat.stop_ids,
+            stop=self.chat.stop_texts,
         )
 
 

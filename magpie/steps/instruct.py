@@ -61,7 +61,7 @@ class InstructStep:
         index = rows["index"].to_numpy()
         draws = [self.part.mix[entry] for entry in mix_entries([draw.share for draw in self.part.mix], index)]
         row_seeds = seeds(self.seed, "instruct", index).tolist()
-        stop = ("\n",) if self.part.stop_at_newline else ()
+        stop = (*self.chat.stop_texts, "\n") if self.part.stop_at_newline else self.chat.stop_texts
         completions = await asyncio.gather(
             *(
                 engine.complete(

@@ -66,6 +66,7 @@ class RespondStep:
                         temperature=part.temperature,
                         top_p=part.top_p,
                         stop_ids=chat.stop_ids,
+                        stop=chat.stop_texts,
                     ),
                 )
                 for instruction, seed in zip(instructions, row_seeds, strict=True)
