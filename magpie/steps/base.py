@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -64,7 +64,7 @@ def live(rows: pa.Table) -> list[int]:
 
 
 def spread(
-    rows: pa.Table, at: Sequence[int], columns: dict[str, Sequence[Any]], schema: pa.Schema
+    rows: pa.Table, at: Sequence[int], columns: Mapping[str, Sequence[Any]], schema: pa.Schema
 ) -> pa.Table:
     """A step's result: `id` of every row, and `columns`, whose values are for the rows at positions `at`.
 
