@@ -142,7 +142,7 @@ class ScriptedEngine:
             )
         else:
             if draw.random() < script.repeat_rate:
-                draw = random.Random(draw.randrange(16))
+                draw, tokens = random.Random(draw.randrange(16)), script.min_tokens
             details = " ".join(draw.choice(_DETAILS) for _ in range(max(1, tokens // 4)))
             text = f"{draw.choice(_OPENINGS)} {draw.choice(_VERBS)} {draw.choice(_THINGS)} {details}?"
         return Completion(text, tokens, "length" if cut else "stop")

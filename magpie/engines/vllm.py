@@ -167,6 +167,8 @@ class VllmEngine:
             "use_tqdm_on_load": False,
             "load_format": "safetensors",
             "generation_config": "vllm",
+            # Without this the grammar lets a model pad its JSON with blanks for ever; the request's own switch is not read.
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
             "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
         }
         if not on_cpu:
@@ -245,9 +247,7 @@ def _params(sampling: Sampling) -> Any:
         stop=list(sampling.stop),
         skip_special_tokens=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        structured_outputs=StructuredOutputsParams(json=schema, disable_any_whitespace=True)
-        if schema
-        else None,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         skip_clone=True,
     )
 

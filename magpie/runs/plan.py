@@ -186,7 +186,7 @@ def _phases(steps: tuple[PlannedStep, ...]) -> tuple[Phase, ...]:
     for step in steps:
         last = phases[-1] if phases else None
         joins = last is not None and not last.is_global and not step.is_global
-        if last is not None and joins and (step.model is None or last.model in {None, step.model}):
+        if last is not None and joins and (step.model is None or last.model in (None, step.model)):
             phases[-1] = Phase((*last.steps, step), last.model or step.model)
         else:
             phases.append(Phase((step,), step.model))

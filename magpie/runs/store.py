@@ -88,12 +88,21 @@ def inspect_shard(path: Path) -> Shard:
 
 def write_durably(path: Path, data: bytes | bytearray | memoryview) -> None:
     """Put `data` at `path` so that a crash leaves the old file or the new one, never part of either."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file too long to hold in memory; when the block ends well it becomes `path`.
+
+    A crash or an error leaves the old file or the new one, never part of either. Raises StorageError.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with storage_errors(path):
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:

@@ -1,0 +1,211 @@
+"""A whole build on the scripted engine: what it writes, how it goes on, and what it refuses."""
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from builds import scripted, small_recipe, tree
+
+from magpie.errors import DamagedShardError, MagpieError, RecipeChangedError, RunError
+from magpie.runs.build import build
+from magpie.runs.run import Run
+from magpie.runs.status import quarantined, status, verify
+from magpie.runs.store import read_shard
+
+
+def test_a_build_is_whole_and_can_be_read(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    assert verify(run) == []
+    table = run.table()
+    assert table.num_rows == 96
+    assert len(set(table["id"].to_pylist())) == 96
+    assert table["index"].to_pylist() == list(range(96))
+    kept = run.table(rejected=False)
+    assert 0 < kept.num_rows < 96
+    dataset = run.dataset()
+    assert dataset["id"][:] == kept["id"].to_pylist()
+    conversation = dataset[0]["messages"]
+    assert [turn["role"] for turn in conversation] == ["user", "assistant"] * 3
+    assert conversation[0]["content"] == dataset[0]["instruction"]
+    assert conversation[1]["content"] == dataset[0]["response"]
+
+
+def test_every_row_says_how_it_came_about(tmp_path: Path) -> None:
+    rows = build(small_recipe(), tmp_path / "run").table().to_pylist()
+    assert {(round(row["temperature"], 2), round(row["top_p"], 2)) for row in rows} == {
+        (1.0, 1.0),
+        (0.7, 0.9),
+    }
+    assert sum(row["temperature"] == 1.0 for row in rows) == pytest.approx(64, abs=2)
+    assert len({row["instruct_seed"] for row in rows}) == 96
+    for row in rows:
+        assert (row["rejected"] is None) <= (row["response"] is not None)
+
+
+def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, other = (build(small_recipe(), tmp_path / name) for name in ("one", "other"))
+    assert tree(one.folder) == tree(other.folder)
+    third = build(small_recipe(seed=43), tmp_path / "third")
+    assert tree(third.folder) != tree(one.folder)
+
+
+def test_a_finished_build_is_left_alone(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*.parquet")}
+    build(small_recipe(), tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*.parquet")} == before
+
+
+@pytest.mark.parametrize("step", ["instruct", "dedup", "tag", "respond"])
+def test_stop_after_then_go_on(tmp_path: Path, step: str) -> None:
+    whole = build(small_recipe(), tmp_path / "whole")
+    run = build(small_recipe(), tmp_path / "run", stop_after=step)
+    found = status(run)
+    done = {one.name: one.shards_done for one in found.steps}
+    assert done[step] == 6
+    assert done["filter"] == 0
+    assert not found.finished
+    assert verify(run)
+    build(small_recipe(), tmp_path / "run")
+    assert tree(run.folder) == tree(whole.folder)
+
+
+def test_a_missing_shard_is_made_again(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    before = tree(run.folder)
+    for name in ("instruct", "dedup", "respond", "filter"):
+        run.shard_path(run.step(name), 2).unlink()
+    assert verify(run)
+    build(small_recipe(), tmp_path / "run")
+    assert tree(run.folder) == before
+    assert verify(run) == []
+
+
+def test_a_damaged_shard_goes_to_quarantine_and_is_made_again(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    before = tree(run.folder)
+    path = run.shard_path(run.step("tag"), 3)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    assert any("03.parquet" in problem or "00003.parquet" in problem for problem in verify(run))
+    with pytest.raises(DamagedShardError, match=r"00003\.parquet"):
+        run.table()
+    build(small_recipe(), tmp_path / "run")
+    assert tree(run.folder) == before
+    assert [place.name for place in quarantined(run)] == ["00003.parquet"]
+    assert verify(run) == []
+
+
+def test_text_made_again_otherwise_makes_stale_what_was_built_on_it(tmp_path: Path) -> None:
+    """Shards copied from a run of another script stand for an engine that is not batch-invariant."""
+    run = build(small_recipe(), tmp_path / "run")
+    other = build(small_recipe(), tmp_path / "other")
+    step = run.step("instruct")
+    from magpie.runs.store import inspect_shard, write_shard
+
+    path = run.shard_path(step, 1)
+    table, stamp = read_shard(path), inspect_shard(path).stamp
+    column = pc.utf8_upper(table["raw_instruction"])
+    write_shard(
+        path, table.set_column(table.column_names.index("raw_instruction"), "raw_instruction", column), stamp
+    )
+    assert any("earlier version" in problem for problem in verify(run))
+    build(small_recipe(), tmp_path / "run")
+    assert verify(run) == []
+    remade, standing = run.table(["instruction"]), other.table(["instruction"])
+    changed = [
+        a != b
+        for a, b in zip(remade["instruction"].to_pylist(), standing["instruction"].to_pylist(), strict=True)
+    ]
+    assert all(changed[16:32])
+    assert not any(changed[:16] + changed[32:])
+
+
+def test_another_recipe_in_the_same_folder_is_refused_with_what_differs(tmp_path: Path) -> None:
+    build(small_recipe(), tmp_path / "run", stop_after="clean")
+    with pytest.raises(RecipeChangedError, match=r"`seed` was 42, now 7.*--out"):
+        build(small_recipe(seed=7), tmp_path / "run")
+    with pytest.raises(RecipeChangedError, match=r"extend.turns"):
+        build(small_recipe(extend={"turns": 2}), tmp_path / "run")
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"notes\.txt"):
+        build(small_recipe(), tmp_path)
+    with pytest.raises(RunError, match="not a run"):
+        Run.open(tmp_path)
+
+
+def test_rows_in_is_rows_out_plus_rejected_at_every_step(tmp_path: Path) -> None:
+    run = build(
+        small_recipe(models=scripted(failure_rate=0.1, cut_rate=0.1, repeat_rate=0.3)), tmp_path / "run"
+    )
+    found = status(run)
+    rows = 96
+    for step in found.steps:
+        assert step.rows_in == rows
+        assert step.rows_out == rows - sum(step.rejected.values())
+        rows = step.rows_out
+    assert found.kept == rows
+    reasons = {reason for step in found.steps for reason in step.rejected}
+    assert {"clean: cut by length", "dedup: repeat"} <= reasons
+    assert any("engine error" in reason for reason in reasons)
+    assert verify(run) == []
+
+
+def test_push_down_keeps_the_same_rows_and_answers_only_those_it_must(tmp_path: Path) -> None:
+    pushed = build(small_recipe(), tmp_path / "pushed")
+    whole = build(small_recipe(respond={"rows": "all"}), tmp_path / "whole")
+    assert pushed.dataset()["id"][:] == whole.dataset()["id"][:]
+    assert [step.name for step in pushed.plan.steps if step.name == "prefilter"]
+    assert not [step.name for step in whole.plan.steps if step.name == "prefilter"]
+    for row in pushed.table().to_pylist():
+        early = row["rejected"] in {"filter: quality", "filter: medium or harder"}
+        assert not (early and row["response"] is not None)
+    assert {row["rejected"] for row in whole.table().to_pylist()} == {
+        row["rejected"] for row in pushed.table().to_pylist()
+    }
+
+
+def test_top_and_quotas_are_the_same_with_and_without_push_down(tmp_path: Path) -> None:
+    filter_ = {
+        "name": "top",
+        "rules": [{"name": "quality", "where": "input_quality <> 'very poor'"}],
+        "quotas": {"by": "difficulty", "each": 9},
+        "top": {"by": "response_length", "n": 20},
+    }
+    kept = [
+        build(small_recipe(filter=filter_, respond={"rows": rows}), tmp_path / rows).dataset()["id"][:]
+        for rows in ("kept", "all")
+    ]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 20
+
+
+def test_no_filter_no_extension_no_response(tmp_path: Path) -> None:
+    run = build(
+        small_recipe(filter=None, extend=None, respond=None, tag=None, embed=None, dedup=None), tmp_path / "a"
+    )
+    assert verify(run) == []
+    assert {len(messages) for messages in run.dataset()["messages"]} == {1}
+
+
+def test_a_dead_engine_stops_the_build_and_loses_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MagpieError):
+        build(
+            small_recipe(
+                models={"generator": "no/such-model", "judge": "generator", "embedder": "scripted"},
+                engine="vllm",
+            ),
+            tmp_path / "x",
+        )
+
+
+def test_one_row_and_a_last_shard_that_is_not_full(tmp_path: Path) -> None:
+    one = build(small_recipe(rows=1, filter=None), tmp_path / "one")
+    assert verify(one) == []
+    uneven = build(small_recipe(rows=37), tmp_path / "uneven")
+    assert verify(uneven) == []
+    assert uneven.table().num_rows == 37
