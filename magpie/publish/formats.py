@@ -1,0 +1,155 @@
+"""The final dataset in the shapes that trainers read, as JSON lines or Parquet.
+
+`messages`: `{"id", "messages": [{"role": "user" | "assistant", "content"}, ...]}`, as TRL and chat templates take it.
+
+`sharegpt`: `{"id", "conversations": [{"from": "human" | "gpt", "value"}, ...]}`.
+
+`alpaca`: `{"instruction", "input", "output"}`, and `history`, the earlier turns as `[instruction, response]` pairs, in
+datasets of more than one turn; `instruction` and `output` are then the last turn. LLaMA-Factory reads all four under
+these names. `input` is always empty: the whole message is the instruction.
+
+Each keeps the dataset's other columns. The first turn's `instruction` and `response`, which repeat what the messages
+say, are left out of `alpaca`, where the first name means the last turn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from magpie.errors import MagpieError, RunError
+from magpie.runs.run import Run
+from magpie.runs.store import inspect_shard, replacing, storage_errors
+
+Format = Literal["messages", "sharegpt", "alpaca"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_BATCH_ROWS = 4096
+_SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
+_CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+_HISTORY = pa.list_(pa.list_(pa.string()))
+
+
+def export(run: Run, *, format: Format, out: Path) -> int:
+    """Write the final dataset of `run` to file `out`; how many rows.
+
+    `out` ends in .jsonl or .json (an object a line, UTF-8) or in .parquet (zstd). Rows pass through a few thousand at
+    a time, and `out` appears when it is whole. Raises MagpieError for another ending, RunError for a run that is not
+    finished or a row the format cannot hold, DamagedShardError, StorageError.
+    """
+    out = Path(out)
+    write = _writer(out)
+    if not run.dataset_files:
+        raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
+    with storage_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        return write(temporary, _shaped(run, format))
+
+
+def _writer(out: Path) -> Callable[[Path, Iterator[pa.Table]], int]:
+    writers = {".jsonl": _write_lines, ".json": _write_lines, ".parquet": _write_parquet}
+    if out.suffix.lower() not in writers:
+        raise MagpieError(
+            f"cannot tell from {out.name!r} what to write; end --out in .jsonl for JSON lines or .parquet for Parquet"
+        )
+    return writers[out.suffix.lower()]
+
+
+def _shaped(run: Run, format: Format) -> Iterator[pa.Table]:
+    """The dataset in `format`, in tables of a few thousand rows; at least one, so that the columns are known."""
+    shape = {"messages": _as_messages, "sharegpt": _as_sharegpt, "alpaca": _as_alpaca}[format]
+    for path in run.dataset_files:
+        inspect_shard(path)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            empty = True
+            for batch in file.iter_batches(_BATCH_ROWS):
+                empty = False
+                yield shape(run, pa.Table.from_batches([batch]))
+            if empty:
+                yield shape(run, file.schema_arrow.empty_table())
+
+
+def _as_messages(_: Run, rows: pa.Table) -> pa.Table:
+    return rows
+
+
+def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
+    conversations = [
+        [{"from": _SPEAKERS[message["role"]], "value": message["content"]} for message in messages]
+        for messages in rows["messages"].to_pylist()
+    ]
+    at = rows.column_names.index("messages")
+    return rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS))
+
+
+def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
+    """`history` stands on every row or on none, so that all rows have the same columns."""
+    turns = [
+        _turns(row_id, messages)
+        for row_id, messages in zip(rows["id"].to_pylist(), rows["messages"].to_pylist(), strict=True)
+    ]
+    columns: dict[str, Any] = {
+        "instruction": pa.array([pairs[-1][0] for pairs in turns], pa.string()),
+        "input": pa.array([""] * rows.num_rows, pa.string()),
+        "output": pa.array([pairs[-1][1] for pairs in turns], pa.string()),
+    }
+    if run.recipe.extend is not None:
+        columns["history"] = pa.array([pairs[:-1] for pairs in turns], _HISTORY)
+    others = [name for name in rows.column_names if name not in {*columns, "messages", "response"}]
+    return pa.table({**columns, **{name: rows[name] for name in others}})
+
+
+def _turns(row_id: str, messages: list[dict[str, str]]) -> list[list[str]]:
+    """The messages as `[instruction, response]` pairs."""
+    if not messages or len(messages) % 2:
+        raise RunError(
+            f"row {row_id} has a message without an answer, which alpaca cannot hold; use --format messages or sharegpt"
+        )
+    texts = [message["content"] for message in messages]
+    return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def _write_lines(path: Path, tables: Iterator[pa.Table]) -> int:
+    rows = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for table in tables:
+            for row in _short_floats(table).to_pylist():
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            rows += table.num_rows
+    return rows
+
+
+def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
+    first = next(tables)
+    rows = int(first.num_rows)
+    with pq.ParquetWriter(
+        path,
+        first.schema.remove_metadata(),
+        compression="zstd",
+        write_page_checksum=True,
+        write_page_index=True,
+    ) as writer:
+        writer.write_table(first.replace_schema_metadata(None))
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata(None))
+            rows += table.num_rows
+    return rows
+
+
+def _short_floats(table: pa.Table) -> pa.Table:
+    """Floats as people wrote them: 0.8 and not 0.800000011920929, which is what 32 bits of it hold; NaN is null."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            values = [
+                None if text is None else float(text) for text in table[at].cast(pa.string()).to_pylist()
+            ]
+            finite = [value if value is not None and math.isfinite(value) else None for value in values]
+            table = table.set_column(at, field.name, pa.array(finite, pa.float64()))
+    return table
