@@ -14,7 +14,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,12 @@ class VllmEngine:
     async def open(cls, model: Model, files: ModelFiles) -> VllmEngine:
         """Load the model and return the engine, ready."""
         engine = cls(model, files)
-        engine._thread.start()
-        engine._model = await engine._loaded
+        hush = _Hush()
+        try:
+            engine._thread.start()
+            engine._model = await engine._loaded
+        finally:
+            hush.end()
         return engine
 
     @property
@@ -105,7 +109,9 @@ class VllmEngine:
 
     def _work(self) -> None:
         try:
-            llm = self._load()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                llm = self._load()
         except BaseException as error:
             failure = EngineError(
                 f"vLLM could not load {self._files.name}: {_last_line(error)}; {_advice(error)}"
@@ -267,26 +273,26 @@ def _prepare_environment() -> None:
         os.environ.setdefault(key, value)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what libraries write to standard error while they load out of the display; MAGPIE_LOG=DEBUG shows it.
+class _Hush:
+    """Keeps what libraries write to standard error while they load out of the display; MAGPIE_LOG=DEBUG shows it.
 
     It is written by C++ as well as by Python, so the file descriptor itself is turned aside.
     """
-    if _log.isEnabledFor(logging.DEBUG):
-        yield
-        return
-    kept = os.dup(2)
-    aside = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(aside, 2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(aside)
+
+    def __init__(self) -> None:
+        self._kept: int | None = None
+        if not _log.isEnabledFor(logging.DEBUG):
+            self._kept = os.dup(2)
+            aside = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(aside, 2)
+            os.close(aside)
+
+    def end(self) -> None:
+        """Let standard error through again; safe to call twice, from any thread."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _cpu_cache_bytes() -> int:

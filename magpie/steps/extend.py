@@ -31,14 +31,17 @@ class _Grown:
 
 @dataclass(frozen=True, slots=True)
 class ExtendStep:
-    """Adds `later_turns`: the messages after the first pair. A conversation that cannot go on keeps the turns it has."""
+    """Adds `later_turns`: the messages after the first pair.
+
+    A conversation that cannot go on keeps the turns it has; `extend_ended` says why.
+    """
 
     part: Extend
     seed: int
     chat: ChatFormat | None = None
 
     name = "extend"
-    reads = ("instruction", "response")
+    reads = ("instruction", "response", "response_finish_reason")
     version = 1
     adds = pa.schema(
         [
@@ -66,9 +69,9 @@ class ExtendStep:
         chosen = rows.take(pa.array(at, pa.int64()))
         grown = await asyncio.gather(
             *(
-                self._grow([instruction, response], int(position), engine)
-                for instruction, response, position in zip(
-                    chosen["instruction"].to_pylist(), chosen["response"].to_pylist(), index[at], strict=True
+                self._grow([instruction, response], finish, int(position), engine)
+                for instruction, response, finish, position in zip(
+                    *(chosen[name].to_pylist() for name in self.reads), index[at], strict=True
                 )
             )
         )
@@ -80,8 +83,11 @@ class ExtendStep:
         }
         return spread(rows, at, columns, self.adds)
 
-    async def _grow(self, first: list[str], index: int, engine: Engine) -> _Grown:
+    async def _grow(self, first: list[str], finish_reason: str, index: int, engine: Engine) -> _Grown:
         assert self.chat is not None
+        trouble = self._trouble(first[1], finish_reason)
+        if trouble is not None:
+            return _Grown([], 0, f"response 1: {trouble}")
         turns, tokens = list(first), 0
         for turn in range(2, self.part.turns + 1):
             asked = await engine.complete(
