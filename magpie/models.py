@@ -6,6 +6,7 @@ an access token is read from the environment (HF_TOKEN) and from nowhere else.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -33,6 +34,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _MARKS = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
 _DOUBLES = ("consolidated*", "original/*", "onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*")
+_CANNOT_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -245,15 +247,8 @@ def _from_hub(model: Model, *, weights: bool) -> ModelFiles:
         info = hub.model_info(name, revision=model.revision, timeout=HUB_TIMEOUT)
         if weights:
             _check_names(name, [file.rfilename for file in info.siblings or ()])
-        wanted = [
-            *_TEXTS,
-            *(["*.safetensors"] if weights else []),
-            *(["*.py"] if model.trust_remote_code else []),
-        ]
-        path = hub.snapshot_download(
-            name, revision=info.sha, allow_patterns=wanted, ignore_patterns=list(_DOUBLES)
-        )
-        return ModelFiles(name, Path(path), str(info.sha))
+        path = hub.snapshot_download(name, revision=model.revision, **_patterns(model, weights=weights))
+        return ModelFiles(name, Path(path), Path(path).name)
     except GatedRepoError as error:
         raise ModelError(
             f"{name} is gated; accept its terms on its hub page, then set HF_TOKEN to a token of that account"
@@ -267,19 +262,32 @@ def _from_hub(model: Model, *, weights: bool) -> ModelFiles:
     except RepositoryNotFoundError:
         _unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
     except (HTTPError, OSError, ValueError) as error:
-        return _from_hub_cache(model, reason=_why(error))
+        if isinstance(error, OSError) and error.errno in _CANNOT_STORE:
+            raise ModelError(
+                f"cannot store {name} ({error.strerror}); make room, or set HF_HOME to another folder"
+            ) from error
+        return _from_hub_cache(model, weights=weights, reason=_why(error))
 
 
-def _from_hub_cache(model: Model, *, reason: str) -> ModelFiles:
+def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
     """What the hub's cache on this machine holds of the model, when the hub cannot be asked."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
+    patterns = _patterns(model, weights=weights)
     try:
-        path = Path(snapshot_download(model.model, revision=model.revision, local_files_only=True))
-    except (OSError, HFValidationError):
-        _unknown(model.model, f"the hub cannot be reached ({reason}) and nothing of it is cached here")
+        path = Path(
+            snapshot_download(model.model, revision=model.revision, local_files_only=True, **patterns)
+        )
+    except (OSError, ValueError):
+        _unknown(model.model, f"the hub cannot be reached ({reason}), and not all of it is cached here")
     return ModelFiles(model.model, path, path.name)
+
+
+def _patterns(model: Model, *, weights: bool) -> dict[str, list[str]]:
+    """Which of a hub model's files are wanted."""
+    code = ["*.py"] if model.trust_remote_code else []
+    tensors = ["*.safetensors"] if weights else []
+    return {"allow_patterns": [*_TEXTS, *tensors, *code], "ignore_patterns": [*_DOUBLES]}
 
 
 def _unknown(name: str, reason: str) -> NoReturn:
@@ -298,13 +306,17 @@ def _check_weights(files: ModelFiles) -> None:
     names = [path.name for path in files.path.rglob("*") if path.is_file()]
     _check_names(files.name, names)
     index = files.path / "model.safetensors.index.json"
-    if index.is_file():
-        parts = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-        if missing := sorted(parts.difference(names)):
-            raise ModelError(
-                f"{files.name} lacks {len(missing)} of its {len(parts)} weight files, {missing[0]} among them; "
-                "fetch it again"
-            )
+    if not index.is_file():
+        return
+    try:
+        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{files.name}: {index.name} is no index of weights; fetch it again") from error
+    if missing := sorted(parts.difference(names)):
+        raise ModelError(
+            f"{files.name} lacks {len(missing)} of its {len(parts)} weight files, {missing[0]} among them; "
+            "fetch it again"
+        )
 
 
 def _check_names(name: str, files: list[str]) -> None:

@@ -234,5 +234,10 @@ def _template_text(tokenizer: Any, folder: Path) -> str | None:
         return template.get("default")
     beside = folder / "chat_template.json"
     if template is None and beside.is_file():
-        template = json.loads(beside.read_text(encoding="utf-8")).get("chat_template")
+        try:
+            template = json.loads(beside.read_text(encoding="utf-8"))["chat_template"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ChatFormatError(
+                f"{beside} holds no chat template; fetch it again, or take it away"
+            ) from error
     return template if template is None else str(template)
