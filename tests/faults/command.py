@@ -1,0 +1,87 @@
+"""The command as people run it: a process of its own, with what it printed and how it ended."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from builds import small_recipe
+
+from magpie.runs.run import recipe_text
+
+_COMPILED = tempfile.mkdtemp(prefix="magpie-tests-")
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+
+# Modules are compiled once for all the processes the tests start, also where the environment forbids it.
+ENVIRONMENT = {
+    **{
+        key: value
+        for key, value in os.environ.items()
+        if key not in {"PYTHONDONTWRITEBYTECODE", "MAGPIE_LOG"}
+    },
+    "PYTHONPYCACHEPREFIX": _COMPILED,
+    "HF_ENDPOINT": "http://127.0.0.1:9",  # no hub: what is not on this machine is known nowhere
+}
+
+
+def start(*arguments: str | Path, before: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
+    """Start the command and leave it running; `before` is put in front of it."""
+    command = [*before, sys.executable, "-m", "magpie.cli", *map(str, arguments)]
+    settings.setdefault("env", ENVIRONMENT)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        **settings,
+    )
+
+
+def magpie(
+    *arguments: str | Path, before: Sequence[str] = (), **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    process = start(*arguments, before=before, **settings)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def done(result: subprocess.CompletedProcess[str]) -> str:
+    """What a command printed that went well, and complained of nothing."""
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
+
+
+def refusal(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The one line with which a command refused."""
+    assert result.returncode == code, f"exit code {result.returncode}: {result.stderr}"
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("magpie: ")
+    assert "a fault of magpie's" not in lines[0], lines[0]
+    return lines[0].removeprefix("magpie: ")
+
+
+def write_recipe(path: Path, **changes: Any) -> Path:
+    """A small scripted recipe (`builds.small_recipe`) as a file."""
+    path.write_text(recipe_text(small_recipe(**changes)), encoding="utf-8")
+    return path
+
+
+def write_raw(path: Path, **changes: Any) -> Path:
+    """The same, with `changes` that no recipe could hold."""
+    raw = yaml.safe_load(recipe_text(small_recipe()))
+    path.write_text(yaml.safe_dump(raw | changes, sort_keys=False), encoding="utf-8")
+    return path
