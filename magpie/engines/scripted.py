@@ -40,8 +40,9 @@ _VERBS = (
     "test",
 )
 _THINGS = (
-    "a garden", "a budget", "a bicycle", "two contracts", "a class of ten", "tomatoes", "a wooden door", "a large table",
-    "a podcast", "a poem", "a bird house", "a web page", "a family tree", "a fair game", "a map", "old photographs",
+    "a garden", "a budget", "a bicycle", "two contracts", "a class of ten", "tomatoes", "a wooden door",
+    "a large table", "a podcast", "a poem", "a bird house", "a web page", "a family tree", "a fair game", "a map",
+    "old photographs",
 )  # fmt: skip
 _DETAILS = (
     "slowly", "with friends", "in winter", "on a small income", "without tools", "by hand", "at school", "before noon",

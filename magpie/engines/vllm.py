@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from magpie import orphans
 from magpie.engines.base import Completion, ModelInfo, Sampling
@@ -56,11 +56,12 @@ class VllmEngine:
         self._lost: BaseException | None = None
         self._next_id = 0
         self._loop = asyncio.get_running_loop()
+        self._model: ModelInfo
         self._loaded: asyncio.Future[ModelInfo] = self._loop.create_future()
         self._thread = threading.Thread(target=self._work, name="magpie-vllm", daemon=True)
 
     @classmethod
-    async def open(cls, model: Model, files: ModelFiles) -> VllmEngine:
+    async def open(cls, model: Model, files: ModelFiles) -> Self:
         """Load the model and return the engine, ready."""
         engine = cls(model, files)
         hush = _Hush()
@@ -173,7 +174,7 @@ class VllmEngine:
             "use_tqdm_on_load": False,
             "load_format": "safetensors",
             "generation_config": "vllm",
-            # Without this the grammar lets a model pad its JSON with blanks for ever; the request's own switch is not read.
+            # Without this the grammar lets a model pad its JSON for ever; the request has a switch, which is not read.
             "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
             "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
         }

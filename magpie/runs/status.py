@@ -81,7 +81,7 @@ def _step_status(run: Run, planned: PlannedStep, out: dict[int, np.ndarray[Any, 
     reasons: Counter[str] = Counter()
     done = rows_in = tokens = 0
     token_column = _TOKENS.get(planned.name)
-    columns = [name for name in (REJECTED.name, token_column) if name in planned.step.adds.names]
+    columns = [name for name in (REJECTED.name, token_column) if name and name in planned.step.adds.names]
     for shard in range(run.plan.shards):
         path = run.shard_path(planned, shard)
         if not path.is_file():

@@ -75,7 +75,7 @@ class ExtendStep:
                 )
             )
         )
-        columns = {
+        columns: dict[str, list[Any]] = {
             "later_turns": [_messages(one.later) for one in grown],
             "turns": [1 + len(one.later) // 2 for one in grown],
             "extend_tokens": [one.tokens for one in grown],

@@ -1,0 +1,133 @@
+"""The steps that write: positions decide the sampling, conversations grow by themselves, and trouble is recorded."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from magpie.chat import ChatFormat
+from magpie.engines.base import Completion, Engine, Sampling
+from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
+from magpie.recipe import Draw, Extend, Instruct, Respond, Script
+from magpie.steps.extend import ExtendStep
+from magpie.steps.instruct import InstructStep, mix_entries
+from magpie.steps.respond import RespondStep
+
+CHAT = ChatFormat.derive(ScriptedTokenizer())
+
+
+class Recorder:
+    """The scripted engine, and every prompt it was given."""
+
+    def __init__(self, **script: float) -> None:
+        self.engine = ScriptedEngine(Script.model_validate(script))
+        self.model = self.engine.model
+        self.asked: list[tuple[str, Sampling]] = []
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        self.asked.append((ScriptedTokenizer().decode(prompt), sampling))
+        return await self.engine.complete(prompt, sampling)
+
+    async def close(self) -> None: ...
+
+
+def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Sequence[str]) -> pa.Table:
+    rejected = ["before: out" if at in out else None for at in range(count)]
+    fixed = {
+        "id": [f"r-{first + at:08d}" for at in range(count)],
+        "index": pa.array(range(first, first + count), pa.int64()),
+        "rejected": pa.array(rejected, pa.string()),
+    }
+    return pa.table(fixed | columns)
+
+
+def run(step: InstructStep | RespondStep | ExtendStep, rows: pa.Table, engine: Engine) -> pa.Table:
+    return asyncio.run(step.with_chat(CHAT).run(rows, engine))
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1, 1], [3, 1], [300] * 9 + [100] * 3, [0.01, 0.99]])
+@pytest.mark.parametrize("start", [0, 5000])
+def test_a_mix_holds_its_shares_over_every_stretch(shares: list[float], start: int) -> None:
+    entries = Counter(mix_entries(shares, np.arange(start, start + 1000)))
+    for entry, share in enumerate(shares):
+        assert entries[entry] == pytest.approx(1000 * share / sum(shares), abs=4)
+
+
+def test_instructions_are_drawn_from_the_pre_query_template_alone() -> None:
+    recorder = Recorder()
+    part = Instruct(mix=(Draw(temperature=1.0), Draw(temperature=0.5, top_p=0.9)))
+    table = run(InstructStep(part, 42), base_rows(100, 30), recorder)
+    assert {prompt for prompt, _ in recorder.asked} == {CHAT.pre_query}
+    assert len({sampling.seed for _, sampling in recorder.asked}) == 30
+    assert {sampling.stop for _, sampling in recorder.asked} == {("\n",)}
+    assert table["instruct_seed"].to_pylist() == [sampling.seed for _, sampling in recorder.asked]
+    assert set(table["temperature"].to_pylist()) == {1.0, 0.5}
+
+
+def test_a_row_is_the_same_in_whichever_shard_it_lies() -> None:
+    step = InstructStep(Instruct(), 42)
+    whole = run(step, base_rows(0, 40), Recorder())
+    tail = run(step, base_rows(25, 15), Recorder())
+    assert whole.slice(25).to_pylist() == tail.to_pylist()
+
+
+def test_a_system_prompt_for_the_user_is_in_the_prompt() -> None:
+    recorder = Recorder()
+    run(InstructStep(Instruct(system_prompt="You help with sums."), 1), base_rows(0, 1), recorder)
+    assert recorder.asked[0][0].startswith("<|im_start|>system\nYou help with sums.<|im_end|>")
+
+
+def test_only_rows_that_are_in_are_answered() -> None:
+    recorder = Recorder()
+    rows = base_rows(0, 4, out=[1, 3], instruction=["a?", "b?", "c?", "d?"])
+    table = run(RespondStep(Respond(), 42), rows, recorder)
+    assert len(recorder.asked) == 2
+    assert [text is None for text in table["response"].to_pylist()] == [False, True, False, True]
+    assert recorder.asked[1][0].endswith("<|im_start|>user\nc?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_failed_response_is_a_rejected_row_and_no_error() -> None:
+    table = run(RespondStep(Respond(), 42), base_rows(0, 3, instruction=["a?"] * 3), Recorder(failure_rate=1))
+    assert table["rejected"].to_pylist() == ["respond: engine error"] * 3
+
+
+def extended(turns: int, **script: float) -> tuple[list[dict[str, object]], Recorder]:
+    recorder = Recorder(**script)
+    rows = base_rows(
+        0,
+        20,
+        instruction=["a?"] * 20,
+        response=["b."] * 20,
+        response_finish_reason=["stop"] * 19 + ["length"],
+    )
+    return run(ExtendStep(Extend(turns=turns), 42), rows, recorder).to_pylist(), recorder
+
+
+def test_conversations_grow_to_the_turns_asked_for() -> None:
+    rows, recorder = extended(4)
+    for row in rows[:19]:
+        assert row["turns"] == 4
+        assert row["extend_ended"] == "turns"
+        assert [turn["role"] for turn in row["later_turns"]] == ["user", "assistant"] * 3  # type: ignore[attr-defined]
+    users = [prompt for prompt, _ in recorder.asked if prompt.endswith("user\n")]
+    assert all("many turns" in prompt for prompt in users)
+    assert not any("many turns" in prompt for prompt, _ in recorder.asked if prompt.endswith("assistant\n"))
+    assert len({sampling.seed for _, sampling in recorder.asked}) == len(recorder.asked)
+
+
+def test_a_conversation_whose_answer_was_cut_is_not_continued() -> None:
+    rows, _ = extended(2)
+    assert rows[19]["turns"] == 1
+    assert rows[19]["later_turns"] == []
+    assert rows[19]["extend_ended"] == "response 1: cut by length"
+
+
+def test_a_conversation_that_fails_keeps_the_turns_it_has() -> None:
+    rows, _ = extended(3, failure_rate=0.5)
+    ends = Counter(str(row["extend_ended"]) for row in rows)
+    assert {"instruction 2: engine error", "response 2: engine error"} <= set(ends)
+    for row in rows:
+        assert len(row["later_turns"]) == 2 * (row["turns"] - 1)  # type: ignore[arg-type, operator]
