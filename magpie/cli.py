@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -182,7 +183,7 @@ def templates() -> None:
     """List the chat templates that ship."""
     from magpie.chat import list_templates
 
-    _list(list_templates())
+    _list([(one.name, one.description) for one in list_templates()])
 
 
 @app.command()
@@ -208,6 +209,7 @@ def main() -> None:
     logging.basicConfig(
         level=os.environ.get("MAGPIE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 0
     try:
         app(standalone_mode=True)
@@ -218,7 +220,7 @@ def main() -> None:
     except MagpieError as error:
         code = _say(str(error), 1)
     except KeyboardInterrupt:
-        code = _say("stopped", 130)
+        code = _say("stopped; nothing that was finished is lost: run the same command again", 130)
     except BrokenPipeError:
         code = 1
     except Exception as error:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from magpie.errors import RecipeChangedError, RunError, StoppedError, StorageError
+from magpie.errors import RecipeChangedError, RunError, StorageError
 from magpie.loading import load_recipe
 from magpie.recipe import EngineKind, Recipe
 from magpie.runs.dataset import write_dataset
@@ -21,6 +19,7 @@ from magpie.runs.local import LocalBuild
 from magpie.runs.plan import make_plan
 from magpie.runs.progress import Log, Progress
 from magpie.runs.run import Run, recipe_text
+from magpie.runs.stopping import Stoppable
 from magpie.runs.store import run_lock, storage_errors, sweep, write_durably
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def build(
     if stop_after is not None:
         run.step(stop_after)
     _open_folder(run)
-    with run_lock(run.folder):
+    with Stoppable() as stoppable, run_lock(run.folder):
         _same_recipe(run)
         sweep(run.folder)
         log = Log(run.log_path)
@@ -63,16 +62,18 @@ def build(
             identity = identify(plan)
             _same_makers(run, identity)
             _warn(run, progress)
-            _build(run, identity, progress, stop_after)
+            _build(run, identity, progress, stop_after, stoppable)
     return run
 
 
-def _build(run: Run, identity: Identity, progress: Progress, stop_after: str | None) -> None:
+def _build(
+    run: Run, identity: Identity, progress: Progress, stop_after: str | None, stoppable: Stoppable
+) -> None:
     began = time.monotonic()
     local = LocalBuild(run, identity, progress)
     progress.log.write("started", recipe=run.recipe.name, rows=run.recipe.rows, shards=run.plan.shards)
     try:
-        asyncio.run(_until_signalled(local.build(stop_after=stop_after), run))
+        stoppable.run(local.build(stop_after=stop_after))
         if stop_after is None:
             progress.doing("writing the dataset")
             kept = write_dataset(run, local.seal)
@@ -83,31 +84,6 @@ def _build(run: Run, identity: Identity, progress: Progress, stop_after: str | N
     except BaseException as error:
         progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
         raise
-
-
-async def _until_signalled(work: Any, run: Run) -> None:
-    """Run `work`; on SIGINT or SIGTERM drop the shards in flight and say how to go on."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    caught: list[signal.Signals] = []
-
-    def stop(number: signal.Signals) -> None:
-        caught.append(number)
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stop, number)
-        except (ValueError, RuntimeError):  # not the main thread: whoever calls us handles signals
-            break
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not caught:
-            raise
-        raise StoppedError(
-            f"stopped by {caught[0].name}; everything committed is safe: run the same command again to go on"
-        ) from None
 
 
 def _open_folder(run: Run) -> None:

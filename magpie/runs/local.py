@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from magpie.engines import open_engine, pick
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
-from magpie.errors import DamagedShardError, EngineError, RunError
+from magpie.errors import DamagedShardError, EngineError, RunError, StoppedError
 from magpie.models import resolve
 from magpie.recipe import Model
 from magpie.runs.identity import Identity, model_key
@@ -96,6 +96,7 @@ class LocalBuild:
         self._engine: Engine | None = None
         self._engine_key = ""
         self._shards: dict[tuple[int, int], Shard] = {}
+        self._over = False
 
     async def build(self, *, stop_after: str | None = None) -> None:
         """Make every shard that is missing, in phases. Raises EngineError, StorageError or DamagedShardError."""
@@ -103,13 +104,14 @@ class LocalBuild:
         try:
             for phase in self._plan.phases:
                 steps = phase.steps
-                if stop_after in (step.name for step in steps):
+                if stop_after in [step.name for step in steps]:
                     last = next(at for at, step in enumerate(steps) if step.name == stop_after)
                     steps = steps[: last + 1]
                 await self._phase(Phase(steps, phase.model))
-                if stop_after in (step.name for step in steps):
+                if stop_after in [step.name for step in steps]:
                     return
         finally:
+            self._over = True
             await self._close_engine()
 
     @property
@@ -292,6 +294,8 @@ class LocalBuild:
     def _commit(self, planned: PlannedStep, shard: int, result: pa.Table) -> None:
         made_from = self._made_from(planned, shard)
         assert made_from is not None
+        if self._over:  # this thread has outlived a build that was stopped: the folder is no longer ours
+            raise StoppedError("the build was stopped")
         path = self._run.shard_path(planned, shard)
         self._shards[planned.number, shard] = write_shard(
             path, result, self._stamp(planned, shard, made_from)

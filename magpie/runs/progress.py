@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,10 @@ class Log:
         self._path = path
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event."""
+        """Append one event. A disk that takes no log is complained of by what must be written to it."""
         if self._path is not None:
             line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
-            with self._path.open("a", encoding="utf-8") as file:
+            with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
 

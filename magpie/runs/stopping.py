@@ -1,0 +1,90 @@
+"""Stopping when asked: SIGINT and SIGTERM end a build soon, whatever it is at, with one line on how to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from types import FrameType, TracebackType
+from typing import Any
+
+from magpie.errors import StoppedError
+
+GRACE = 10.0
+"""Seconds that shards in flight and the engine have to let go once a stop is asked for."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stoppable:
+    """While the block lasts, SIGINT and SIGTERM end it with a StoppedError.
+
+    Work given to `run` is cancelled and has `GRACE` seconds to end; anything else is interrupted where it is, and so
+    is everything by a second signal. Outside the main thread signals are left to whoever has it.
+    """
+
+    def __init__(self) -> None:
+        self._caught: signal.Signals | None = None
+        self._cancel: Callable[[], object] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stoppable:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._asked) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._caught is not None and error is not None:
+            raise StoppedError(
+                f"stopped by {self._caught.name}; everything committed is safe: "
+                "run the same command again to go on"
+            ) from None
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """asyncio.run, except that after a signal nothing waits for a thread that is still at work."""
+        loop = asyncio.new_event_loop()
+        asked = asyncio.Event()
+        self._cancel = lambda: loop.call_soon_threadsafe(asked.set)
+        try:
+            loop.run_until_complete(_until(asked, work))
+            if self._caught is not None:
+                raise KeyboardInterrupt
+        finally:
+            self._cancel = None
+            _end(loop, wait_for_threads=self._caught is None)
+
+    def _asked(self, number: int, _: FrameType | None) -> None:
+        first, self._caught = self._caught is None, signal.Signals(number)
+        if first and self._cancel is not None:
+            self._cancel()
+        else:
+            raise KeyboardInterrupt
+
+
+async def _until(asked: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    task, waiting = asyncio.create_task(work), asyncio.create_task(asked.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=GRACE)
+    if task.done():
+        await task
+
+
+def _end(loop: asyncio.AbstractEventLoop, *, wait_for_threads: bool) -> None:
+    left = asyncio.all_tasks(loop)
+    loop.set_exception_handler(lambda *_: None)  # a task that will not end is abandoned without a word
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=1))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    if wait_for_threads:
+        loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
