@@ -1,0 +1,81 @@
+"""Planning: which steps share a phase, what is pushed down, and what is refused before anything is loaded."""
+
+from typing import Any
+
+import pytest
+from builds import small_recipe
+
+from magpie.errors import FilterError
+from magpie.loading import load_recipe
+from magpie.runs.plan import Plan, make_plan
+
+
+def phases(plan: Plan) -> list[str]:
+    return [phase.name for phase in plan.phases]
+
+
+def test_neighbours_on_one_model_share_a_phase_and_global_steps_are_barriers() -> None:
+    assert phases(make_plan(load_recipe("demo"))) == [
+        "instruct → clean → language",
+        "embed",
+        "dedup",
+        "tag → prefilter → respond → extend",
+        "filter",
+    ]
+
+
+def test_a_judge_of_its_own_splits_the_phase() -> None:
+    assert phases(make_plan(load_recipe("pro"))) == [
+        "instruct → clean → language",
+        "embed",
+        "dedup",
+        "tag → prefilter",
+        "respond",
+        "filter",
+    ]
+
+
+def test_without_the_global_steps_everything_streams_through_one_phase() -> None:
+    plan = make_plan(small_recipe(embed=None, dedup=None, filter=None))
+    assert phases(plan) == ["instruct → clean → tag → respond → extend"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pushed"),
+    [
+        ({}, ["quality", "medium or harder"]),
+        ({"respond": {"rows": "all"}}, []),
+        ({"respond": None, "extend": None, "filter": {"rules": [{"name": "a", "where": "index > 3"}]}}, []),
+        ({"filter": {"rules": [{"name": "a", "where": "response_length > 3"}]}}, []),
+        ({"filter": {"rules": [{"name": "a", "where": "index > 3 OR response_length > 3"}]}}, []),
+    ],
+)
+def test_only_rules_that_need_no_response_are_pushed_down(changes: dict[str, Any], pushed: list[str]) -> None:
+    plan = make_plan(small_recipe(**changes))
+    early = [planned.step.settings["rules"] for planned in plan.steps if planned.name == "prefilter"]
+    assert [name for rules in early for name, _ in rules] == pushed
+    late = next(planned.step.settings["rules"] for planned in plan.steps if planned.name == "filter")
+    assert not set(pushed) & {name for name, _ in late}
+
+
+def test_a_filter_on_an_unknown_column_is_refused_with_the_nearest() -> None:
+    rules = [{"name": "typo", "where": "input_qualty = 'good'"}]
+    with pytest.raises(FilterError, match=r"typo.*input_qualty.*input_quality"):
+        make_plan(small_recipe(filter={"rules": rules}))
+
+
+def test_a_column_of_a_step_that_is_off_is_unknown() -> None:
+    rules = [{"name": "late", "where": "turns > 1"}]
+    with pytest.raises(FilterError, match="turns"):
+        make_plan(small_recipe(extend=None, filter={"rules": rules}))
+
+
+def test_shards_cover_every_row_once() -> None:
+    plan = make_plan(small_recipe(rows=37))
+    assert [row for shard in range(plan.shards) for row in plan.shard_range(shard)] == list(range(37))
+
+
+def test_step_folders_are_numbered_in_order() -> None:
+    folders = [planned.folder for planned in make_plan(small_recipe()).steps]
+    assert folders[:3] == ["01-instruct", "02-clean", "03-embed"]
+    assert folders == sorted(folders)

@@ -1,0 +1,139 @@
+"""The command as a user types it: one run, every verb."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from builds import small_recipe
+
+import magpie
+
+
+def typed(*words: str | Path, code: int = 0) -> str:
+    """What the command prints; it must end with `code` and, when that is 0, say nothing on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "magpie.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "140", "NO_COLOR": "1"},
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    if code == 0:
+        assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = folder / "small.yaml"
+    recipe.write_text(yaml.safe_dump(small_recipe().model_dump(mode="json")))
+    printed = typed("build", recipe, "--out", folder / "run", "--set", "extend.turns=2", "--seed", "7")
+    assert "rows kept" in printed
+    return folder / "run"
+
+
+def test_help_names_every_verb() -> None:
+    printed = typed("--help")
+    for verb in (
+        "build",
+        "status",
+        "verify",
+        "filter",
+        "export",
+        "show",
+        "doctor",
+        "templates",
+        "filters",
+        "recipes",
+    ):
+        assert verb in printed
+
+
+def test_options_reach_the_run(run: Path) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert recipe["extend"]["turns"] == 2
+    assert recipe["seed"] == 7
+
+
+def test_status_for_people_and_for_scripts(run: Path) -> None:
+    assert "finished" in typed("status", run)
+    found = json.loads(typed("status", run, "--json"))
+    assert found["finished"] is True
+    assert found["rows"] == 96
+    assert [step["name"] for step in found["steps"]][:2] == ["instruct", "clean"]
+    assert found["kept"] == pq.read_table(run / "dataset").num_rows
+
+
+def test_verify_says_that_it_is_whole(run: Path) -> None:
+    assert "is whole" in typed("verify", run)
+
+
+def test_show_kept_rejected_and_one(run: Path) -> None:
+    kept = pq.read_table(run / "dataset")["id"][0].as_py()
+    assert "user" in typed("show", run, "--n", "2")
+    assert "dedup: repeat" in typed("show", run, "--rejected")
+    assert "input_quality" in typed("show", run, kept)
+
+
+@pytest.mark.parametrize("format_", ["messages", "sharegpt", "alpaca"])
+def test_export(run: Path, tmp_path: Path, format_: str) -> None:
+    out = tmp_path / "x.jsonl"
+    printed = typed("export", run, "--format", format_, "--out", out)
+    lines = out.read_text().splitlines()
+    assert str(len(lines)) in printed
+    assert all(json.loads(line)["id"] for line in lines)
+
+
+def test_another_filter(run: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text("- {name: short, where: response_length < 200}\n")
+    printed = typed("filter", run, recipe, "--out", tmp_path / "short")
+    kept = pq.read_table(tmp_path / "short")
+    assert f"{kept.num_rows} rows in" in printed
+    assert max(kept["response_length"].to_pylist()) < 200
+    assert typed("verify", run)
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    printed = typed("build", "pro", "--dry-run", "--out", tmp_path / "pro")
+    assert "tensor parallel 4" in printed
+    assert "1,000,000 rows" in printed
+    assert not (tmp_path / "pro").exists()
+
+
+def test_the_doctor_reads_a_format() -> None:
+    found = json.loads(typed("doctor", "demo", "--no-sample", "--json"))
+    assert found["pre_query"].endswith("<|im_start|>user\n")
+    assert {
+        "pre_query",
+        "post_query",
+        "next_turn",
+        "pre_query_ids",
+        "stop_ids",
+        "warnings",
+        "verdict",
+    } <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"), [("recipes", "air"), ("filters", "pro-300k"), ("templates", "chatml")]
+)
+def test_lists_of_what_ships(verb: str, name: str) -> None:
+    assert name in typed(verb)
+
+
+def test_the_python_api_mirrors_the_command(tmp_path: Path) -> None:
+    run = magpie.build(small_recipe(), out=tmp_path / "run")
+    assert isinstance(run, magpie.Run)
+    assert run.table().num_rows == 96
+    assert magpie.Run.open(tmp_path / "run").dataset().num_rows == run.dataset().num_rows
+    demo = magpie.build("demo", out=tmp_path / "demo", engine="scripted", rows=64, stop_after="clean")
+    assert demo.recipe.rows == 64
