@@ -20,31 +20,34 @@ P = TypeVar("P", bound=BaseModel)
 
 
 def load_recipe(
-    source: str | Path,
+    source: str | Path | Recipe,
     *,
     overrides: dict[str, Any] | None = None,
     rows: int | None = None,
     seed: int | None = None,
     engine: EngineKind | None = None,
 ) -> Recipe:
-    """The recipe in file `source`, or the shipped recipe of that name.
+    """The recipe in file `source`, the shipped recipe of that name, or a recipe as it is; with changes made.
 
     `overrides` maps dotted paths to values (`{"instruct.max_tokens": 256}`). `engine` replaces the engine of every
     model. Raises RecipeError, naming the path and the nearest right key.
     """
-    path = shipped.find("recipes", str(source))
-    if path is None:
-        known = ", ".join(shipped.names("recipes"))
-        raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {known}")
-    written = read_yaml(path)
-    recipe = parse_recipe(written, origin=str(source))
+    if isinstance(source, Recipe):
+        recipe, roles = source, {}
+    else:
+        path = shipped.find("recipes", str(source))
+        if path is None:
+            known = ", ".join(shipped.names("recipes"))
+            raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {known}")
+        written = read_yaml(path)
+        recipe, roles = parse_recipe(written, origin=str(source)), written["models"]
     given = {"rows": rows, "seed": seed, "engine": engine}
     options = {key: value for key, value in given.items() if value is not None}
     changes = options | (overrides or {})
     if not changes:
         return recipe
     raw = recipe.model_dump(mode="json")
-    for role, value in written["models"].items():
+    for role, value in roles.items():
         if isinstance(value, str) and value in raw["models"] and not _touches(changes, f"models.{role}"):
             raw["models"][role] = value  # still follows the role it points at, when that one is changed
     if engine is not None:
@@ -56,9 +59,8 @@ def load_recipe(
     named = (
         f"--{key}" if key in options and key not in (overrides or {}) else f"--set {key}" for key in changes
     )
-    return parse_recipe(
-        raw, origin=", ".join(named)
-    )  # the file is sound: what is wrong now is in the changes
+    # The recipe itself is sound: what is wrong now is in the changes.
+    return parse_recipe(raw, origin=", ".join(named))
 
 
 def parse_recipe(raw: Any, *, origin: str = "recipe") -> Recipe:

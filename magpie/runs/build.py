@@ -45,8 +45,7 @@ def build(
     step to run. Raises RecipeError before anything is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on SIGINT and SIGTERM.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
+    recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
     plan = make_plan(recipe)
     run = Run(out if out is not None else Path("runs") / recipe.name, plan)
     if stop_after is not None:
