@@ -31,6 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130
+
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Sets = Annotated[
     list[str] | None,
@@ -215,12 +217,12 @@ def main() -> None:
         app(standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+        if code == _INTERRUPTED:  # typer's way to say KeyboardInterrupt
+            _say("stopped; nothing that was finished is lost: run the same command again", code)
     except StoppedError as error:
-        code = _say(str(error), 130)
+        code = _say(str(error), _INTERRUPTED)
     except MagpieError as error:
         code = _say(str(error), 1)
-    except KeyboardInterrupt:
-        code = _say("stopped; nothing that was finished is lost: run the same command again", 130)
     except BrokenPipeError:
         code = 1
     except Exception as error:

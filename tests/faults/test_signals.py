@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from builds import scripted, small_recipe, tree
-from command import done, magpie, refusal, start, write_recipe
+from command import ENVIRONMENT, done, magpie, refusal, start, write_recipe
 
 from magpie.errors import StoppedError
 from magpie.runs.build import build
@@ -146,3 +147,22 @@ def test_a_build_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) ->
     thread.start()
     thread.join()
     assert verify(runs[0]) == []
+
+
+@pytest.mark.parametrize("verb", ["build", "doctor"])
+@pytest.mark.parametrize("number", BOTH, ids=lambda number: number.name)
+def test_stopped_while_the_hub_does_not_answer(tmp_path: Path, number: signal.Signals, verb: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        url = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        name = "nobody/nothing"
+        recipe = write_recipe(
+            tmp_path / "r.yaml", models={"generator": name, "embedder": name}, tag=None, filter=None
+        )
+        arguments = [recipe, "--engine", "transformers", "--out", tmp_path / "run"]
+        what = [name, "--no-sample"] if verb == "doctor" else arguments
+        process = start(verb, *what, env=ENVIRONMENT | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path)})
+        hub.settimeout(60)
+        connection, _ = hub.accept()
+        with connection:
+            process.send_signal(number)
+            assert "run the same command again" in refusal(ended(process), code=130)
