@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from magpie.errors import DamagedShardError, RunError
+from magpie.errors import DamagedShardError, RecipeError, RunError
 from magpie.loading import parse_recipe, read_yaml
 from magpie.runs.plan import Plan, PlannedStep, make_plan
 from magpie.runs.store import read_shard
@@ -39,7 +39,12 @@ class Run:
         path = Path(folder) / "recipe.yaml"
         if not path.is_file():
             raise RunError(f"{folder} is not a run: it holds no recipe.yaml; give the folder of a build")
-        return cls(folder, make_plan(parse_recipe(read_yaml(path), origin=str(path))))
+        try:
+            return cls(folder, make_plan(parse_recipe(read_yaml(path), origin=str(path))))
+        except RecipeError as error:
+            raise RunError(
+                f"{folder} cannot be read: {error}; its build, run again, writes it anew"
+            ) from error
 
     @property
     def recipe(self) -> Recipe:
@@ -70,6 +75,11 @@ class Run:
     def dataset_files(self) -> list[Path]:
         """The files of the final dataset, in order; empty until the build is finished."""
         return sorted(self.dataset_folder.glob("*.parquet"))
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether anything has been made yet."""
+        return any((self.folder / "steps").glob("*/*.parquet"))
 
     def step(self, name: str) -> PlannedStep:
         """The planned step called `name`. Raises RunError."""
@@ -143,6 +153,9 @@ class Run:
             raise RunError(f"{self.folder} holds no dataset yet; run the build again to finish it")
         import datasets
 
+        first = read_shard(self.dataset_files[0])
+        if first.num_rows == 0:  # datasets cannot read Parquet without rows
+            return datasets.Dataset(first)
         return datasets.Dataset.from_parquet([str(path) for path in self.dataset_files])
 
     def __repr__(self) -> str:

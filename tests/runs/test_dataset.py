@@ -1,0 +1,87 @@
+"""The final dataset: files of bounded size, written anew when what they are made from changes."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builds import small_recipe
+
+from magpie.errors import RunError
+from magpie.recipe import Filter, Rule
+from magpie.runs import dataset
+from magpie.runs.build import build
+from magpie.runs.refilter import refilter
+from magpie.runs.run import Run
+from magpie.runs.status import verify
+
+
+def test_many_rows_become_many_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "ROWS_PER_FILE", 10)
+    tables = [pa.table({"id": [f"r-{at}" for at in range(first, first + 7)]}) for first in range(0, 35, 7)]
+    assert dataset.write_files(tmp_path, iter(tables), run_name="x", made_from="y") == 35
+    files = sorted(tmp_path.glob("*.parquet"))
+    assert [pq.read_metadata(path).num_rows for path in files] == [10, 10, 10, 5]
+    ids = [one for path in files for one in pq.read_table(path)["id"].to_pylist()]
+    assert ids == [f"r-{at}" for at in range(35)]
+    dataset.write_files(tmp_path, iter(tables[:1]), run_name="x", made_from="y")
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_an_empty_dataset_has_its_columns(tmp_path: Path) -> None:
+    run = build(small_recipe(filter={"rules": [{"name": "none", "where": "index < 0"}]}), tmp_path / "run")
+    assert verify(run) == []
+    assert run.dataset().num_rows == 0
+    assert {"id", "messages", "difficulty", "response"} <= set(run.dataset().column_names)
+
+
+def test_a_lost_or_damaged_dataset_is_written_again(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    (path,) = run.dataset_files
+    before = path.read_bytes()
+    path.write_bytes(before[: len(before) // 2])
+    assert any(path.name in problem for problem in verify(run))
+    build(small_recipe(), tmp_path / "run")
+    assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(RunError, match="no dataset yet"):
+        run.dataset()
+    build(small_recipe(), tmp_path / "run")
+    assert path.read_bytes() == before
+
+
+def test_the_columns_are_those_of_the_published_datasets(tmp_path: Path) -> None:
+    columns = set(build(small_recipe(), tmp_path / "run").dataset().column_names)
+    tags = {"task_category", "other_task_categories", "difficulty", "intent", "knowledge", "input_quality"}
+    scores = {"min_neighbor_distance", "repeat_count", "min_similar_id"}
+    assert tags | scores | {"messages", "quality_explanation", "generator", "judge"} <= columns
+    assert not columns & {"embedding", "raw_instruction", "rejected", "index"}
+
+
+def test_refiltering_keeps_what_a_build_with_that_filter_would(tmp_path: Path) -> None:
+    other = Filter(name="other", rules=(Rule(name="hard", where="difficulty = 'hard'"),))
+    raw = build(small_recipe(filter=None), tmp_path / "raw")
+    kept, lines, _ = refilter(raw, other, tmp_path / "out")
+    built = build(small_recipe(filter=other.model_dump(mode="json")), tmp_path / "built")
+    messages = pq.read_table(tmp_path / "out")["messages"].to_pylist()
+    assert messages == built.dataset()["messages"][:]
+    assert kept == len(messages) == lines[-1].left
+    assert [(line.rows_in - line.lost, line.name) for line in lines] == [(kept, "hard")]
+
+
+def test_refiltering_a_filtered_run_counts_only_rows_that_came_to_it(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    everything = Filter(name="all")
+    kept, lines, _ = refilter(run, everything, tmp_path / "all")
+    answered = [row for row in run.table(["response"]).to_pylist() if row["response"] is not None]
+    assert kept == len(answered)
+    assert lines == ()
+
+
+def test_a_run_is_read_from_its_folder_alone(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    again = Run.open(tmp_path / "run")
+    assert again.recipe == run.recipe
+    assert again.table().equals(run.table())
+    with pytest.raises(RunError, match=r"no column.*'nonsense'"):
+        run.table(["nonsense"])
