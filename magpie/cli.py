@@ -144,7 +144,7 @@ def export(
 def show(
     run: RunFolder,
     row: Annotated[str | None, typer.Argument(metavar="[ID]", help="One row, in full.")] = None,
-    n: Annotated[int, typer.Option(help="How many kept rows to show.")] = 5,
+    n: Annotated[int, typer.Option(min=1, help="How many kept rows to show.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
     rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
 ) -> None:
@@ -163,7 +163,7 @@ def show(
 @app.command()
 def doctor(
     model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
-    n: Annotated[int, typer.Option(help="How many instructions to sample.")] = 64,
+    n: Annotated[int, typer.Option(min=1, help="How many instructions to sample.")] = 64,
     no_sample: Annotated[
         bool, typer.Option("--no-sample", help="Only the format: needs just a tokenizer.")
     ] = False,

@@ -54,8 +54,9 @@ def load_recipe(
         for model in raw["models"].values():
             if isinstance(model, dict):
                 model["engine"] = None
+    opened: set[str] = set()
     for dotted, value in changes.items():
-        _set(raw, dotted, value)
+        _set(raw, dotted, value, opened)
     named = (
         f"--{key}" if key in options and key not in (overrides or {}) else f"--set {key}" for key in changes
     )
@@ -163,8 +164,11 @@ def _write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
     return written
 
 
-def _set(raw: Any, dotted: str, value: Any) -> None:
-    """Put `value` at `dotted` in the dumped recipe; an optional section that is off is switched on by it."""
+def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:
+    """Put `value` at `dotted` in the dumped recipe; an optional section that is off is switched on by it.
+
+    Sections switched on are added to `opened`: their keys are not all there yet, and are judged with the whole.
+    """
     path = dotted.split(".")
     here = raw
     for depth, name in enumerate(path):
@@ -180,7 +184,7 @@ def _set(raw: Any, dotted: str, value: Any) -> None:
             raise RecipeError(
                 f"--set {dotted}: `{place}` is a value, with nothing below it; set `{place}` itself"
             )
-        elif name not in here and here and not _is_free(place):
+        elif name not in here and here and place not in opened and not _is_free(place):
             holder = f"`{place}`" if place else "a recipe"
             raise RecipeError(f"--set {dotted}: no `{name}` in {holder}{_nearest(name, here)}")
         if depth == len(path) - 1:
@@ -188,6 +192,7 @@ def _set(raw: Any, dotted: str, value: Any) -> None:
         else:
             if isinstance(here, dict) and here.get(key) is None:
                 here[key] = {}
+                opened.add(".".join(path[: depth + 1]))
             here = here[key]
 
 

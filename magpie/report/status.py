@@ -35,6 +35,8 @@ def print_status(found: Status, console: Console) -> None:
         for reason, count in step.rejected.items():
             table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
     console.print(table)
+    for path in found.damaged:
+        console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in found.skipped_rules:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHOWN_DIFFERENCES = 12
+_MAY_CHANGE = {"slots", "gpu_memory", "tensor_parallel", "separate_process", "server"}
+"""Settings of a model that say where and how fast it runs, not what it writes."""
 
 
 def build(
@@ -78,6 +80,8 @@ def _build(
             kept = write_dataset(run, local.seal)
             progress.log.write("finished", kept=kept, seconds=round(time.monotonic() - began, 1))
             progress.doing(f"{kept:,} of {run.recipe.rows:,} rows kept in {run.dataset_folder}")
+            if kept == 0:
+                progress.note(f"not one row is left; see why with: magpie show {run.folder} --rejected")
         else:
             progress.doing(f"stopped after {stop_after}, as asked")
     except BaseException as error:
@@ -99,37 +103,58 @@ def _open_folder(run: Run) -> None:
 
 
 def _same_recipe(run: Run) -> None:
-    """Write the recipe down, or refuse when another one is there."""
+    """Write the recipe down, or refuse when the folder has rows of another one.
+
+    Before the first shard any recipe will do, so that a mistyped model can be put right. A recipe that cannot be read
+    is written anew: every shard carries its own fingerprint.
+    """
     text = recipe_text(run.recipe)
-    if not run.recipe_path.exists():
+    here, there = yaml.safe_load(text), _recipe_there(run)
+    if there is not None and run.has_shards:
+        differences = _differences(_that_shapes_rows(there), _that_shapes_rows(here))
+        if differences:
+            raise RecipeChangedError(
+                f"{run.folder} holds the run of another recipe: {_listed(differences)}; "
+                "build into another folder with --out, or put the settings back"
+            )
+    if there != here:
         write_durably(run.recipe_path, text.encode())
-        return
-    there = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8"))
-    differences = list(_differences(there, yaml.safe_load(text)))
-    if differences:
-        raise RecipeChangedError(
-            f"{run.folder} holds the run of another recipe: {_listed(differences)}; "
-            "build into another folder with --out, or put the settings back"
-        )
+
+
+def _recipe_there(run: Run) -> dict[str, Any] | None:
+    try:
+        there = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return there if isinstance(there, dict) and isinstance(there.get("models"), dict) else None
+
+
+def _that_shapes_rows(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what may change from one build of a run to the next."""
+    models = {
+        role: {key: value for key, value in model.items() if key not in _MAY_CHANGE}
+        for role, model in recipe["models"].items()
+    }
+    return {key: value for key, value in recipe.items() if key != "description"} | {"models": models}
 
 
 def _same_makers(run: Run, identity: Identity) -> None:
     """Write down what the fingerprints are made of, or refuse when a model, template or step has changed since."""
     made_of = {str(item["step"]): item for item in identity.ingredients}
-    if not run.fingerprints_path.exists():
-        write_durably(run.fingerprints_path, json.dumps(made_of, indent=1, sort_keys=True).encode())
-        return
+    text = json.dumps(made_of, indent=1, sort_keys=True)
     try:
         there = json.loads(run.fingerprints_path.read_text(encoding="utf-8"))
-    except ValueError:
-        there = made_of  # damaged, and only informative: every shard carries its own fingerprint
-        write_durably(run.fingerprints_path, json.dumps(made_of, indent=1, sort_keys=True).encode())
-    differences = list(_differences(there, json.loads(json.dumps(made_of))))
-    if differences:
-        raise RecipeChangedError(
-            f"{run.folder} was made by other models, templates or code: {_listed(differences)}; "
-            "build into another folder with --out, or put them back"
-        )
+    except (FileNotFoundError, ValueError):
+        there = None  # it only informs: every shard carries its own fingerprint
+    if isinstance(there, dict) and run.has_shards:
+        differences = _differences(there, json.loads(text))
+        if differences:
+            raise RecipeChangedError(
+                f"{run.folder} was made by other models, templates or code: {_listed(differences)}; "
+                "build into another folder with --out, or put them back"
+            )
+    if there != json.loads(text):
+        write_durably(run.fingerprints_path, text.encode())
 
 
 def _differences(there: Any, here: Any, path: str = "") -> list[str]:

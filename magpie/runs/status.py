@@ -44,7 +44,11 @@ class StepStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A run as it stands. `kept` is the rows of the dataset, None until it is written."""
+    """A run as it stands. `kept` is the rows of the dataset, None until it is written.
+
+    `damaged` names the files that cannot be read; they count as not done. A file may be damaged in bytes that are not
+    read here: `verify` reads them all.
+    """
 
     folder: str
     recipe: str
@@ -53,6 +57,7 @@ class Status:
     kept: int | None
     steps: tuple[StepStatus, ...]
     skipped_rules: tuple[str, ...]
+    damaged: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""
@@ -62,8 +67,9 @@ class Status:
 def status(run: Run) -> Status:
     """Count rows, tokens and reasons, step by step."""
     out: dict[int, np.ndarray[Any, Any]] = {}
-    steps = tuple(_step_status(run, planned, out) for planned in run.plan.steps)
-    kept = _dataset_rows(run)
+    damaged: list[str] = []
+    steps = tuple(_step_status(run, planned, out, damaged) for planned in run.plan.steps)
+    kept = _dataset_rows(run, damaged)
     done = all(step.shards_done == step.shards for step in steps)
     return Status(
         folder=str(run.folder),
@@ -73,10 +79,13 @@ def status(run: Run) -> Status:
         kept=kept,
         steps=steps,
         skipped_rules=run.plan.skipped_rules,
+        damaged=tuple(damaged),
     )
 
 
-def _step_status(run: Run, planned: PlannedStep, out: dict[int, np.ndarray[Any, Any]]) -> StepStatus:
+def _step_status(
+    run: Run, planned: PlannedStep, out: dict[int, np.ndarray[Any, Any]], damaged: list[str]
+) -> StepStatus:
     """Counts of one step; `out` carries, shard by shard, which rows earlier steps put out."""
     reasons: Counter[str] = Counter()
     done = rows_in = tokens = 0
@@ -86,8 +95,12 @@ def _step_status(run: Run, planned: PlannedStep, out: dict[int, np.ndarray[Any, 
         path = run.shard_path(planned, shard)
         if not path.is_file():
             continue
+        try:
+            table = read_shard(path, ["id", *columns], check=False)
+        except DamagedShardError:
+            damaged.append(str(path))
+            continue
         done += 1
-        table = read_shard(path, ["id", *columns], check=False)
         before = out.get(shard, np.zeros(table.num_rows, dtype=bool))
         rows_in += int((~before).sum())
         if REJECTED.name in columns:
@@ -107,11 +120,14 @@ def _step_status(run: Run, planned: PlannedStep, out: dict[int, np.ndarray[Any, 
     )
 
 
-def _dataset_rows(run: Run) -> int | None:
-    import pyarrow.parquet as pq
-
-    files = run.dataset_files
-    return sum(pq.read_metadata(path).num_rows for path in files) if files else None
+def _dataset_rows(run: Run, damaged: list[str]) -> int | None:
+    rows = []
+    for path in run.dataset_files:
+        try:
+            rows.append(read_shard(path, ["id"], check=False).num_rows)
+        except DamagedShardError:
+            damaged.append(str(path))
+    return sum(rows) if rows and len(rows) == len(run.dataset_files) else None
 
 
 def verify(run: Run) -> list[str]:
