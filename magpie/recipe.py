@@ -44,6 +44,13 @@ class Server(Part):
     retries: int = Field(default=5, ge=0)
     backoff: float = Field(default=0.5, ge=0)
 
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"must start with http:// or https://, not {url!r}")
+        return url
+
 
 class Script(Part):
     """What a `scripted` engine writes: texts of our own making, drawn by seed, of set lengths, speeds and failures.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from magpie.errors import RecipeError
 from magpie.recipe import Model, Recipe
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
 from magpie.steps.clean import CleanStep
@@ -147,8 +148,19 @@ def make_plan(recipe: Recipe) -> Plan:
     if recipe.tag is not None:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
     skipped = _add_answers_and_filter(recipe, planned, add)
+    _check_servers(recipe, planned)
     steps = tuple(planned)
     return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
+
+
+def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
+    for role, model in recipe.models.items():
+        used = any(step.generates and step.model == recipe.model(role) for step in planned)
+        if used and recipe.model(role).engine == "server" and model.server is None:
+            raise RecipeError(
+                f"`models.{role}` is asked of a server and `models.{role}.server.url` is missing; "
+                "add it, such as http://127.0.0.1:8000/v1"
+            )
 
 
 def _add_answers_and_filter(
