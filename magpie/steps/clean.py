@@ -1,0 +1,249 @@
+"""Strips what a generator writes around a message, and rejects what is no message.
+
+A model that has seen quizzes, forums and prompt lists often opens the user's turn as they do: "Question:", "1.",
+"### Instruction:", a quotation. The message is what is left when that is gone. What cannot be mended is rejected with
+one of the reasons in REASONS, so that a run can be counted by them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from magpie.recipe import Clean
+from magpie.steps.base import REJECTED, live, spread
+
+if TYPE_CHECKING:
+    from magpie.chat import ChatFormat
+    from magpie.engines.base import Engine
+
+ENGINE_ERROR = "clean: engine error"
+CUT = "clean: cut by length"
+ROLE_HEADER = "clean: role header inside"
+EMPTY = "clean: empty"
+NO_WORDS = "clean: no words"
+TOO_SHORT = "clean: too short"
+TOO_LONG = "clean: too long"
+LOOPING = "clean: looping text"
+REASONS = (ENGINE_ERROR, CUT, ROLE_HEADER, EMPTY, NO_WORDS, TOO_SHORT, TOO_LONG, LOOPING)
+"""Every reason this step gives, in the order in which they are looked for. An engine's own words are in
+`instruct_error`."""
+
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`", "**": "**"}
+_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
+_LABEL = (
+    r"(?:user['’]?s?\s+(?:question|query|prompt|message|request|input|instruction)|questions?|instructions?|prompts?"
+    r"|problem|task|query|request|exercise|user|human|q|问题|問題|指令|用户)"
+)
+_PREFIX = re.compile(
+    rf"[#>*_\s]*{_LABEL}\s*\#?\d{{0,4}}[*_\s]*[:：][*_]*\s*|\#{{1,6}}\s*{_LABEL}\s*\d{{0,4}}\s*\n\s*",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\(?(\d{1,3})(?:[.)]\s+|、\s*)")
+_BULLET = re.compile(r"[-–*•]\s+(?=[^\d\s])")
+_FURTHER_BULLET = re.compile(r"\n\s*[-–*•]\s")
+
+_SPEAKER = re.compile(r"\W{0,8}(?:user|human)\W{0,4}:", re.IGNORECASE)
+_FURTHER_SPEAKER = re.compile(
+    r"\n\W{0,8}(?:assistant|ai|chatbot|bot|system|user|human)\W{0,4}:", re.IGNORECASE
+)
+_LETTER = re.compile(r"[^\W\d_]")
+_SUM = re.compile(r"\d\s*[-+*/^=<>×÷−%]")
+
+_MOST_LAYERS = 8
+_SEED = 8
+_PIECE_END = re.compile(r"[.!?;。！？；\n]+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class CleanStep:
+    """Adds `instruction`, null where the row is rejected; the raw text stays in `raw_instruction`.
+
+    `leaks` are texts that no person types: the generator's role headers and special tokens.
+    """
+
+    part: Clean
+    leaks: tuple[str, ...] = ()
+
+    name = "clean"
+    reads = ("raw_instruction", "instruct_finish_reason", "instruct_error")
+    adds = pa.schema([pa.field("instruction", pa.string()), REJECTED])
+    version = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The lengths, and the texts that count as leaks."""
+        return {**self.part.model_dump(mode="json"), "leaks": sorted(self.leaks)}
+
+    def with_chat(self, chat: ChatFormat) -> CleanStep:
+        """The same step, knowing this model's role headers and special tokens."""
+        return replace(self, leaks=chat.leaks)
+
+    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+        """Cleans the rows in a thread, so that an engine fed by the same event loop is not kept waiting."""
+        return await asyncio.to_thread(self._clean, rows)
+
+    def _clean(self, rows: pa.Table) -> pa.Table:
+        leak = re.compile("|".join(map(re.escape, self.leaks))) if self.leaks else None
+        texts = rows["raw_instruction"].to_pylist()
+        finishes = rows["instruct_finish_reason"].to_pylist()
+        at = live(rows)
+        instructions: list[str | None] = []
+        reasons: list[str | None] = []
+        for row in at:
+            raw = texts[row] or ""
+            text = strip(raw)
+            reason = self._broken(raw, finishes[row], leak) or self._unfit(text)
+            instructions.append(None if reason else text)
+            reasons.append(reason)
+        return spread(rows, at, {"instruction": instructions, "rejected": reasons}, self.adds)
+
+    def _broken(self, raw: str, finish: str | None, leak: re.Pattern[str] | None) -> str | None:
+        """Why the completion as a whole is no message."""
+        if finish == "error":
+            return ENGINE_ERROR
+        if finish == "length":
+            return CUT
+        if (leak and leak.search(raw)) or is_conversation(raw):
+            return ROLE_HEADER
+        return None
+
+    def _unfit(self, text: str) -> str | None:
+        """Why a stripped text is no message."""
+        if not text:
+            return EMPTY
+        if not _LETTER.search(text) and not _SUM.search(text):
+            return NO_WORDS
+        if len(text) < self.part.min_length:
+            return TOO_SHORT
+        if len(text) > self.part.max_length:
+            return TOO_LONG
+        return LOOPING if is_looping(text) else None
+
+
+def strip(text: str) -> str:
+    """The message in `text`: without outer space, wrapping quotes, labels such as "Question:", and numbering.
+
+    Layer by layer: '1. **Question:** "Why?"' is 'Why?'. Numbering stays where the text counts on, and a bullet where
+    more follow, because there it belongs to a list.
+    """
+    for _ in range(_MOST_LAYERS):
+        bare = _unwrap(text.strip())
+        prefix = _PREFIX.match(bare)
+        shorter = _strip_numbering(bare[prefix.end() :] if prefix else bare)
+        if shorter == text:
+            break
+        text = shorter
+    return text
+
+
+def is_conversation(text: str) -> bool:
+    """Whether the text opens with a speaker's name and goes on with another: the model wrote both sides."""
+    return bool(_SPEAKER.match(text)) and bool(_FURTHER_SPEAKER.search(text))
+
+
+def is_looping(text: str) -> bool:
+    """Whether a model got stuck while it wrote `text`: one unit again and again, or the same sentences coming back.
+
+    A unit of any length that is repeated back to back is a loop when it makes up
+    - more than four fifths of the text, 3 times or more, in 48 characters or more;
+    - more than half of the text, 4 times or more, in 48 characters or more, if it holds no line break: code, lists
+      and songs do repeat their lines;
+    - any part of the text, 4 times or more, in 400 characters or more;
+    and when it holds no letter (rules, blanks, tables of zeros), only if it is more than half of the text and 256
+    characters or more. A refrain sung twice, a ruled table and a list are far from each of these bounds.
+    """
+    return _has_run(text) or _comes_back(text)
+
+
+def _unwrap(text: str) -> str:
+    mark = text[:2] if text[:2] == "**" else text[:1]
+    close = _QUOTES.get(mark)
+    if close is None or len(text) <= 2 * len(mark) or not text.endswith(close):
+        return text
+    inside = text[len(mark) : -len(close)]
+    bare = _APOSTROPHE.sub("", inside) if close in "'’" else inside
+    return text if mark in bare or close in bare else inside.strip()
+
+
+def _strip_numbering(text: str) -> str:
+    if number := _NUMBER.match(text):
+        following = int(number[1]) + 1
+        counts_on = re.search(rf"(?<!\S)\(?{following}[.)、]", text[number.end() :])
+        return text if counts_on else text[number.end() :]
+    if bullet := _BULLET.match(text):
+        return text if _FURTHER_BULLET.search(text) else text[bullet.end() :]
+    return text
+
+
+def _has_run(text: str) -> bool:
+    """Whether a unit repeated back to back makes the text a loop.
+
+    A run longer than two seeds holds a seed at a multiple of the seed's length, and the seed's next occurrence gives
+    the period: one search for each seed instead of one for each period and place.
+    """
+    at, longest = 0, len(text) // 3
+    while at + 2 * _SEED <= len(text):
+        seed, step = text[at : at + _SEED], _SEED
+        again = text.find(seed, at + 1, at + longest + _SEED)
+        for _ in range(4):
+            if again < 0:
+                break
+            start, end = _run_around(text, at, again - at)
+            if _is_loop(text, start, end, again - at):
+                return True
+            if end - start >= 3 * (again - at):
+                step = max(step, end - at)
+            again = text.find(seed, again + 1, at + longest + _SEED)
+        at += step
+    return False
+
+
+def _run_around(text: str, at: int, period: int) -> tuple[int, int]:
+    """Where the text around `at` starts and stops to repeat itself every `period` characters."""
+    unit = text[at : at + period]
+    start, end = at, at + period
+    while text.startswith(unit, end):
+        end += period
+    while end < len(text) and text[end] == text[end - period]:
+        end += 1
+    while start and text[start - 1] == text[start - 1 + period]:
+        start -= 1
+    return start, end
+
+
+def _is_loop(text: str, start: int, end: int, period: int) -> bool:
+    length, unit = end - start, text[start : start + period]
+    if length < 48 or length < 3 * period:
+        return False
+    share = length / len(text)
+    if not _LETTER.search(unit):
+        return share > 0.5 and length >= 256
+    if length < 4 * period:
+        return share > 0.8
+    return share > 0.8 or length >= 400 or (share > 0.5 and "\n" not in unit)
+
+
+def _comes_back(text: str) -> bool:
+    """Whether more than half of a text of six pieces (sentences or lines) or more was there before.
+
+    Pieces under 16 characters count as new: answers in a table of data repeat, and closing brackets do.
+    """
+    pieces = _PIECE_END.split(text)
+    return len(pieces) >= 6 and 2 * _repeated(pieces) > sum(map(len, pieces))
+
+
+def _repeated(pieces: Iterable[str]) -> int:
+    seen: set[str] = set()
+    repeated = 0
+    for piece in pieces:
+        known = piece.strip().casefold()
+        if len(known) >= 16 and known in seen:
+            repeated += len(piece)
+        seen.add(known)
+    return repeated

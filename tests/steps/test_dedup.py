@@ -1,0 +1,193 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from magpie.errors import ModelError
+from magpie.recipe import Dedup
+from magpie.steps.base import GlobalStep
+from magpie.steps.dedup import REPEAT, DedupStep, _near
+
+THRESHOLD = 0.05
+
+
+def table(vectors, *, rejected=(), index=None, chunks=1):
+    count = len(vectors)
+    values = [None if vector is None else np.asarray(vector, np.float32) for vector in vectors]
+    columns = {
+        "id": pa.array([f"r{n}" for n in range(count)], pa.string()),
+        "index": pa.array(range(count) if index is None else index, pa.int64()),
+        "rejected": pa.array(["no" if n in rejected else None for n in range(count)], pa.string()),
+        "embedding": pa.array(values, pa.list_(pa.float32())),
+    }
+    whole = pa.table(columns)
+    step = max(1, -(-count // chunks))
+    return pa.concat_tables([whole.slice(n, step) for n in range(0, max(count, 1), step)])
+
+
+def run(rows, threshold=THRESHOLD):
+    step = DedupStep(Dedup(threshold=threshold))
+    result = step.run_all(rows)
+    assert result.schema == pa.schema([("id", pa.string()), *step.adds])
+    assert result["id"].to_pylist() == rows["id"].to_pylist()
+    return {name: result[name].to_pylist() for name in result.schema.names}
+
+
+def brute_force(rows, threshold=THRESHOLD):
+    """The same columns by the definition: all pairs, in float64, one row after the other."""
+    count = rows.num_rows
+    at = [n for n, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
+    at.sort(key=lambda n: rows["index"][n].as_py())
+    vectors = np.array([rows["embedding"][n].as_py() for n in at], np.float32)
+    if at:
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    distances = np.array(
+        [np.square(np.float64(vectors) - vector).sum(axis=1) for vector in np.float64(vectors)]
+    )
+    names = ("min_neighbor_distance", "min_similar_id", "repeat_count", "rejected")
+    expected = {"id": rows["id"].to_pylist()} | {name: [None] * count for name in names}
+    kept = []
+    for place, n in enumerate(at):
+        others = np.where(np.arange(len(at)) == place, np.inf, distances[place])
+        if len(at) > 1:
+            expected["min_neighbor_distance"][n] = float(np.float32(others.min()))
+            expected["min_similar_id"][n] = f"r{at[int(others.argmin())]}"
+        expected["repeat_count"][n] = int((others < threshold).sum())
+        if any(distances[place][other] < threshold for other in kept):
+            expected["rejected"][n] = REPEAT
+        else:
+            kept.append(place)
+    return expected
+
+
+def on_circle(*degrees):
+    angles = np.deg2rad(np.float64(degrees))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def planted(count, width, seed, *, spreads=(0.0, 0.001, 0.02, 0.05)):
+    """Random vectors, half of them near earlier ones, so that pairs, groups and chains of all kinds arise."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, width))
+    for row in range(1, count):
+        if rng.random() < 0.5:
+            spread = rng.choice(spreads) * np.sqrt(width)
+            step = rng.standard_normal(width)
+            source = vectors[rng.integers(row)]
+            vectors[row] = source + spread * np.linalg.norm(source) / np.sqrt(width) * step / np.linalg.norm(
+                step
+            )
+    return vectors
+
+
+@pytest.mark.parametrize(("count", "width", "seed"), [(400, 64, 1), (400, 3, 2), (150, 2, 3), (300, 384, 4)])
+def test_everything_equals_brute_force(count, width, seed):
+    rng = np.random.default_rng(seed)
+    rejected = set(rng.choice(count, count // 5, replace=False).tolist())
+    rows = table(planted(count, width, seed), rejected=rejected, index=rng.permutation(count), chunks=7)
+    assert run(rows) == brute_force(rows)
+
+
+def test_groups_larger_than_a_tile_equal_brute_force(monkeypatch):
+    monkeypatch.setattr("magpie.steps.dedup._TILE", 32)
+    monkeypatch.setattr("magpie.steps.dedup._BLOCK_VALUES", 1024)
+    rows = table(planted(500, 8, 5), chunks=3)
+    expected = brute_force(rows)
+    assert run(rows) == expected
+    assert max(expected["repeat_count"]) > 3
+    assert run(rows, threshold=0.5) == brute_force(rows, threshold=0.5)
+
+
+def test_no_rows_one_row_and_only_rejected_rows():
+    assert run(table([])) == brute_force(table([]))
+    alone = run(table([[1, 0], [1, 0]], rejected={0}))
+    assert alone["min_neighbor_distance"] == [None, None]
+    assert alone["min_similar_id"] == [None, None]
+    assert alone["repeat_count"] == [None, 0]
+    assert alone["rejected"] == [None, None]
+    assert run(table([[1, 0], None], rejected={0, 1}))["repeat_count"] == [None, None]
+
+
+def test_equal_vectors_keep_the_first_and_name_it():
+    found = run(table([[0.3, 0.4, 0.5]] * 50))
+    assert found["min_neighbor_distance"] == [0.0] * 50
+    assert found["min_similar_id"] == ["r1"] + ["r0"] * 49
+    assert found["repeat_count"] == [49] * 50
+    assert found["rejected"] == [None] + [REPEAT] * 49
+
+
+def test_the_lowest_index_is_kept_whatever_the_order_of_rows():
+    assert run(table([[1, 0]] * 3, index=[5, 2, 9]))["rejected"] == [REPEAT, None, REPEAT]
+
+
+def test_a_chain_drops_only_what_is_near_a_kept_row():
+    # 10 degrees apart are a squared distance of 0.030, 20 degrees of 0.121.
+    assert run(table(on_circle(0, 10, 20)))["rejected"] == [None, REPEAT, None]
+    assert run(table(on_circle(0, 10, 20, 30, 40)))["rejected"] == [None, REPEAT, None, REPEAT, None]
+    assert run(table(on_circle(10, 0, 20)))["rejected"] == [None, REPEAT, REPEAT]
+    assert run(table(on_circle(0, 10, 20)))["repeat_count"] == [1, 2, 1]
+
+
+def test_a_rejected_row_shields_and_shadows_nobody():
+    found = run(table(on_circle(0, 0, 10, 90), rejected={0}))
+    assert found["rejected"] == [None, None, REPEAT, None]
+    assert found["min_similar_id"] == [None, "r2", "r1", "r2"]
+
+
+def test_a_distance_equal_to_the_threshold_is_no_repeat():
+    axes = np.vstack([np.eye(8), -np.eye(8)])
+    assert run(table(axes), threshold=2.0)["repeat_count"] == [0] * 16
+    assert run(table(axes), threshold=2.0001)["repeat_count"] == [14] * 16
+    assert run(table(axes), threshold=4.0)["repeat_count"] == [14] * 16
+    assert run(table([[1, 0]] * 3), threshold=0.0)["rejected"] == [None] * 3
+
+
+def test_distances_near_zero_are_exact():
+    rng = np.random.default_rng(6)
+    base = rng.standard_normal(384)
+    rows = table([base, base + 1e-6 * rng.standard_normal(384), base + 1e-4 * rng.standard_normal(384)])
+    found, expected = run(rows), brute_force(rows)
+    assert 0 < found["min_neighbor_distance"][0] < 1e-11
+    assert found == expected
+
+
+def test_many_neighbours_almost_equally_near_are_told_apart():
+    rng = np.random.default_rng(9)
+    around = rng.standard_normal(64)
+    vectors = np.concatenate([around + 1e-4 * rng.standard_normal((40, 64)), rng.standard_normal((40, 64))])
+    rows = table(np.concatenate([vectors, vectors[30:50]]))
+    assert run(rows) == brute_force(rows)
+
+
+def test_pairs_right_at_the_threshold_are_measured_not_guessed():
+    rng = np.random.default_rng(7)
+    a, b = (rng.standard_normal((40, 16)).astype(np.float32) for _ in range(2))
+    a, b = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (a, b))
+    exact = np.square(np.float64(a)[:, None] - np.float64(b)[None]).sum(axis=2)
+    for threshold in exact.ravel()[::37]:
+        for nudged in (threshold * (1 - 1e-12), threshold * (1 + 1e-12)):
+            np.testing.assert_array_equal(_near(a, b, float(nudged)), exact < nudged)
+
+
+def test_half_precision_embeddings_are_made_unit_length_again():
+    vectors = planted(60, 32, 8).astype(np.float16)
+    rows = table(vectors).set_column(3, "embedding", pa.array(list(vectors), pa.list_(pa.float16())))
+    assert run(rows) == brute_force(rows)
+
+
+@pytest.mark.parametrize("bad", [[0, 0], [np.nan, 1], [np.inf, 1]])
+def test_a_vector_without_a_direction_names_its_row(bad):
+    with pytest.raises(ModelError, match="the embedding of row r3 is zero or not finite; set"):
+        run(table([[1, 0], [0, 1], [0, 0], bad], rejected={2}, chunks=2))
+
+
+@pytest.mark.parametrize("bad", [None, [], [1, 2, 3]])
+def test_a_vector_that_is_missing_or_of_another_width_is_an_error(bad):
+    for chunks in (1, 3):
+        with pytest.raises(ModelError, match="no embedding, or one of another width; run"):
+            run(table([[1, 0], [0, 1], bad], chunks=chunks))
+
+
+def test_it_is_a_global_step():
+    step = DedupStep(Dedup())
+    assert isinstance(step, GlobalStep)
+    assert step.settings == {"threshold": 0.05}

