@@ -34,7 +34,7 @@ from magpie.runs.store import (
     storage_errors,
     write_shard,
 )
-from magpie.steps.base import REJECTED, GlobalStep, RowStep
+from magpie.steps.base import REJECTED, GlobalStep, Prepared, RowStep
 
 if TYPE_CHECKING:
     from magpie.runs.progress import Progress
@@ -192,6 +192,10 @@ class LocalBuild:
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
         engine = await self._engine_for(phase.model) if phase.generates and phase.model is not None else None
+        for planned in phase.steps:
+            if isinstance(planned.step, Prepared) and not standing[planned.number]:
+                self._progress.doing(f"preparing {planned.name}")
+                await planned.step.prepare()
         self._progress.doing(phase.name)
         todo = [n for n in range(self._plan.shards) if not all(self._stands(step, n) for step in phase.steps)]
         await self._stream(phase, todo, engine)

@@ -58,6 +58,16 @@ class GlobalStep(Protocol):
     def run_all(self, rows: pa.Table) -> pa.Table: ...
 
 
+@runtime_checkable
+class Prepared(Protocol):
+    """A row step with something slow to load: `prepare` is awaited before the first shard of its phase.
+
+    What loads in compiled code often lets no other Python thread run, and an engine at work would stand still.
+    """
+
+    async def prepare(self) -> None: ...
+
+
 def live(rows: pa.Table) -> list[int]:
     """The positions in `rows` of the rows that are not rejected, rising."""
     return [at for at, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
