@@ -1,0 +1,22 @@
+"""The benchmarks that need no model run, and end in the line that machines read. What they measure is not asserted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_overhead_ends_in_one_json_object():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.overhead", "--quick", "--rows", "300", "--no-language"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["benchmark"] == "overhead"
+    assert found["rows"] == 300
+    assert found["completions"] > 600
+    assert {"ms_per_completion", "rows_per_second", "engine_share"} <= found.keys()
