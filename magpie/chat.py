@@ -51,7 +51,7 @@ class ChatFormat:
     warnings: tuple[str, ...]
     anchor: str
     tokenizer: ChatTokenizer = field(compare=False, repr=False)
-    _heads: dict[str, list[int]] = field(default_factory=dict, compare=False, repr=False)
+    _heads: dict[str, tuple[list[int], str]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def derive(
@@ -130,10 +130,11 @@ class ChatFormat:
         prompt.
         """
         texts, tokenizer = self.texts, self.tokenizer
-        ids = list(self.pre_query_ids if system is None else self._head(system))
+        head, lead = (self.pre_query_ids, texts.user_lead) if system is None else self._head(system)
+        ids = list(head)
         last = len(turns) - 1
         for at, turn in enumerate(turns):
-            ids += _encode(tokenizer, texts.message(at, turn), self.anchor)
+            ids += _encode(tokenizer, texts.message(at, turn, lead=None if at else lead), self.anchor)
             if at % 2:
                 ids += self.next_turn_ids
             else:
@@ -169,14 +170,14 @@ class ChatFormat:
             "source": self.source,
         }
 
-    def _head(self, system: str) -> list[int]:
-        """The ids of the pre-query under a system prompt, rendered once for each of them."""
+    def _head(self, system: str) -> tuple[list[int], str]:
+        """The ids of the pre-query under a system prompt, and the spaces that follow it: made once for each prompt."""
         head = self._heads.get(system)
         if head is None:
             if len(self._heads) >= _HEADS_KEPT:
                 self._heads.clear()
-            head = self.tokenizer.encode(system_pre_query(self.tokenizer, self.texts, system))
-            self._heads[system] = head
+            text, lead = system_pre_query(self.tokenizer, self.texts, system)
+            head = self._heads[system] = (self.tokenizer.encode(text), lead)
         return head
 
 
@@ -201,7 +202,7 @@ def _choose_anchor(tokenizer: ChatTokenizer, texts: TemplateTexts) -> tuple[str,
         seamless = joined == tokenizer.encode(whole)
         if seamless:
             break
-    if tokenizer.decode(joined).split() != whole.split():
+    if "".join(tokenizer.decode(joined).split()) != "".join(whole.split()):
         raise ChatFormatError(
             "the tokenizer cannot spell its own chat template: encoding and decoding a conversation gives other text; "
             "look at the tokenizer's files, or use another model"

@@ -7,7 +7,7 @@ refused with the reason.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from magpie.errors import ChatFormatError
@@ -68,13 +68,15 @@ class TemplateTexts:
     drops_thoughts: bool
     system_problem: str | None
 
-    def message(self, at: int, text: str) -> str:
-        """Turn number `at` as the template writes it, the spaces before it included."""
+    def message(self, at: int, text: str, *, lead: str | None = None) -> str:
+        """Turn number `at` as the template writes it, the spaces before it included. `lead` replaces those."""
         if at % 2 and self.drops_thoughts and "</think>" in text:
             text = text.rpartition("</think>")[2].lstrip("\n")
         if _role(at) in self.strips:
             text = text.strip()
-        return (self.reply_lead if at % 2 else self.user_lead) + text
+        if lead is None:
+            lead = self.reply_lead if at % 2 else self.user_lead
+        return lead + text
 
     def after(self, at: int, turns: int) -> str:
         """What follows turn number `at` of so many: the assistant's header, or the user's next one."""
@@ -82,11 +84,14 @@ class TemplateTexts:
             return self.next_turn
         return self.post_query if at == turns - 1 else self.past_post_query
 
-    def conversation(self, turns: Sequence[str], *, opening: str | None = None) -> str:
-        """The whole text of a conversation, up to where the model writes on. `opening` replaces the pre-query."""
-        text = self.pre_query if opening is None else opening
+    def conversation(self, turns: Sequence[str], *, opening: tuple[str, str] | None = None) -> str:
+        """The whole text of a conversation, up to where the model writes on.
+
+        `opening` replaces the pre-query template and the spaces before the first message.
+        """
+        text, lead = opening or (self.pre_query, self.user_lead)
         for at, turn in enumerate(turns):
-            text += self.message(at, turn) + self.after(at, len(turns))
+            text += self.message(at, turn, lead=None if at else lead) + self.after(at, len(turns))
         return text
 
 
@@ -106,14 +111,16 @@ def read_texts(tokenizer: ChatTokenizer) -> TemplateTexts:
         )
     if not between:
         raise ChatFormatError(f"the chat template writes nothing between two turns; {_OTHERWISE}")
+    one_header = post.rstrip(" ") == past_post.rstrip(
+        " "
+    )  # Llama 2 and Mistral write the space with the answer
     asked = _render(tokenizer, [_USER])
-    if asked == _render(tokenizer, [_USER], add_generation_prompt=False) and post != past_post:
+    if not one_header and asked == _render(tokenizer, [_USER], add_generation_prompt=False):
         raise ChatFormatError(
             f"the chat template does not write the assistant's header when asked to; {_OTHERWISE}"
         )
-    user_lead, reply_lead = _spaces(pre), _spaces(post)
-    user_lead = user_lead if user_lead == _spaces(between) else ""
-    reply_lead = reply_lead if reply_lead == _spaces(past_post) else ""
+    user_lead = _spaces(pre) if _spaces(pre) == _spaces(between) else ""
+    reply_lead = _spaces(past_post) if one_header or _spaces(post) == _spaces(past_post) else ""
     texts = TemplateTexts(
         pre_query=pre.removesuffix(user_lead),
         post_query=post.removesuffix(reply_lead),
@@ -123,14 +130,17 @@ def read_texts(tokenizer: ChatTokenizer) -> TemplateTexts:
         reply_lead=reply_lead,
         strips=_stripped_roles(tokenizer),
         drops_thoughts=_drops_thoughts(tokenizer),
-        system_problem=_system_problem(tokenizer, (past_post, between, post)),
+        system_problem=None,
     )
     _check(tokenizer, texts)
-    return texts
+    return replace(texts, system_problem=_system_problem(tokenizer, texts, (past_post, between, post)))
 
 
-def system_pre_query(tokenizer: ChatTokenizer, texts: TemplateTexts, system: str) -> str:
-    """The pre-query template under the system prompt `system`. Raises ChatFormatError where there is no such thing."""
+def system_pre_query(tokenizer: ChatTokenizer, texts: TemplateTexts, system: str) -> tuple[str, str]:
+    """The pre-query template under the system prompt `system`, and the spaces before the first message.
+
+    Raises ChatFormatError where the template takes no system prompt, or changes this one.
+    """
     if texts.system_problem is not None:
         raise ChatFormatError(f"{texts.system_problem}; leave the system prompt out, or use another model")
     head = _cut(tokenizer, [_USER], system=system)[0]
@@ -138,24 +148,21 @@ def system_pre_query(tokenizer: ChatTokenizer, texts: TemplateTexts, system: str
         raise ChatFormatError(
             "the chat template changes the system prompt; leave it out, or write it plainer"
         )
-    return head.removesuffix(texts.user_lead)
+    lead = texts.user_lead and _spaces(head)
+    return head.removesuffix(lead), lead
 
 
-def _check(tokenizer: ChatTokenizer, texts: TemplateTexts) -> None:
-    """Real conversations of 1, 2 and 3 turns, with and without a system prompt, are what the texts say."""
-    openings: dict[str | None, str] = {None: texts.pre_query}
-    if texts.system_problem is None:
-        brief = "You answer in one line. Be kind & brief."
-        openings[brief] = system_pre_query(tokenizer, texts, brief)
-    for system, opening in openings.items():
-        for count in (1, 3, 5):
-            turns = _PROBES[:count]
-            expected = texts.conversation(turns, opening=opening) + texts.reply_lead
-            rendered = _render(tokenizer, turns, system=system)
-            if rendered != expected:
-                raise ChatFormatError(
-                    f"the chat template rewrites messages ({_first_difference(expected, rendered)}); {_OTHERWISE}"
-                )
+def _check(tokenizer: ChatTokenizer, texts: TemplateTexts, *, system: str | None = None) -> None:
+    """Real conversations of 1, 2 and 3 turns are what the texts say."""
+    opening = None if system is None else system_pre_query(tokenizer, texts, system)
+    for count in (1, 3, 5):
+        turns = _PROBES[:count]
+        expected = texts.conversation(turns, opening=opening).rstrip(" ")
+        rendered = _render(tokenizer, turns, system=system).rstrip(" ")
+        if rendered != expected:
+            raise ChatFormatError(
+                f"the chat template rewrites messages ({_first_difference(expected, rendered)}); {_OTHERWISE}"
+            )
 
 
 def _stripped_roles(tokenizer: ChatTokenizer) -> frozenset[str]:
@@ -175,7 +182,7 @@ def _drops_thoughts(tokenizer: ChatTokenizer) -> bool:
     return thinking == _render(tokenizer, [_USER, _REPLY, _NEXT])
 
 
-def _system_problem(tokenizer: ChatTokenizer, after: tuple[str, ...]) -> str | None:
+def _system_problem(tokenizer: ChatTokenizer, texts: TemplateTexts, after: tuple[str, ...]) -> str | None:
     """Why a system prompt cannot be given; None when it can. `after` is what follows the pre-query without one."""
     try:
         text = _render(tokenizer, [_USER], system=_SYSTEM)
@@ -186,10 +193,11 @@ def _system_problem(tokenizer: ChatTokenizer, after: tuple[str, ...]) -> str | N
     try:
         head, *rest = _cut(tokenizer, [_USER, _REPLY, _NEXT], system=_SYSTEM)
         alone, post = _cut(tokenizer, [_USER], system=_SYSTEM)
+        if _SYSTEM not in head or head != alone or (*rest, post) != (*after, after[-1]):
+            return "the chat template moves the system prompt as a conversation goes on"
+        _check(tokenizer, texts, system=_PROBES[-1])
     except ChatFormatError as error:
         return str(error).partition(";")[0]
-    if _SYSTEM not in head or head != alone or (*rest, post) != (*after, after[-1]):
-        return "the chat template moves the system prompt as a conversation goes on"
     return None
 
 

@@ -96,10 +96,11 @@ class ModelTokenizer:
             self._backend.no_padding()
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int | None = tokenizer.eos_token_id
+        named = set(tokenizer.all_special_tokens)
         self.special_tokens: dict[str, int] = {
             str(token): index
             for index, token in sorted(tokenizer.added_tokens_decoder.items())
-            if token.special or _CONTROL.fullmatch(str(token)) or str(token) in tokenizer.all_special_tokens
+            if token.special or _CONTROL.fullmatch(str(token)) or str(token) in named
         }
 
     @property
