@@ -77,6 +77,7 @@ class ServerEngine:
         self._form: _Form | None = None
         self._failed = 0
         self._lost: ServerError | None = None
+        self._served = model.model
         self._info = ModelInfo(
             name=model.model,
             revision=files.revision if files is not None else "as served",
@@ -146,15 +147,14 @@ class ServerEngine:
         if name is None and len(served) != 1:
             known = ", ".join(served) or "none"
             raise self._client.fault(f"does not serve {wanted!r}; set `model` to one that it serves: {known}")
-        name = name or next(iter(served))
-        self._kind = await self._who(served[name])
-        longest = served[name].get("max_model_len") or self._recipe.context_length
-        self._info = ModelInfo(
-            name=name,
-            revision=self._info.revision,
+        self._served = name or next(iter(served))
+        card = served[self._served]
+        self._kind = await self._who(card)
+        length = self._recipe.context_length
+        self._info = replace(
+            self._info,
             engine="server" if self._kind == "other" else f"server ({self._kind})",
-            context_length=min(self._recipe.context_length, int(longest)),
-            slots=self._info.slots,
+            context_length=min(length, card.get("max_model_len") or length),
         )
 
     async def _who(self, card: dict[str, Any]) -> _Kind:
@@ -208,10 +208,10 @@ class ServerEngine:
             written = self._text(prompt if form == "text" else prompt[1:])
         stops = self._stops(sampling)
         if self._kind == "ollama":
-            body = _raw_body(self._info, written, sampling, stops)
+            body = _raw_body(self._served, self._info.context_length, written, sampling, stops)
             path, needs = f"{self._root}/api/generate", "response"
         else:
-            body = _body(self._kind, self._info, written, sampling, stops)
+            body = _body(self._kind, self._served, written, sampling, stops)
             path, needs = "completions", "choices"
         answer = await self._client.ask("POST", path, body, needs=needs, seed=sampling.seed)
         try:
@@ -243,11 +243,11 @@ class ServerEngine:
 
 
 def _body(
-    kind: _Kind, model: ModelInfo, prompt: list[int] | str, sampling: Sampling, stops: list[str]
+    kind: _Kind, model: str, prompt: list[int] | str, sampling: Sampling, stops: list[str]
 ) -> dict[str, Any]:
     """A /v1/completions request. Neutral values are spelled out: servers have defaults of their own."""
     body: dict[str, Any] = {
-        "model": model.name,
+        "model": model,
         "prompt": prompt,
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
@@ -274,11 +274,11 @@ def _body(
 
 
 def _raw_body(
-    model: ModelInfo, prompt: list[int] | str, sampling: Sampling, stops: list[str]
+    model: str, context_length: int, prompt: list[int] | str, sampling: Sampling, stops: list[str]
 ) -> dict[str, Any]:
     """An Ollama /api/generate request that has nothing put around the prompt."""
     options = {
-        "num_ctx": model.context_length,
+        "num_ctx": context_length,
         "num_predict": sampling.max_tokens,
         "seed": sampling.seed,
         "temperature": sampling.temperature,
@@ -288,7 +288,7 @@ def _raw_body(
         "repeat_penalty": 1.0,
         "stop": stops,
     }
-    body = {"model": model.name, "prompt": prompt, "raw": True, "stream": False, "think": False}
+    body = {"model": model, "prompt": prompt, "raw": True, "stream": False, "think": False}
     format_ = {} if sampling.schema is None else {"format": json.loads(sampling.schema)}
     return body | {"options": options} | format_
 

@@ -248,6 +248,7 @@ def test_ollama_is_asked_raw() -> None:
     assert path == "/api/generate"
     assert (body["prompt"], body["raw"], body["stream"]) == ("^b", True, False)
     assert body["format"] == {"type": "object"}
+    assert body["options"]["num_ctx"] == 4096
     assert (body["options"]["seed"], body["options"]["repeat_penalty"]) == (4, 1.0)
 
 
