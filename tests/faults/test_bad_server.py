@@ -79,7 +79,9 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(tmp_path: Path, recipe: Pat
     """The build goes on, at another address, and what was made before is still there."""
 
     def write(body: dict[str, Any]) -> Answer:
-        return completion(f"Name the {body['seed']}th thing to do in a garden.", prompt=len(body["prompt"]))
+        return completion(
+            f"Name the {body.get('seed', 0)}th thing to do in a garden.", prompt=len(body["prompt"])
+        )
 
     asked: list[int] = []
     enough = threading.Event()
