@@ -77,8 +77,8 @@ class CleanStep:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The lengths, and the texts that count as leaks."""
-        return {**self.part.model_dump(mode="json"), "leaks": sorted(self.leaks)}
+        """The lengths; the leaks come from the chat format, which has an identity of its own."""
+        return self.part.model_dump(mode="json")
 
     def with_chat(self, chat: ChatFormat) -> CleanStep:
         """The same step, knowing this model's role headers and special tokens."""
@@ -162,6 +162,11 @@ def is_looping(text: str) -> bool:
 
 
 def _unwrap(text: str) -> str:
+    """Without quotes around the whole, or the one quotation mark at an end that was left open (27" is no such)."""
+    if text.count('"') == 1:
+        if text[0] == '"':
+            return text[1:].strip()
+        return text[:-1].strip() if text[-1] == '"' and not text[-2].isdecimal() else text
     mark = text[:2] if text[:2] == "**" else text[:1]
     close = _QUOTES.get(mark)
     if close is None or len(text) <= 2 * len(mark) or not text.endswith(close):

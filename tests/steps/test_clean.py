@@ -78,6 +78,8 @@ def reason(text, **settings):
         ("- How do bees fly?", "How do bees fly?"),
         ('"How do bees fly?"', "How do bees fly?"),
         ("“How do bees fly?”", "How do bees fly?"),
+        ('"How do bees fly?', "How do bees fly?"),
+        ('How do bees fly?"', "How do bees fly?"),
         ("'Why don't bees fall?'", "Why don't bees fall?"),
         ('1. **Question:** "How do bees fly?"', "How do bees fly?"),
     ],
@@ -98,6 +100,7 @@ def test_what_is_around_a_message_comes_off(raw, message):
         "Questions about Rome: when was it founded?",
         "**Bold** and **bolder**",
         "`a` or `b`",
+        'Which desk fits a screen of 27"',
         "",
     ],
 )
@@ -192,4 +195,4 @@ def test_the_step_learns_leaks_from_a_chat_format():
     taught = step.with_chat(Chat())
     assert isinstance(taught, RowStep)
     assert (step.leaks, taught.leaks) == ((), ("<|im_start|>",))
-    assert taught.settings == {"min_length": 8, "max_length": 8192, "leaks": ["<|im_start|>"]}
+    assert taught.settings == {"min_length": 8, "max_length": 8192}
