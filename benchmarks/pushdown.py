@@ -1,12 +1,13 @@
 """What it saves to apply the filter before answering, and that the kept rows are the same rows.
 
 On the real engine, the shipped demo recipe is built up to its tags, once. A filter of two instruction-side rules is
-then set so that it keeps about a third of the rows that are left (the demo's rule on quality, and a least length of the
-instruction: the length is read off the rows). The run folder is copied, and the build is finished twice in one process
+then set so that it keeps about a third of the rows that are left (the best labels of quality, and a least length of the
+instruction: both are read off the rows). The run folder is copied, and the build is finished twice in one process
 on one loaded engine: with `respond.rows: kept`, the filter pushed down, and with `respond.rows: all`. Both start from
 the same instructions and tags, byte by byte, so whatever differs is push-down's doing. The rules leave responses alone
 on purpose: a batch of another size moves a bfloat16 engine's rounding, and with it some greedy texts, so a rule on
-responses could keep other rows for a reason that has nothing to do with push-down.
+responses could keep other rows for a reason that has nothing to do with push-down. A run so small that a third of it
+does not fill the engine's slots saves less time than tokens; a large one saves both alike.
 
 That rules on responses, quotas and a top keep the same rows too is shown where text depends on nothing but prompt and
 seed: on the scripted engine, two whole builds with all of these must give datasets equal in every value.
@@ -42,6 +43,7 @@ from magpie.loading import parse_recipe
 from magpie.models import ModelFiles, resolve
 from magpie.recipe import Filter, Model, Recipe
 from magpie.runs.run import Run, recipe_text
+from magpie.steps.tag import QUALITIES
 
 _SHARE = 1 / 3
 _QUALITY = {"name": "quality", "where": "input_quality IN ('average', 'good', 'excellent')"}
@@ -113,13 +115,19 @@ def _answering(recipe: Recipe, rows: Rows | None, filter: Filter | None = None) 
 
 
 def _third(start: Run) -> Filter:
-    """The rule on quality, and the least length that leaves about a third of the rows that came to the filter."""
+    """As many of the best quality labels as hold a third of the rows, and the least length that leaves that third."""
     rows = start.table(["instruction", "input_quality"], rejected=False)
-    good = rows.filter(pc.is_in(rows["input_quality"], pa.array(["average", "good", "excellent"])))
+    wanted = round(_SHARE * rows.num_rows)
+    for count in range(1, len(QUALITIES) + 1):
+        labels = QUALITIES[-count:]
+        good = rows.filter(pc.is_in(rows["input_quality"], pa.array(labels)))
+        if good.num_rows >= wanted:
+            break
     lengths = sorted(pc.utf8_length(good["instruction"]).to_pylist(), reverse=True)
-    least = lengths[min(len(lengths), round(_SHARE * rows.num_rows)) - 1]
+    least = lengths[min(len(lengths), wanted) - 1]
+    quality = {"name": "quality", "where": f"input_quality IN {labels!r}".replace(",)", ")")}
     length = {"name": "length", "where": f"length(instruction) >= {least}"}
-    return Filter.model_validate({"name": "a third", "rules": [_QUALITY, length]})
+    return Filter.model_validate({"name": "a third", "rules": [quality, length]})
 
 
 def _finish(recipe: Recipe, start: Run, out: Path) -> Run:
@@ -179,7 +187,9 @@ def _responses(run: Run) -> pa.Table:
 
 
 def _kept_ids(run: Run) -> list[str]:
-    return [str(one) for one in run.dataset()["id"]]
+    return [
+        key for path in run.dataset_files for key in pq.read_table(path, columns=["id"])["id"].to_pylist()
+    ]
 
 
 def _scripted(rows: int, folder: Path) -> dict[str, Any]:
