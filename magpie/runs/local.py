@@ -192,13 +192,20 @@ class LocalBuild:
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
         engine = await self._engine_for(phase.model) if phase.generates and phase.model is not None else None
-        for planned in phase.steps:
-            if isinstance(planned.step, Prepared) and not standing[planned.number]:
-                self._progress.doing(f"preparing {planned.name}")
-                await planned.step.prepare()
-        self._progress.doing(phase.name)
-        todo = [n for n in range(self._plan.shards) if not all(self._stands(step, n) for step in phase.steps)]
-        await self._stream(phase, todo, engine)
+        missing = [planned.step for planned in phase.steps if not standing[planned.number]]
+        large = [step for step in missing if isinstance(step, Prepared)]
+        try:
+            for step in large:
+                self._progress.doing(f"loading what {step.name} needs")
+                await step.prepare()
+            self._progress.doing(phase.name)
+            todo = [
+                n for n in range(self._plan.shards) if not all(self._stands(step, n) for step in phase.steps)
+            ]
+            await self._stream(phase, todo, engine)
+        finally:
+            for step in large:
+                await step.close()
 
     def _all_stand(self, planned: PlannedStep) -> bool:
         if planned.is_global:  # its input is the same for all shards: work it out once

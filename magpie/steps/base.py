@@ -60,12 +60,14 @@ class GlobalStep(Protocol):
 
 @runtime_checkable
 class Prepared(Protocol):
-    """A row step with something slow to load: `prepare` is awaited before the first shard of its phase.
+    """A row step with something large to load: `prepare` is awaited before its phase, `close` after it.
 
     What loads in compiled code often lets no other Python thread run, and an engine at work would stand still.
     """
 
     async def prepare(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 def live(rows: pa.Table) -> list[int]:

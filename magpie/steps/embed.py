@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ _WORD = re.compile(r"\w+")
 class EmbedStep:
     """Adds `embedding`: float16, of length 1 to float16's precision, as many dimensions as the model has.
 
-    The model is loaded by the first run and kept until `close`. Texts longer than the model can read are cut by it.
+    The model is loaded by `prepare`, or by the first run, and kept until `close`. It cuts texts it cannot read whole.
     With the engine `scripted` there is no model: vectors are made from words by rule (see `scripted_vectors`).
     """
 
@@ -52,11 +52,13 @@ class EmbedStep:
         """All that shapes the output besides the model."""
         return self._part.model_dump(mode="json", exclude={"model", "batch_size"})
 
+    async def prepare(self) -> None:
+        """Loads the model."""
+        await self._in_turn(self._load)
+
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
         """Embeds one shard; shards wait for each other, since one already keeps every core or the GPU at work."""
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._embed, rows)
+        return await self._in_turn(self._embed, rows)
 
     async def close(self) -> None:
         """Lets the model go, once the shard at work is done. A later run loads it again."""
@@ -64,6 +66,20 @@ class EmbedStep:
         if worker is not None:
             await asyncio.to_thread(worker.shutdown, cancel_futures=True)
         self._encoder = None
+
+    async def _in_turn(self, work: Callable[..., Any], *given: Any) -> Any:
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *given)
+
+    @property
+    def _scripted(self) -> bool:
+        return self._model.engine == "scripted" or self._model.model == "scripted"
+
+    def _load(self) -> SentenceTransformer | None:
+        if self._encoder is None and not self._scripted:
+            self._encoder = load_encoder(self._model)
+        return self._encoder
 
     def _embed(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
@@ -74,13 +90,12 @@ class EmbedStep:
         return spread(rows, at, {"embedding": [vector_of[text] for text in texts]}, self.adds)
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:
-        if self._model.engine == "scripted" or self._model.model == "scripted":
+        encoder = self._load()
+        if encoder is None:
             return scripted_vectors(texts)
         if not texts:
             return np.empty((0, 1), np.float32)
-        if self._encoder is None:
-            self._encoder = load_encoder(self._model)
-        vectors = self._encoder.encode(
+        vectors = encoder.encode(
             list(texts), batch_size=self._part.batch_size, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, np.float32)
