@@ -14,7 +14,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -118,7 +118,7 @@ class VllmEngine:
                 f"vLLM could not load {self._files.name}: {_last_line(error)}; {_advice(error)}"
             )
             failure.__cause__ = error
-            self._loop.call_soon_threadsafe(self._loaded.set_exception, failure)
+            self._tell_loop(self._loaded.set_exception, failure)
             return
         try:
             while not self._closing:
@@ -126,17 +126,20 @@ class VllmEngine:
                 if llm.has_unfinished_requests():
                     finished = [output for output in llm.step() if output.finished]
                     if finished:
-                        self._loop.call_soon_threadsafe(self._deliver, finished)
+                        self._tell_loop(self._deliver, finished)
                 else:
                     self._wake.wait()
                     self._wake.clear()
         except BaseException as error:
             self._lost = error
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._fail_all, error)
+            self._tell_loop(self._fail_all, error)
         finally:
             with contextlib.suppress(Exception):
                 llm.engine_core.shutdown()
+
+    def _tell_loop(self, call: Callable[..., Any], *given: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the answer
+            self._loop.call_soon_threadsafe(call, *given)
 
     def _load(self) -> Any:
         _prepare_environment()
@@ -158,7 +161,7 @@ class VllmEngine:
             context_length=llm.model_config.max_model_len,
             slots=llm.vllm_config.scheduler_config.max_num_seqs,
         )
-        self._loop.call_soon_threadsafe(self._loaded.set_result, info)
+        self._tell_loop(self._loaded.set_result, info)
         return llm
 
     def _arguments(self, on_cpu: bool) -> dict[str, Any]:
@@ -199,7 +202,7 @@ class VllmEngine:
             try:
                 llm.add_request(key, {"prompt_token_ids": request.prompt}, _params(request.sampling))
             except ValueError as error:
-                self._loop.call_soon_threadsafe(self._refuse, key, _last_line(error))
+                self._tell_loop(self._refuse, key, _last_line(error))
 
     # Everything below runs on the event loop.
 

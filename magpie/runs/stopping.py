@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -46,7 +47,17 @@ class Stoppable:
             ) from None
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """asyncio.run, except that after a signal nothing waits for a thread that is still at work."""
+        """asyncio.run, except that after a signal nothing waits for a thread that is still at work.
+
+        Where a loop is running already, as in a notebook, the work has a thread and a loop of its own.
+        """
+        if _in_a_loop():
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="magpie-build") as beside:
+                beside.submit(self._run, work).result()
+        else:
+            self._run(work)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
         loop = asyncio.new_event_loop()
         asked = asyncio.Event()
         self._cancel = lambda: loop.call_soon_threadsafe(asked.set)
@@ -64,6 +75,14 @@ class Stoppable:
             self._cancel()
         else:
             raise KeyboardInterrupt
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _until(asked: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

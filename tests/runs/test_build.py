@@ -1,5 +1,6 @@
 """A whole build on the scripted engine: what it writes, how it goes on, and what it refuses."""
 
+import asyncio
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -201,6 +202,13 @@ def test_a_dead_engine_stops_the_build_and_loses_nothing(tmp_path: Path) -> None
             ),
             tmp_path / "x",
         )
+
+
+def test_a_build_works_where_a_loop_is_running_as_in_a_notebook(tmp_path: Path) -> None:
+    async def cell() -> Run:
+        return build(small_recipe(rows=16), tmp_path / "run")
+
+    assert verify(asyncio.run(cell())) == []
 
 
 def test_one_row_and_a_last_shard_that_is_not_full(tmp_path: Path) -> None:
