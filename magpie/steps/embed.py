@@ -90,11 +90,11 @@ class EmbedStep:
         return spread(rows, at, {"embedding": [vector_of[text] for text in texts]}, self.adds)
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:
+        if not texts:
+            return np.empty((0, 1), np.float32)
         encoder = self._load()
         if encoder is None:
             return scripted_vectors(texts)
-        if not texts:
-            return np.empty((0, 1), np.float32)
         vectors = encoder.encode(
             list(texts), batch_size=self._part.batch_size, show_progress_bar=False, convert_to_numpy=True
         )
