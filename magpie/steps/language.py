@@ -67,8 +67,11 @@ class LanguageStep:
         await asyncio.to_thread(_load)
 
     async def close(self) -> None:
-        """Lets lingua's models go."""
-        _detector.cache_clear()
+        """Lets lingua's models go: they are lingua's own, and outlive the detector unless it is told."""
+        with _building:
+            if _detector.cache_info().currsize:
+                _detector().unload_language_models()
+            _detector.cache_clear()
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
         """Detects in a thread, so that an engine fed by the same event loop is not kept waiting."""

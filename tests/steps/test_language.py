@@ -52,6 +52,16 @@ def test_without_keep_no_row_is_rejected():
 
 
 @pytest.mark.slow
+def test_a_closed_step_can_be_used_again():
+    step = LanguageStep(Language())
+    table = rows(["How do bees fly?"])
+    for _ in range(2):
+        assert asyncio.run(step.run(table, None))["language"].to_pylist() == ["en"]
+        asyncio.run(step.close())
+    asyncio.run(step.close())
+
+
+@pytest.mark.slow
 def test_languages_are_named_and_kept():
     assert run(TEXTS)["language"].to_pylist() == ["en", "de", None, None, "zh"]
     kept = run(TEXTS, keep=("en", "zh"))
