@@ -70,7 +70,7 @@ class LanguageStep:
         """Lets lingua's models go: they are lingua's own, and outlive the detector unless it is told."""
         with _building:
             if _detector.cache_info().currsize:
-                _detector().unload_language_models()
+                _detector().unload_language_models()  # type: ignore[no-untyped-call]
             _detector.cache_clear()
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
