@@ -173,7 +173,10 @@ def doctor(
     """Say whether a model can write instructions, and with which settings."""
     from magpie.report.doctor import examine, print_diagnosis
 
-    diagnosis = examine(model, sample=0 if no_sample else n, engine=_engine(engine))
+    with _console(stderr=True).status("reading the tokenizer") as line:
+        diagnosis = examine(
+            model, sample=0 if no_sample else n, engine=_engine(engine), on_progress=line.update
+        )
     if json_:
         typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
     else:
@@ -250,10 +253,10 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)
 
 
 def _open(folder: Path) -> Any:
