@@ -28,7 +28,6 @@ from benchmarks.recording import builds_open_engines_by
 from magpie.engines.base import Completion, Engine, Sampling
 from magpie.engines.scripted import ScriptedEngine
 from magpie.loading import parse_recipe
-from magpie.models import ModelFiles
 from magpie.recipe import Model, Recipe
 
 _RULES = [
@@ -99,7 +98,7 @@ class _TimedEngine(ScriptedEngine):
 def _cost(recipe: Recipe) -> Cost:
     engines: list[_TimedEngine] = []
 
-    async def opener(model: Model, _files: ModelFiles | None) -> Engine:
+    async def opener(model: Model) -> Engine:
         engines.append(_TimedEngine(model.script))
         return engines[-1]
 

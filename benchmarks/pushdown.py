@@ -40,7 +40,7 @@ import magpie
 from benchmarks.recording import Asked, LentVllmEngine, Recorder, Work, builds_open_engines_by
 from magpie.engines.base import Engine
 from magpie.loading import parse_recipe
-from magpie.models import ModelFiles, resolve
+from magpie.models import resolve
 from magpie.recipe import Filter, Model, Recipe
 from magpie.runs.run import Run, recipe_text
 from magpie.steps.tag import QUALITIES
@@ -84,7 +84,7 @@ def _real(recipe: Recipe, folder: Path, repeats: int) -> dict[str, Any]:
     engine = asyncio.run(LentVllmEngine.open(model, resolve(model)))
     recorder = Recorder(engine)
 
-    async def opener(_model: Model, _files: ModelFiles | None) -> Engine:
+    async def opener(_model: Model) -> Engine:
         engine.join_loop()
         return recorder
 

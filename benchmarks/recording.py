@@ -13,12 +13,11 @@ from unittest import mock
 
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.engines.vllm import VllmEngine
-from magpie.models import ModelFiles
 from magpie.recipe import Model
 from magpie.runs import local
 
 T = TypeVar("T")
-Opener = Callable[[Model, ModelFiles | None], Awaitable[Engine]]
+Opener = Callable[[Model], Awaitable[Engine]]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -50,7 +50,7 @@ from benchmarks.recording import (
 )
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm import _params
-from magpie.models import ModelFiles, resolve
+from magpie.models import resolve
 from magpie.recipe import Model, Recipe
 from magpie.runs.plan import make_plan
 
@@ -100,7 +100,7 @@ def _measure(recipe: Recipe, folder: Path, repeats: int, console: Console) -> di
     engine = asyncio.run(LentVllmEngine.open(model, resolve(model)))
     recorder = Recorder(engine)
 
-    async def opener(wanted: Model, files: ModelFiles | None) -> Engine:
+    async def opener(wanted: Model) -> Engine:
         assert wanted == model, "every role of this recipe is one model"
         engine.join_loop()
         return recorder

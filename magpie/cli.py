@@ -118,10 +118,10 @@ def filter_(
 
     opened, other = _open(run), load_filter(recipe)
     folder = out or opened.folder / "filtered" / other.name
-    kept, lines, skipped = refilter(opened, other, folder)
+    found = refilter(opened, other, folder)
     console = _console()
-    print_funnel(lines, skipped, console)
-    console.print(f"{kept:,} rows in {folder}", highlight=False, soft_wrap=True)
+    print_funnel(found, console)
+    console.print(f"{found.kept:,} rows in {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()

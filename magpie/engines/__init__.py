@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from magpie.errors import EngineError
+from magpie.models import ModelFiles, resolve
 from magpie.recipe import EngineKind, Model
 
 if TYPE_CHECKING:
     from magpie.engines.base import Engine
-    from magpie.models import ModelFiles
 
 
 def pick(kind: EngineKind | None) -> EngineKind:
@@ -25,8 +26,8 @@ def pick(kind: EngineKind | None) -> EngineKind:
     return "vllm" if find_spec("vllm") is not None else "transformers"
 
 
-async def open_engine(model: Model, files: ModelFiles | None) -> Engine:
-    """Load the model in the engine its settings ask for. `files` is None only for `server` and `scripted`.
+async def open_engine(model: Model, files: ModelFiles | None = None) -> Engine:
+    """Load the model in the engine its settings ask for. `files` are looked up when they are not given.
 
     Raises EngineError or ModelError, with what to do next.
     """
@@ -35,11 +36,12 @@ async def open_engine(model: Model, files: ModelFiles | None) -> Engine:
         from magpie.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(model.script, name=model.model, context_length=model.context_length)
+    if files is None:
+        files = await asyncio.to_thread(resolve, model, weights=kind != "server")
     if kind == "server":
         from magpie.engines.server import ServerEngine
 
         return await ServerEngine.open(model, files)
-    assert files is not None
     if kind == "vllm":
         from magpie.engines.vllm import VllmEngine
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -13,9 +12,9 @@ from magpie.runs.status import quarantined, status
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from magpie.runs.refilter import Refiltered
     from magpie.runs.run import Run
     from magpie.runs.status import Status
-    from magpie.steps.filter import FunnelLine
 
 
 def print_status(found: Status, console: Console) -> None:
@@ -51,15 +50,22 @@ def print_outcome(run: Run, console: Console) -> None:
         console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
-def print_funnel(lines: Sequence[FunnelLine], skipped: Sequence[str], console: Console) -> None:
+def print_funnel(found: Refiltered, console: Console) -> None:
     """Rows in and rows lost, rule by rule."""
     table = Table(box=None, pad_edge=False)
     for heading in ("rule", "rows in", "lost", "left"):
         table.add_column(heading, justify="left" if heading == "rule" else "right")
-    for line in lines:
+    for line in found.lines:
         table.add_row(escape(line.name), f"{line.rows_in:,}", f"{line.lost:,}", f"{line.left:,}")
     console.print(table)
-    for rule in skipped:
+    if found.never_answered:
+        console.print(
+            f"{found.never_answered:,} rows are out because the build's own filter dropped them before they were "
+            "answered; for all rows, build with --set respond.rows=all",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for rule in found.skipped:
         console.print(
             f"left out, the run has no such column: {rule}", highlight=False, markup=False, soft_wrap=True
         )

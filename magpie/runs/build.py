@@ -14,13 +14,13 @@ from magpie.errors import RecipeChangedError, RunError, StorageError
 from magpie.loading import load_recipe
 from magpie.recipe import EngineKind, Recipe
 from magpie.runs.dataset import write_dataset
-from magpie.runs.identity import Identity, identify
+from magpie.runs.identity import Identity, adopt_commits, identify, pin_commits
 from magpie.runs.local import LocalBuild
 from magpie.runs.plan import make_plan
 from magpie.runs.progress import Log, Progress
 from magpie.runs.run import Run, recipe_text
 from magpie.runs.stopping import Stoppable
-from magpie.runs.store import run_lock, storage_errors, sweep, write_durably
+from magpie.runs.store import FORMAT, run_lock, storage_errors, sweep, write_durably
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,20 +48,22 @@ def build(
     recipe's run, StoppedError on SIGINT and SIGTERM.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
-    plan = make_plan(recipe)
-    run = Run(out if out is not None else Path("runs") / recipe.name, plan)
+    run = Run(out if out is not None else Path("runs") / recipe.name, make_plan(recipe))
     if stop_after is not None:
         run.step(stop_after)
     _open_folder(run)
     with Stoppable() as stoppable, run_lock(run.folder):
-        _same_recipe(run)
         sweep(run.folder)
+        run = Run(run.folder, make_plan(adopt_commits(recipe, _recipe_there(run))))
+        _refuse_another_recipe(run)
         log = Log(run.log_path)
-        steps = [(planned.name, planned.generates) for planned in plan.steps]
+        steps = [(planned.name, planned.generates) for planned in run.plan.steps]
         with Progress(steps, recipe.rows, log=log, console=console) as progress:
             progress.doing("reading models and templates")
-            identity = identify(plan)
-            _same_makers(run, identity)
+            run = Run(run.folder, make_plan(pin_commits(run.recipe, run.plan)))
+            identity = identify(run.plan)
+            _refuse_other_makers(run, identity)
+            _write_down(run, identity)
             _warn(run, progress)
             _build(run, identity, progress, stop_after, stoppable)
     return run
@@ -77,7 +79,7 @@ def _build(
         stoppable.run(local.build(stop_after=stop_after))
         if stop_after is None:
             progress.doing("writing the dataset")
-            kept = write_dataset(run, local.seal)
+            kept = write_dataset(run, local.lineage)
             progress.log.write("finished", kept=kept, seconds=round(time.monotonic() - began, 1))
             progress.doing(f"{kept:,} of {run.recipe.rows:,} rows kept in {run.dataset_folder}")
             if kept == 0:
@@ -102,23 +104,24 @@ def _open_folder(run: Run) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _same_recipe(run: Run) -> None:
-    """Write the recipe down, or refuse when the folder has rows of another one.
+def _refuse_another_recipe(run: Run) -> None:
+    """Refuse when the folder has rows of another recipe.
 
     Before the first shard any recipe will do, so that a mistyped model can be put right. A recipe that cannot be read
-    is written anew: every shard carries its own fingerprint.
+    is passed over here: what the fingerprints are made of is compared as well.
     """
-    text = recipe_text(run.recipe)
-    here, there = yaml.safe_load(text), _recipe_there(run)
+    there = _recipe_there(run)
     if there is not None and run.has_shards:
-        differences = _differences(_that_shapes_rows(there), _that_shapes_rows(here))
+        differences = _differences(_that_shapes_rows(there), _that_shapes_rows(_dumped(run.recipe)))
         if differences:
             raise RecipeChangedError(
                 f"{run.folder} holds the run of another recipe: {_listed(differences)}; "
                 "build into another folder with --out, or put the settings back"
             )
-    if there != here:
-        write_durably(run.recipe_path, text.encode())
+
+
+def _dumped(recipe: Recipe) -> dict[str, Any]:
+    return dict(yaml.safe_load(recipe_text(recipe)))
 
 
 def _recipe_there(run: Run) -> dict[str, Any] | None:
@@ -131,30 +134,48 @@ def _recipe_there(run: Run) -> dict[str, Any] | None:
 
 def _that_shapes_rows(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without what may change from one build of a run to the next."""
-    models = {
-        role: {key: value for key, value in model.items() if key not in _MAY_CHANGE}
-        for role, model in recipe["models"].items()
-    }
-    return {key: value for key, value in recipe.items() if key != "description"} | {"models": models}
+    shaping = _without(recipe, {"description"})
+    shaping["models"] = {role: _without(model, _MAY_CHANGE) for role, model in recipe["models"].items()}
+    for section, names in (("embed", {"batch_size"}), ("filter", {"name", "description"})):
+        if isinstance(recipe.get(section), dict):
+            shaping[section] = _without(recipe[section], names)
+    return shaping
 
 
-def _same_makers(run: Run, identity: Identity) -> None:
-    """Write down what the fingerprints are made of, or refuse when a model, template or step has changed since."""
-    made_of = {str(item["step"]): item for item in identity.ingredients}
-    text = json.dumps(made_of, indent=1, sort_keys=True)
+def _without(section: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in names}
+
+
+def _made_of(run: Run, identity: Identity) -> dict[str, Any]:
+    """All that decides what the run's shards hold, as JSON gives it back."""
+    steps = {str(item["step"]): item for item in identity.ingredients}
+    shape = {"format": FORMAT, "rows": run.recipe.rows, "shard_rows": run.recipe.shard_rows}
+    return dict(json.loads(json.dumps({"run": shape, **steps})))
+
+
+def _refuse_other_makers(run: Run, identity: Identity) -> None:
+    """Refuse when a model, a template, a step or the shape of the run has changed since the first shard."""
     try:
         there = json.loads(run.fingerprints_path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        there = None  # it only informs: every shard carries its own fingerprint
+        return  # every shard carries its own fingerprint
     if isinstance(there, dict) and run.has_shards:
-        differences = _differences(there, json.loads(text))
+        differences = _differences(there, _made_of(run, identity))
         if differences:
             raise RecipeChangedError(
                 f"{run.folder} was made by other models, templates or code: {_listed(differences)}; "
                 "build into another folder with --out, or put them back"
             )
-    if there != json.loads(text):
-        write_durably(run.fingerprints_path, text.encode())
+
+
+def _write_down(run: Run, identity: Identity) -> None:
+    """Keep the recipe and what the fingerprints are made of, once nothing speaks against them."""
+    for path, text in (
+        (run.recipe_path, recipe_text(run.recipe)),
+        (run.fingerprints_path, json.dumps(_made_of(run, identity), indent=1, sort_keys=True)),
+    ):
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_durably(path, text.encode())
 
 
 def _differences(there: Any, here: Any, path: str = "") -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.errors import DamagedShardError
+from magpie.errors import DamagedShardError, RunError
 from magpie.runs.run import Run
-from magpie.runs.store import Stamp, inspect_shard, storage_errors, write_shard
+from magpie.runs.store import Stamp, inspect_shard, storage_errors, sync_folder, write_shard
 from magpie.steps.base import REJECTED
 
 ROWS_PER_FILE = 50_000
+_FILE = re.compile(r"train-\d{5}\.parquet|\..*\.tmp")
 
 _INNER = {
     "index",
@@ -31,12 +35,17 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 def write_dataset(run: Run, made_from: str) -> int:
     """Write `dataset/` from the rows that are still in; how many there are. Does nothing when it stands already.
 
-    `made_from` is the combined seal of the last step's shards.
+    `made_from` is the lineage of the run: see `standing.py`.
     """
-    standing = _standing(run, made_from)
-    if standing is not None:
-        return standing
-    return write_files(run.dataset_folder, kept_rows(run), run_name=run.recipe.name, made_from=made_from)
+    kept = sum(int(run.rows(shard, [])[REJECTED.name].null_count) for shard in range(run.plan.shards))
+    if not _stands(run.dataset_folder, made_from, kept):
+        write_files(run.dataset_folder, kept_rows(run), kept, run_name=run.recipe.name, made_from=made_from)
+    return kept
+
+
+def discard_dataset(run: Run) -> None:
+    """Take away a dataset that will be out of date: the folder is there exactly when the run is finished."""
+    _discard(run.dataset_folder)
 
 
 def kept_rows(run: Run, decide: Any = None) -> Iterator[pa.Table]:
@@ -54,49 +63,76 @@ def kept_rows(run: Run, decide: Any = None) -> Iterator[pa.Table]:
         yield _in_dataset_form(run, rows.filter(pc.is_null(reasons)))
 
 
-def write_files(folder: Path, tables: Iterator[pa.Table], *, run_name: str, made_from: str) -> int:
-    """Write tables as sealed Parquet files of up to 50,000 rows; how many rows. Files of an earlier write go.
+def write_files(
+    folder: Path, tables: Iterator[pa.Table], total: int, *, run_name: str, made_from: str
+) -> None:
+    """Write tables of `total` rows as sealed Parquet files of up to 50,000 rows, all of them or none.
 
-    At least one file is written, so that an empty dataset has its columns.
+    They are written beside `folder`, which they then become. At least one file is written, so that an empty dataset has
+    its columns. Raises RunError when `folder` holds anything but an earlier dataset.
     """
+    _refuse_strangers(folder)
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir(parents=True)
+    try:
+        for number, table in enumerate(_regrouped(tables)):
+            first = number * ROWS_PER_FILE
+            stamp = Stamp("dataset", number, first, table.num_rows, total, run_name, made_from)
+            write_shard(unfinished / f"train-{number:05d}.parquet", table, stamp)
+        _discard(folder)
+        with storage_errors(folder):
+            unfinished.replace(folder)
+            sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ROWS_PER_FILE, the last one of what is left; never none."""
     waiting: list[pa.Table] = []
-    total, number = 0, 0
-
-    def flush(count: int) -> None:
-        nonlocal number, total
-        whole = pa.concat_tables(waiting)
-        stamp = Stamp("dataset", number, total, count, run_name, made_from)
-        write_shard(folder / f"train-{number:05d}.parquet", whole.slice(0, count), stamp)
-        waiting[:] = [whole.slice(count)]
-        number, total = number + 1, total + count
-
     for table in tables:
         waiting.append(table)
         while sum(one.num_rows for one in waiting) > ROWS_PER_FILE:
-            flush(ROWS_PER_FILE)
-    flush(sum(one.num_rows for one in waiting))
-    for path in folder.glob("*.parquet"):
-        if path.name >= f"train-{number:05d}.parquet":
-            path.unlink()
-    return total
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, ROWS_PER_FILE)
+            waiting = [whole.slice(ROWS_PER_FILE)]
+    yield pa.concat_tables(waiting)
 
 
-def _standing(run: Run, made_from: str) -> int | None:
-    """How many rows the dataset on disk holds, when it is whole and made from the same shards."""
-    total = 0
-    for number, path in enumerate(run.dataset_files):
+def _refuse_strangers(folder: Path) -> None:
+    """A dataset takes the place of an earlier one, and of nothing else."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if not _FILE.fullmatch(path.name):
+                raise RunError(
+                    f"{folder} holds other things ({path.name}); choose an empty folder with --out"
+                )
+    elif folder.exists():
+        raise RunError(f"{folder} is a file; choose a folder with --out")
+
+
+def _discard(folder: Path) -> None:
+    if folder.is_dir():
+        _refuse_strangers(folder)
+        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+        with storage_errors(folder):
+            folder.rename(old)
+            shutil.rmtree(old)
+
+
+def _stands(folder: Path, made_from: str, total: int) -> bool:
+    """Whether the folder holds the whole dataset of `total` rows made from `made_from`."""
+    first = 0
+    for number, path in enumerate(sorted(folder.glob("*.parquet"))):
         try:
             stamp = inspect_shard(path).stamp
         except DamagedShardError:
-            return None
-        if stamp.made_from != made_from or stamp.shard != number or stamp.first != total:
-            return None
-        total += stamp.rows
-        if stamp.rows < ROWS_PER_FILE:
-            return total if number == len(run.dataset_files) - 1 else None
-    return None
+            return False
+        if (stamp.made_from, stamp.shard, stamp.first, stamp.total) != (made_from, number, first, total):
+            return False
+        first += stamp.rows
+    return folder.is_dir() and first == total
 
 
 def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from magpie.chat import ChatFormat
 from magpie.engines import pick
 from magpie.models import resolve
-from magpie.recipe import Model
+from magpie.recipe import Model, Recipe
 from magpie.runs.plan import Plan, PlannedStep
 from magpie.runs.store import FORMAT, digest
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,43 @@ def identify(plan: Plan) -> Identity:
         id_prefix=f"{plan.recipe.name}-{fingerprints[1][:8]}",
         chats=chats,
     )
+
+
+def adopt_commits(recipe: Recipe, recorded: Mapping[str, Any] | None) -> Recipe:
+    """The recipe, with the hub commits that a run of it recorded where the recipe itself names none.
+
+    A run goes on with the commit it began with, whatever the hub's main branch has become since.
+    """
+    commits = {}
+    for role, model in (recorded or {}).get("models", {}).items():
+        mine = recipe.models.get(role)
+        if mine is not None and mine.revision is None and model.get("model") == mine.model:
+            commits[role] = model.get("revision")
+    return _with_revisions(recipe, commits)
+
+
+def pin_commits(recipe: Recipe, plan: Plan) -> Recipe:
+    """The recipe, with the hub's present commit for each model that names none. Raises ModelError.
+
+    Folders and embedded models are not pinned: they are what they are, and the fingerprints watch them.
+    """
+    used = {model_key(step.model) for step in plan.steps if step.model is not None}
+    commits = {}
+    for role in recipe.models:
+        model = recipe.model(role)
+        if model.revision is None and model_key(model) in used and pick(model.engine) != "scripted":
+            revision = resolve(model, weights=False).revision
+            if _COMMIT.fullmatch(revision):
+                commits[role] = revision
+    return _with_revisions(recipe, commits)
+
+
+def _with_revisions(recipe: Recipe, revisions: Mapping[str, str | None]) -> Recipe:
+    models = {
+        role: model.model_copy(update={"revision": revisions.get(role) or model.revision})
+        for role, model in recipe.models.items()
+    }
+    return recipe.model_copy(update={"models": models})
 
 
 def model_key(model: Model) -> str:

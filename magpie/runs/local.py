@@ -16,24 +16,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from magpie.engines import open_engine, pick
+from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.errors import DamagedShardError, EngineError, RunError, StoppedError
-from magpie.models import resolve
 from magpie.recipe import Model
+from magpie.runs.dataset import discard_dataset
 from magpie.runs.identity import Identity, model_key
 from magpie.runs.plan import Phase, Plan, PlannedStep
 from magpie.runs.run import Run, merge_reasons
-from magpie.runs.store import (
-    Shard,
-    Stamp,
-    combined_seal,
-    inspect_shard,
-    quarantine,
-    read_shard,
-    storage_errors,
-    write_shard,
-)
+from magpie.runs.standing import Standing
+from magpie.runs.store import Stamp, quarantine, read_shard, storage_errors, write_shard
 from magpie.steps.base import REJECTED, GlobalStep, Prepared, RowStep
 
 if TYPE_CHECKING:
@@ -53,7 +45,15 @@ class _Gauge:
 
     @property
     def wants_more(self) -> bool:
-        return self.waiting + sum(self.promised.values()) < 2 * self.slots
+        return self.asked < 2 * self.slots
+
+    @property
+    def asked(self) -> int:
+        return self.waiting + sum(self.promised.values())
+
+    def has_room(self, running: int, most: int) -> bool:
+        """Whether to let one more shard in: up to `most` at once, or more of them while slots are empty."""
+        return self.wants_more and (running < most or (running < 4 * most and self.asked < self.slots))
 
 
 class _MeteredEngine:
@@ -95,7 +95,7 @@ class LocalBuild:
         self._progress = progress
         self._engine: Engine | None = None
         self._engine_key = ""
-        self._shards: dict[tuple[int, int], Shard] = {}
+        self._standing = Standing(run)
         self._over = False
 
     async def build(self, *, stop_after: str | None = None) -> None:
@@ -115,60 +115,43 @@ class LocalBuild:
             await self._close_engine()
 
     @property
-    def seal(self) -> str:
-        """The combined seal of the last step's shards: what the dataset is made from."""
-        last = self._plan.steps[-1].number
-        return combined_seal(self._shards[last, shard].seal for shard in range(self._plan.shards))
+    def lineage(self) -> str:
+        """The lineage of the finished run: what the dataset is made from."""
+        end = self._standing.end
+        assert end is not None
+        return end
 
     # What is there already
 
     def _look(self) -> None:
         """Find the shards that stand; put damaged ones in quarantine."""
-        for planned in self._plan.steps:
-            with storage_errors(self._run.folder):
+        with storage_errors(self._run.folder):
+            for planned in self._plan.steps:
                 (self._run.folder / "steps" / planned.folder).mkdir(parents=True, exist_ok=True)
-            for shard in range(self._plan.shards):
+        self._standing, damaged = Standing.look(self._run)
+        for planned, shard in self._standing.places():
+            found = self._standing.get(planned, shard)
+            if found is not None and found.stamp != self._stamp(planned, shard, found.stamp.made_from):
                 path = self._run.shard_path(planned, shard)
-                if not path.exists():
-                    continue
-                try:
-                    found = inspect_shard(path)
-                    if found.stamp != self._stamp(planned, shard, found.stamp.made_from):
-                        raise DamagedShardError(f"{path} is stamped for another place or recipe")
-                except DamagedShardError as error:
-                    place = quarantine(self._run.folder, path)
-                    self._progress.note(f"{str(error).split(';')[0]}; moved to {place}, making it again")
-                    continue
-                self._shards[planned.number, shard] = found
-        self._count_standing()
+                misplaced = DamagedShardError(f"{path} is stamped for another place or recipe")
+                damaged.append((planned, shard, misplaced))
+        for planned, shard, error in damaged:
+            self._standing.drop(planned, shard)
+            place = quarantine(self._run.folder, self._run.shard_path(planned, shard))
+            self._progress.note(f"{str(error).split(';')[0]}; moved to {place}, making it again")
+        for planned, shard in self._standing.places():
+            if self._standing.stands(planned, shard):
+                reasons = self._reasons_there(planned, shard)
+                self._progress.found(planned.name, len(self._plan.shard_range(shard)), reasons)
 
-    def _count_standing(self) -> None:
-        for planned in self._plan.steps:
-            for shard in range(self._plan.shards):
-                if self._stands(planned, shard):
-                    reasons = self._new_reasons(planned, shard)
-                    self._progress.found(planned.name, len(self._plan.shard_range(shard)), reasons)
-
-    def _new_reasons(self, planned: PlannedStep, shard: int) -> int:
+    def _reasons_there(self, planned: PlannedStep, shard: int) -> int:
         if REJECTED.name not in planned.step.adds.names:
             return 0
         return _rejections(read_shard(self._run.shard_path(planned, shard), [REJECTED.name], check=False))
 
-    def _made_from(self, planned: PlannedStep, shard: int) -> str | None:
-        """The seal a shard of this step must name; None while what it is made from is not there."""
-        if planned.number == 1:
-            return ""
-        if not planned.is_global:
-            before = self._shards.get((planned.number - 1, shard))
-            return None if before is None else before.seal
-        every = [self._shards.get((planned.number - 1, one)) for one in range(self._plan.shards)]
-        if any(one is None for one in every):
-            return None
-        return combined_seal(one.seal for one in every if one)
-
-    def _stands(self, planned: PlannedStep, shard: int) -> bool:
-        found = self._shards.get((planned.number, shard))
-        return found is not None and found.stamp.made_from == self._made_from(planned, shard)
+    def _missing(self, planned: PlannedStep) -> list[int]:
+        """The shards of a step that do not stand."""
+        return [shard for shard in range(self._plan.shards) if not self._standing.stands(planned, shard)]
 
     def _stamp(self, planned: PlannedStep, shard: int, made_from: str) -> Stamp:
         positions = self._plan.shard_range(shard)
@@ -177,6 +160,7 @@ class LocalBuild:
             shard=shard,
             first=positions.start,
             rows=len(positions),
+            total=self._plan.recipe.rows,
             fingerprint=self._identity.fingerprints[planned.number - 1],
             made_from=made_from,
         )
@@ -184,35 +168,26 @@ class LocalBuild:
     # Phases
 
     async def _phase(self, phase: Phase) -> None:
-        standing = {planned.number: self._all_stand(planned) for planned in phase.steps}
-        if all(standing.values()):
+        missing = [self._missing(planned) for planned in phase.steps]
+        if not any(missing):
             return
+        discard_dataset(self._run)
         if phase.is_global:
             self._progress.doing(phase.name)
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
         engine = await self._engine_for(phase.model) if phase.generates and phase.model is not None else None
-        missing = [planned.step for planned in phase.steps if not standing[planned.number]]
-        large = [step for step in missing if isinstance(step, Prepared)]
+        first = next(at for at, shards in enumerate(missing) if shards)
+        large = [planned.step for planned in phase.steps[first:] if isinstance(planned.step, Prepared)]
         try:
             for step in large:
                 self._progress.doing(f"loading what {step.name} needs")
                 await step.prepare()
             self._progress.doing(phase.name)
-            todo = [
-                n for n in range(self._plan.shards) if not all(self._stands(step, n) for step in phase.steps)
-            ]
-            await self._stream(phase, todo, engine)
+            await self._stream(phase, sorted(set().union(*missing)), engine)
         finally:
             for step in large:
                 await step.close()
-
-    def _all_stand(self, planned: PlannedStep) -> bool:
-        if planned.is_global:  # its input is the same for all shards: work it out once
-            made_from = self._made_from(planned, 0)
-            found = [self._shards.get((planned.number, shard)) for shard in range(self._plan.shards)]
-            return all(one is not None and one.stamp.made_from == made_from for one in found)
-        return all(self._stands(planned, shard) for shard in range(self._plan.shards))
 
     async def _stream(self, phase: Phase, todo: list[int], engine: Engine | None) -> None:
         """Let shards in as the engine asks for them, until all are through."""
@@ -222,16 +197,19 @@ class LocalBuild:
         queue, running = deque(todo), set[asyncio.Task[None]]()
         try:
             while queue or running:
-                while queue and len(running) < most and (engine is None or gauge.wants_more):
+                while queue and (
+                    len(running) < most if engine is None else gauge.has_room(len(running), most)
+                ):
                     shard = queue.popleft()
                     gauge.promised[shard] = len(self._plan.shard_range(shard))
                     metered = None if engine is None else _MeteredEngine(engine, gauge, self._progress, shard)
                     running.add(asyncio.create_task(self._shard(phase, shard, metered, gauge)))
                 gauge.hungry.clear()
-                hungry = asyncio.create_task(gauge.hungry.wait())
-                done, _ = await asyncio.wait({*running, hungry}, return_when=asyncio.FIRST_COMPLETED)
-                hungry.cancel()
-                for task in done - {hungry}:
+                hungry = [asyncio.create_task(gauge.hungry.wait())] if queue else []
+                done, _ = await asyncio.wait({*running, *hungry}, return_when=asyncio.FIRST_COMPLETED)
+                for waiting in hungry:
+                    waiting.cancel()
+                for task in done.difference(hungry):
                     running.discard(cast("asyncio.Task[None]", task))
                     task.result()
         finally:
@@ -244,7 +222,7 @@ class LocalBuild:
         carried: pa.Table | None = None
         try:
             for planned in phase.steps:
-                if self._stands(planned, shard):
+                if self._standing.stands(planned, shard):
                     carried = None
                     continue
                 rows = await asyncio.to_thread(self._rows, planned, shard, carried)
@@ -288,7 +266,7 @@ class LocalBuild:
         result = cast("GlobalStep", planned.step).run_all(rows)
         self._check(planned, rows, result)
         for shard in shards:
-            if not self._stands(planned, shard):
+            if not self._standing.stands(planned, shard):
                 positions = self._plan.shard_range(shard)
                 part = result.slice(positions.start, len(positions))
                 self._commit(planned, shard, part)
@@ -303,14 +281,12 @@ class LocalBuild:
             )
 
     def _commit(self, planned: PlannedStep, shard: int, result: pa.Table) -> None:
-        made_from = self._made_from(planned, shard)
+        made_from = self._standing.source(planned, shard)
         assert made_from is not None
         if self._over:  # this thread has outlived a build that was stopped: the folder is no longer ours
             raise StoppedError("the build was stopped")
         path = self._run.shard_path(planned, shard)
-        self._shards[planned.number, shard] = write_shard(
-            path, result, self._stamp(planned, shard, made_from)
-        )
+        self._standing.put(planned, shard, write_shard(path, result, self._stamp(planned, shard, made_from)))
 
     # The engine
 
@@ -320,11 +296,7 @@ class LocalBuild:
             return self._engine
         await self._close_engine()
         self._progress.doing(f"loading {model.model}")
-        kind = pick(model.engine)
-        files = (
-            None if kind == "scripted" else await asyncio.to_thread(resolve, model, weights=kind != "server")
-        )
-        self._engine = await open_engine(model, files)
+        self._engine = await open_engine(model)
         self._engine_key = model_key(model)
         info = self._engine.model
         self._progress.log.write("loaded", model=info.name, revision=info.revision, engine=info.engine)

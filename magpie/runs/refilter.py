@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie.errors import RunError
 from magpie.recipe import Filter
 from magpie.runs.dataset import kept_rows, write_files
 from magpie.runs.run import Run, merge_reasons
@@ -15,12 +17,26 @@ from magpie.steps.base import REJECTED
 from magpie.steps.filter import FilterStep, FunnelLine, applicable, check, funnel, split
 
 
-def refilter(run: Run, other: Filter, out: Path) -> tuple[int, tuple[FunnelLine, ...], tuple[str, ...]]:
-    """Apply `other` to the rows of `run` and write what it keeps to folder `out`.
+@dataclass(frozen=True, slots=True)
+class Refiltered:
+    """What another filter made of a run: rows kept, the funnel, and the names of the rules left out.
 
-    Gives the rows kept, the funnel, and the names of the rules left out. Rows that the build's own filter dropped
-    before they were answered stay out: there is no response to keep. Raises FilterError, DamagedShardError.
+    `never_answered` rows were dropped by the build's own filter before they were answered, and so are out here too.
     """
+
+    kept: int
+    never_answered: int
+    lines: tuple[FunnelLine, ...]
+    skipped: tuple[str, ...]
+
+
+def refilter(run: Run, other: Filter, out: Path) -> Refiltered:
+    """Apply `other` to the rows of `run`, and write what it keeps to folder `out`: a new one, or an earlier result's.
+
+    Raises FilterError, DamagedShardError, and RunError when `out` holds other things.
+    """
+    if out.resolve() in {run.folder.resolve(), run.dataset_folder.resolve()}:
+        raise RunError(f"{out} is the run itself; choose another folder with --out")
     schema = run.plan.schema
     other, skipped = applicable(other, schema)
     check(other, schema)
@@ -36,6 +52,14 @@ def refilter(run: Run, other: Filter, out: Path) -> tuple[int, tuple[FunnelLine,
         {"id": rows["id"], REJECTED.name: merge_reasons([earlier, verdict[REJECTED.name]], rows.num_rows)}
     )
     lines = funnel(other, decided, schema.names)
+    kept = decided[REJECTED.name].null_count
     made_from = digest({"run": run.recipe.name, "filter": other.model_dump(mode="json")})
-    kept = write_files(out, kept_rows(run, decided), run_name=run.recipe.name, made_from=made_from)
-    return kept, lines, tuple(skipped)
+    write_files(out, kept_rows(run, decided), kept, run_name=run.recipe.name, made_from=made_from)
+    return Refiltered(kept, _never_answered(run, rows), lines, tuple(skipped))
+
+
+def _never_answered(run: Run, rows: pa.Table) -> int:
+    """How many rows the build's own filter dropped before they were answered."""
+    if run.plan.recipe.respond is None:
+        return 0
+    return int(pc.sum(pc.starts_with(rows[REJECTED.name], "filter: ")).as_py() or 0)

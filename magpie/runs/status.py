@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from magpie.errors import DamagedShardError
 from magpie.runs.plan import PlannedStep
 from magpie.runs.run import Run, merge_reasons
-from magpie.runs.store import Shard, combined_seal, inspect_shard, read_shard
+from magpie.runs.standing import Standing
+from magpie.runs.store import count_rows, inspect_shard, read_shard
 from magpie.steps.base import REJECTED
 
 _TOKENS = {
@@ -96,13 +97,16 @@ def _step_status(
         if not path.is_file():
             continue
         try:
-            table = read_shard(path, ["id", *columns], check=False)
+            rows = count_rows(path)
+            table = read_shard(path, columns, check=False) if columns else None
         except DamagedShardError:
             damaged.append(str(path))
             continue
         done += 1
-        before = out.get(shard, np.zeros(table.num_rows, dtype=bool))
+        before = out.get(shard, np.zeros(rows, dtype=bool))
         rows_in += int((~before).sum())
+        if table is None:
+            continue
         if REJECTED.name in columns:
             here = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
             reasons.update(table[REJECTED.name].filter(pa.array(here & ~before)).to_pylist())
@@ -124,7 +128,7 @@ def _dataset_rows(run: Run, damaged: list[str]) -> int | None:
     rows = []
     for path in run.dataset_files:
         try:
-            rows.append(read_shard(path, ["id"], check=False).num_rows)
+            rows.append(count_rows(path))
         except DamagedShardError:
             damaged.append(str(path))
     return sum(rows) if rows and len(rows) == len(run.dataset_files) else None
@@ -140,22 +144,24 @@ def verify(run: Run) -> list[str]:
 
 
 def _problems(run: Run) -> Iterator[str]:
-    shards: dict[tuple[int, int], Shard] = {}
-    for planned in run.plan.steps:
-        for shard in range(run.plan.shards):
-            path = run.shard_path(planned, shard)
-            if not path.is_file():
-                yield f"{path}: not there; run the build again to make it"
-                continue
-            try:
-                shards[planned.number, shard] = inspect_shard(path)
-            except DamagedShardError as error:
-                yield str(error)
+    standing, damaged = Standing.look(run)
+    for _, _, error in damaged:
+        yield str(error)
+    yield from _gaps(run)
     yield from _strangers(run)
-    yield from _broken_stamps(run, shards)
-    if len(shards) == len(run.plan.steps) * run.plan.shards:
+    yield from _broken_stamps(run, standing)
+    if standing.end is not None:
         yield from _wrong_rows(run)
-        yield from _wrong_dataset(run, shards)
+        yield from _wrong_dataset(run, standing.end)
+
+
+def _gaps(run: Run) -> Iterator[str]:
+    for planned in run.plan.steps:
+        paths = [run.shard_path(planned, shard) for shard in range(run.plan.shards)]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            more = f" and {len(missing) - 1} more of the step" if len(missing) > 1 else ""
+            yield f"{missing[0]}{more}: not there; run the build again to go on"
 
 
 def _strangers(run: Run) -> Iterator[str]:
@@ -165,31 +171,19 @@ def _strangers(run: Run) -> Iterator[str]:
             yield f"{path}: not a file of this run; move it away"
 
 
-def _broken_stamps(run: Run, shards: dict[tuple[int, int], Shard]) -> Iterator[str]:
+def _broken_stamps(run: Run, standing: Standing) -> Iterator[str]:
     fingerprints: dict[int, str] = {}
-    for (number, shard), found in shards.items():
-        planned = run.plan.steps[number - 1]
-        path, positions = run.shard_path(planned, shard), run.plan.shard_range(shard)
-        stamp = found.stamp
-        if (stamp.step, stamp.shard, stamp.first, stamp.rows) != (
-            planned.name,
-            shard,
-            positions.start,
-            len(positions),
-        ):
+    for planned, shard in standing.places():
+        found = standing.get(planned, shard)
+        if found is None:
+            continue
+        path, positions, stamp = run.shard_path(planned, shard), run.plan.shard_range(shard), found.stamp
+        said = (stamp.step, stamp.shard, stamp.first, stamp.rows, stamp.total)
+        if said != (planned.name, shard, positions.start, len(positions), run.recipe.rows):
             yield f"{path}: stamped as shard {stamp.shard} of {stamp.step}; run the build again to make it anew"
-        if fingerprints.setdefault(number, stamp.fingerprint) != stamp.fingerprint:
+        if fingerprints.setdefault(planned.number, stamp.fingerprint) != stamp.fingerprint:
             yield f"{path}: made by other settings than the rest of its step; run the build again to make it anew"
-        if planned.is_global:
-            before = [shards.get((number - 1, one)) for one in range(run.plan.shards)]
-            if any(one is None for one in before):
-                continue
-            source = combined_seal(one.seal for one in before if one)
-        else:
-            source = shards[number - 1, shard].seal if (number - 1, shard) in shards else ""
-            if number > 1 and not source:
-                continue
-        if stamp.made_from != source:
+        if standing.source(planned, shard) not in {None, stamp.made_from}:
             yield f"{path}: made from an earlier version of the step before it; run the build again to make it anew"
 
 
@@ -214,12 +208,10 @@ def _wrong_rows(run: Run) -> Iterator[str]:
                 reasons.append(table[REJECTED.name])
 
 
-def _wrong_dataset(run: Run, shards: dict[tuple[int, int], Shard]) -> Iterator[str]:
+def _wrong_dataset(run: Run, source: str) -> Iterator[str]:
     if not run.dataset_files:
         yield f"{run.dataset_folder}: no dataset yet; run the build again to write it"
         return
-    last = run.plan.steps[-1].number
-    source = combined_seal(shards[last, shard].seal for shard in range(run.plan.shards))
     ids: list[str] = []
     for path in run.dataset_files:
         try:

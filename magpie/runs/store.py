@@ -4,8 +4,8 @@ A shard is a Parquet file (zstd, page checksums, page index) that holds `id` and
 key-value metadata says what it is (`magpie`) and carries a seal (`magpie.seal`): BLAKE2b over the file's own bytes,
 with the seal's place filled with zeros. Page checksums leave headers and footer unguarded; the seal leaves nothing.
 
-Each shard names the seal of the shard it was made from, so that a shard made again with other text makes stale
-everything that was built on it, and a shard made again with the same text leaves all of it standing.
+Pages come before the footer, and the stamp is in the footer: so the digest of what comes before the footer is the
+digest of the content, whatever the stamp says. See `standing.py` for what is made of it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,12 +34,13 @@ _ZEROS = _MARK + b"0" * 64
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a shard says it is. `made_from` is the seal of what it was made from; `first` its first row's position."""
+    """What a shard says it is: `rows` of `total` rows, from position `first`, and the lineage it was `made_from`."""
 
     step: str
     shard: int
     first: int
     rows: int
+    total: int
     fingerprint: str
     made_from: str
     format: int = FORMAT
@@ -46,17 +48,17 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A committed shard: its stamp and its seal."""
+    """A committed shard: its stamp, and the digest of its content."""
 
     stamp: Stamp
-    seal: str
+    content: str
 
 
 def write_shard(path: Path, table: pa.Table, stamp: Stamp) -> Shard:
     """Commit `table` at `path`: temporary file, fsync, rename, fsync of the folder. Raises StorageError."""
-    data, seal = _encode(table, stamp)
+    data = _encode(table, stamp)
     write_durably(path, data)
-    return Shard(stamp, seal)
+    return Shard(stamp, _content(data))
 
 
 def read_shard(path: Path, columns: Sequence[str] | None = None, *, check: bool = True) -> pa.Table:
@@ -65,7 +67,7 @@ def read_shard(path: Path, columns: Sequence[str] | None = None, *, check: bool 
     `check=False` trusts the page checksums of the columns it reads: for a quick look at a large run.
     """
     try:
-        source = pa.BufferReader(_sealed_bytes(path)[0]) if check else path
+        source = pa.BufferReader(_sealed_bytes(path)) if check else path
         return pq.read_table(source, columns=columns, page_checksum_verification=True, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise DamagedShardError(
@@ -74,8 +76,8 @@ def read_shard(path: Path, columns: Sequence[str] | None = None, *, check: bool 
 
 
 def inspect_shard(path: Path) -> Shard:
-    """The shard's stamp and seal, after checking every byte. Raises DamagedShardError."""
-    data, seal = _sealed_bytes(path)
+    """The shard's stamp and content, after checking every byte. Raises DamagedShardError."""
+    data = _sealed_bytes(path)
     try:
         footer = pq.read_metadata(pa.BufferReader(data))
         stamp = Stamp(**json.loads(footer.metadata[b"magpie"]))
@@ -83,7 +85,17 @@ def inspect_shard(path: Path) -> Shard:
         raise DamagedShardError(f"{path} is not a shard of magpie ({error}); move it away") from error
     if footer.num_rows != stamp.rows:
         raise DamagedShardError(f"{path} holds {footer.num_rows} rows, its stamp says {stamp.rows}")
-    return Shard(stamp, seal)
+    return Shard(stamp, _content(data))
+
+
+def count_rows(path: Path) -> int:
+    """How many rows the footer says there are. Raises DamagedShardError."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedShardError(
+            f"{path} cannot be read ({error}); run the build again to make it anew"
+        ) from error
 
 
 def write_durably(path: Path, data: bytes | bytearray | memoryview) -> None:
@@ -132,10 +144,13 @@ def quarantine(run_folder: Path, path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files that an interrupted build left behind."""
+    """Remove temporary files and folders that an interrupted build left behind."""
     with storage_errors(folder):
-        for path in folder.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for path in list(folder.rglob(".*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -174,18 +189,19 @@ def run_lock(folder: Path) -> Iterator[None]:
         file.close()
 
 
-def combined_seal(seals: Iterable[str]) -> str:
-    """The one seal of many shards, in their order: what a global step, or the dataset, is made from."""
-    return hashlib.blake2b("".join(seals).encode(), digest_size=32).hexdigest()
-
-
 def digest(thing: Any) -> str:
     """A hex digest of anything JSON can hold, the same whatever the order of its keys."""
     text = json.dumps(thing, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _encode(table: pa.Table, stamp: Stamp) -> tuple[bytearray, str]:
+def _content(data: bytes | bytearray) -> str:
+    """The digest of everything before the footer, whose length a Parquet file gives at its end."""
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    return hashlib.blake2b(memoryview(data)[:-footer], digest_size=16).hexdigest()
+
+
+def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -202,10 +218,10 @@ def _encode(table: pa.Table, stamp: Stamp) -> tuple[bytearray, str]:
     seal = hashlib.blake2b(data, digest_size=32).hexdigest()
     at = data.rindex(_ZEROS)
     data[at + len(_MARK) : at + len(_ZEROS)] = seal.encode()
-    return data, seal
+    return data
 
 
-def _sealed_bytes(path: Path) -> tuple[bytes, str]:
+def _sealed_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -217,7 +233,7 @@ def _sealed_bytes(path: Path) -> tuple[bytes, str]:
         hasher.update(b"0" * 64)
         hasher.update(data[at + len(_ZEROS) :])
         if hasher.hexdigest().encode() == seal:
-            return data, seal.decode()
+            return data
     raise DamagedShardError(
         f"{path} is damaged: its bytes are not the ones that were written; run the build again to make it anew"
     )

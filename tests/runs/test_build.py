@@ -112,12 +112,16 @@ def test_text_made_again_otherwise_makes_stale_what_was_built_on_it(tmp_path: Pa
         path, table.set_column(table.column_names.index("raw_instruction"), "raw_instruction", column), stamp
     )
     assert any("earlier version" in problem for problem in verify(run))
+    before = {path: path.stat().st_mtime_ns for path in (run.folder / "steps").rglob("*.parquet")}
     build(small_recipe(), tmp_path / "run")
+    remade = {path for path, written in before.items() if path.stat().st_mtime_ns != written}
+    for name in ("clean", "tag", "respond", "extend"):
+        assert {path.name for path in remade if path.parent.name.endswith(name)} == {"00001.parquet"}
     assert verify(run) == []
-    remade, standing = run.table(["instruction"]), other.table(["instruction"])
+    made, standing = run.table(["instruction"]), other.table(["instruction"])
     changed = [
         a != b
-        for a, b in zip(remade["instruction"].to_pylist(), standing["instruction"].to_pylist(), strict=True)
+        for a, b in zip(made["instruction"].to_pylist(), standing["instruction"].to_pylist(), strict=True)
     ]
     assert all(changed[16:32])
     assert not any(changed[:16] + changed[32:])

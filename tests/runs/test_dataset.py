@@ -19,13 +19,47 @@ from magpie.runs.status import verify
 def test_many_rows_become_many_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "ROWS_PER_FILE", 10)
     tables = [pa.table({"id": [f"r-{at}" for at in range(first, first + 7)]}) for first in range(0, 35, 7)]
-    assert dataset.write_files(tmp_path, iter(tables), run_name="x", made_from="y") == 35
-    files = sorted(tmp_path.glob("*.parquet"))
+    folder = tmp_path / "out"
+    dataset.write_files(folder, iter(tables), 35, run_name="x", made_from="y")
+    files = sorted(folder.glob("*.parquet"))
     assert [pq.read_metadata(path).num_rows for path in files] == [10, 10, 10, 5]
     ids = [one for path in files for one in pq.read_table(path)["id"].to_pylist()]
     assert ids == [f"r-{at}" for at in range(35)]
-    dataset.write_files(tmp_path, iter(tables[:1]), run_name="x", made_from="y")
-    assert len(list(tmp_path.glob("*.parquet"))) == 1
+    dataset.write_files(folder, iter(tables[:1]), 7, run_name="x", made_from="y")
+    assert [path.name for path in folder.iterdir()] == ["train-00000.parquet"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_dataset_takes_the_place_of_nothing_else(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "users.parquet").write_bytes(b"mine")
+    with pytest.raises(RunError, match=r"users\.parquet"):
+        refilter(run, Filter(name="all"), mine)
+    assert (mine / "users.parquet").read_bytes() == b"mine"
+    with pytest.raises(RunError, match="the run itself"):
+        refilter(run, Filter(name="all"), run.dataset_folder)
+    assert verify(run) == []
+
+
+def test_a_full_last_file_counts_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "ROWS_PER_FILE", 20)
+    top = {"name": "top", "top": {"by": "response_length", "n": 40}}
+    run = build(small_recipe(filter=top), tmp_path / "run")
+    assert [pq.read_metadata(path).num_rows for path in run.dataset_files] == [20, 20]
+    before = {path: path.stat().st_mtime_ns for path in run.dataset_files}
+    build(small_recipe(filter=top), tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in run.dataset_files} == before
+
+
+def test_there_is_no_dataset_while_the_run_is_unfinished(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    run.shard_path(run.step("tag"), 1).unlink()
+    build(small_recipe(), tmp_path / "run", stop_after="tag")
+    assert not run.dataset_folder.exists()
+    build(small_recipe(), tmp_path / "run")
+    assert verify(run) == []
 
 
 def test_an_empty_dataset_has_its_columns(tmp_path: Path) -> None:
@@ -61,7 +95,8 @@ def test_the_columns_are_those_of_the_published_datasets(tmp_path: Path) -> None
 def test_refiltering_keeps_what_a_build_with_that_filter_would(tmp_path: Path) -> None:
     other = Filter(name="other", rules=(Rule(name="hard", where="difficulty = 'hard'"),))
     raw = build(small_recipe(filter=None), tmp_path / "raw")
-    kept, lines, _ = refilter(raw, other, tmp_path / "out")
+    found = refilter(raw, other, tmp_path / "out")
+    kept, lines = found.kept, found.lines
     built = build(small_recipe(filter=other.model_dump(mode="json")), tmp_path / "built")
     messages = pq.read_table(tmp_path / "out")["messages"].to_pylist()
     assert messages == built.dataset()["messages"][:]
@@ -72,10 +107,11 @@ def test_refiltering_keeps_what_a_build_with_that_filter_would(tmp_path: Path) -
 def test_refiltering_a_filtered_run_counts_only_rows_that_came_to_it(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run")
     everything = Filter(name="all")
-    kept, lines, _ = refilter(run, everything, tmp_path / "all")
+    found = refilter(run, everything, tmp_path / "all")
     answered = [row for row in run.table(["response"]).to_pylist() if row["response"] is not None]
-    assert kept == len(answered)
-    assert lines == ()
+    assert found.kept == len(answered)
+    assert found.never_answered > 0
+    assert found.lines == ()
 
 
 def test_a_run_is_read_from_its_folder_alone(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from magpie.runs.store import (
     write_shard,
 )
 
-STAMP = Stamp(step="clean", shard=3, first=192, rows=64, fingerprint="f" * 32, made_from="a" * 64)
+STAMP = Stamp(step="clean", shard=3, first=192, rows=64, total=256, fingerprint="f" * 32, made_from="a" * 64)
 
 
 def table(rows: int = 64) -> pa.Table:

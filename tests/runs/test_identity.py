@@ -1,0 +1,56 @@
+"""Who made what: a run goes on with the hub commit it began with."""
+
+from builds import small_recipe
+
+from magpie.runs.identity import adopt_commits, identify, pin_commits
+from magpie.runs.plan import make_plan
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def recorded(model: str, revision: str | None) -> dict[str, object]:
+    return {"models": {"generator": {"model": model, "revision": revision}}}
+
+
+def test_a_recorded_commit_is_gone_on_with() -> None:
+    recipe = adopt_commits(small_recipe(), recorded("scripted", COMMIT))
+    assert recipe.models["generator"].revision == COMMIT
+    assert recipe.models["judge"].revision is None
+
+
+def test_another_model_takes_no_commit_over() -> None:
+    assert adopt_commits(small_recipe(), recorded("other/model", COMMIT)) == small_recipe()
+    assert adopt_commits(small_recipe(), None) == small_recipe()
+
+
+def test_a_revision_in_the_recipe_stands() -> None:
+    models = {
+        "generator": {"model": "scripted", "revision": "v2"},
+        "judge": "generator",
+        "embedder": "scripted",
+    }
+    recipe = adopt_commits(small_recipe(models=models), recorded("scripted", COMMIT))
+    assert recipe.models["generator"].revision == "v2"
+
+
+def test_what_has_no_commit_is_not_pinned() -> None:
+    recipe = small_recipe()
+    assert pin_commits(recipe, make_plan(recipe)) == recipe
+
+
+def test_settings_upstream_change_every_fingerprint_below_and_none_above() -> None:
+    one, other = (
+        identify(make_plan(small_recipe(**change))) for change in ({}, {"dedup": {"threshold": 0.2}})
+    )
+    same = [a == b for a, b in zip(one.fingerprints, other.fingerprints, strict=True)]
+    at = [item["step"] for item in one.ingredients].index("dedup")
+    assert same == [position < at for position in range(len(same))]
+
+
+def test_ids_name_the_recipe_and_the_position() -> None:
+    identity = identify(make_plan(small_recipe()))
+    assert identity.row_ids(range(7, 9)) == [
+        f"{identity.id_prefix}-00000007",
+        f"{identity.id_prefix}-00000008",
+    ]
+    assert identity.id_prefix.startswith("small-")
