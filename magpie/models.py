@@ -36,6 +36,9 @@ _TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
 _DOUBLES = ("consolidated*", "original/*", "onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*")
 _CANNOT_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_READ_WHOLE = 8 << 20
+_HEAD = 1 << 20
+_BLOCKS, _BLOCK = 64, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class ModelFiles:
     """Where a model's files are, and which ones exactly.
 
     `name` is what the recipe wrote, `path` a local folder, `revision` the hub's commit, the package and its version,
-    or "local-" and a digest of the folder.
+    or "local-" and a digest of the folder: names, sizes and contents, of files above 8 MiB only samples.
     """
 
     name: str
@@ -223,9 +226,27 @@ def _from_folder(name: str, folder: Path) -> ModelFiles:
         inside = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in inside.parts):
             digest.update(f"{inside.as_posix()}\0{path.stat().st_size}\0".encode())
-            if path.suffix in {".json", ".jinja"}:
-                digest.update(path.read_bytes())
+            try:
+                _digest_file(path, digest)
+            except OSError as error:
+                raise ModelError(f"cannot read {path} ({error.strerror}); check its rights") from error
     return ModelFiles(name, folder, f"local-{digest.hexdigest()}")
+
+
+def _digest_file(path: Path, digest: hashlib.blake2b) -> None:
+    """All of a file of at most 8 MiB. Of a larger one its beginning and 64 blocks spread evenly, the last at its end.
+
+    Training moves every tensor, so a checkpoint saved over another of the same size differs in any block.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _READ_WHOLE:
+            digest.update(file.read())
+            return
+        digest.update(file.read(_HEAD))
+        for number in range(_BLOCKS):
+            file.seek(_HEAD + number * (size - _HEAD - _BLOCK) // (_BLOCKS - 1))
+            digest.update(file.read(_BLOCK))
 
 
 def _from_hub(model: Model, *, weights: bool) -> ModelFiles:

@@ -110,7 +110,7 @@ def close(server: ThreadingHTTPServer) -> None:
     server.server_close()
 
 
-def test_a_folder_is_known_by_its_names_sizes_and_settings(tmp_path: Path) -> None:
+def test_a_folder_is_known_by_its_names_sizes_and_contents(tmp_path: Path) -> None:
     first = folder_of(tmp_path / "first")
     files = resolve(Model(model=str(first)))
     assert files.path == first
@@ -126,6 +126,25 @@ def test_a_folder_is_known_by_its_names_sizes_and_settings(tmp_path: Path) -> No
     changed = resolve(Model(model=str(second))).revision
     (second / "model.safetensors").write_bytes(b"123456789")
     assert len({files.revision, changed, resolve(Model(model=str(second))).revision}) == 3
+
+
+@pytest.mark.parametrize("size", [64, (8 << 20) + 1, 40 << 20])
+def test_a_file_saved_over_one_of_the_same_size_is_another_revision(tmp_path: Path, size: int) -> None:
+    folder = folder_of(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(size))
+    found = {resolve(Model(model=str(folder))).revision}
+    weights.write_bytes(bytes([1]) + bytes(size - 1))  # another header
+    found.add(resolve(Model(model=str(folder))).revision)
+    weights.write_bytes(bytes(size - 1) + bytes([1]))  # another end
+    found.add(resolve(Model(model=str(folder))).revision)
+    weights.write_bytes(bytes(size - size // 2) + bytes([1]) * (size // 2))  # other tensors
+    found.add(resolve(Model(model=str(folder))).revision)
+    (folder / "merges.txt").write_text("a b")
+    found.add(resolve(Model(model=str(folder))).revision)
+    (folder / "merges.txt").write_text("b a")
+    found.add(resolve(Model(model=str(folder))).revision)
+    assert len(found) == 6
 
 
 def test_a_pinned_folder_that_changed_is_refused(tmp_path: Path) -> None:
