@@ -1,8 +1,8 @@
 """No engine process outlives us, not even when we are killed.
 
 vLLM keeps its engine core and its workers in processes of their own on a GPU, and they stay alive, holding the GPU,
-when their parent dies without a word. `watch()` starts a small process that waits for our death and then ends our
-children, however deep, and every process that carries our mark in its environment.
+when their parent dies without a word. What is started inside `watch()` carries our mark in its environment; a small
+process waits for our death and then ends the marked ones and their children, however deep, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,54 +24,75 @@ _MARK: Final = "MAGPIE_ENGINE_MARK"
 _ROUNDS: Final = 6
 _EVERY: Final = 0.5
 _watcher: subprocess.Popen[bytes] | None = None
+_mark: Final = uuid.uuid4().hex
 
 
-def watch() -> None:
-    """Mark every process started from now on, and have the marked ones ended when this process ends in any way."""
+@contextlib.contextmanager
+def watch() -> Iterator[None]:
+    """Every process started inside is ended when this process ends in any way; those started outside are not."""
     global _watcher  # noqa: PLW0603
-    if _watcher is not None and _watcher.poll() is None:
-        return
-    mark = uuid.uuid4().hex
-    environment = {key: value for key, value in os.environ.items() if key != _MARK}
-    _watcher = subprocess.Popen(
-        [sys.executable, "-m", "magpie.orphans", str(os.getpid()), mark],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,
-    )
-    os.environ[_MARK] = mark
+    if _watcher is None or _watcher.poll() is not None:
+        _watcher = subprocess.Popen(
+            [sys.executable, "-m", "magpie.orphans", str(os.getpid()), _mark],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={key: value for key, value in os.environ.items() if key != _MARK},
+            start_new_session=True,
+        )
+    before = os.environ.get(_MARK)
+    os.environ[_MARK] = _mark
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_MARK]
+        else:
+            os.environ[_MARK] = before
 
 
 def main(parent: int, mark: str) -> None:
-    """Remember the parent's children until the pipe from it closes, then end what it left.
+    """Remember the parent's marked children, and theirs, until the pipe from it closes; then end what it left.
 
     A process may rename itself and so overwrite its environment, hence the memory; a child may be half started when
     the parent dies, hence the mark, and several rounds.
     """
     import psutil
 
-    children: set[psutil.Process] = set()
+    ours: set[psutil.Process] = set()
     while not select.select([sys.stdin], [], [], _EVERY)[0]:
         with contextlib.suppress(psutil.Error):
-            children.update(psutil.Process(parent).children(recursive=True))
-    children.discard(psutil.Process())
+            ours.update(_ours(psutil.Process(parent), mark, ours))
     for _ in range(_ROUNDS):
-        for process in {*children, *_marked(mark)}:
+        for process in {*ours, *(process for process in psutil.process_iter() if _is_marked(process, mark))}:
             with contextlib.suppress(psutil.Error):
                 process.kill()  # psutil makes sure that the number has not gone to another process
         time.sleep(_EVERY)
 
 
-def _marked(mark: str) -> Iterator[psutil.Process]:
+def _ours(parent: psutil.Process, mark: str, known: set[psutil.Process]) -> set[psutil.Process]:
+    """Its children that carry the mark or are known, with all of theirs."""
     import psutil
 
-    wanted = f"{_MARK}={mark}".encode()
-    for process in psutil.process_iter():
-        with contextlib.suppress(OSError):
-            if process.pid != os.getpid() and wanted in Path(f"/proc/{process.pid}/environ").read_bytes():
-                yield process
+    found: set[psutil.Process] = set()
+    left = parent.children()
+    while left:
+        process = left.pop()
+        with contextlib.suppress(psutil.Error):
+            if process in known or _is_marked(process, mark):
+                found |= {process, *process.children(recursive=True)}
+            else:
+                left += process.children()
+    return found
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    import psutil
+
+    try:
+        return process.environ().get(_MARK) == mark
+    except (psutil.Error, OSError):
+        return False
 
 
 if __name__ == "__main__":

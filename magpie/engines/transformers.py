@@ -12,7 +12,7 @@ import asyncio
 import importlib.util
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,16 @@ class TransformersEngine:
     @classmethod
     async def open(cls, model: Model, files: ModelFiles) -> TransformersEngine:
         """Load the model off the event loop and return the engine, ready. Raises ModelError."""
-        return await asyncio.to_thread(cls, model, files)
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transformers-load")
+        loading = worker.submit(cls, model, files)
+        worker.shutdown(wait=False)
+        try:
+            return await asyncio.wrap_future(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(
+                _let_go
+            )  # a load cannot be stopped, and the loop may be gone when it ends
+            raise
 
     @property
     def model(self) -> ModelInfo:
@@ -119,11 +128,14 @@ class TransformersEngine:
 
     async def close(self) -> None:
         """Stop after the step under way and join the thread; whoever still waits gets an EngineError."""
+        self._stop()
+        await asyncio.to_thread(self._thread.join)
+        self._network = self._tokenizer = None
+
+    def _stop(self) -> None:
         with self._changed:
             self._closed = self._closed or "the transformers engine was closed; open it again to go on"
             self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
-        self._network = self._tokenizer = None
 
     def _work(self) -> None:
         import torch
@@ -249,6 +261,12 @@ class TransformersEngine:
         with self._changed:
             self._limit = max(1, min(self._limit, len(going) // 2))
             self._waiting = [*going, *self._waiting]
+
+
+def _let_go(loading: Future[TransformersEngine]) -> None:
+    """Stop an engine that nobody waits for any more; its memory goes with its thread."""
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result()._stop()
 
 
 def _device() -> str:

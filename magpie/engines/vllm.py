@@ -68,6 +68,10 @@ class VllmEngine:
         try:
             engine._thread.start()
             engine._model = await engine._loaded
+        except BaseException:
+            engine._closing = True  # a load cannot be stopped: the thread lets go of what it has loaded
+            engine._wake.set()
+            raise
         finally:
             hush.end()
         return engine
@@ -118,7 +122,7 @@ class VllmEngine:
                 f"vLLM could not load {self._files.name}: {_last_line(error)}; {_advice(error)}"
             )
             failure.__cause__ = error
-            self._tell_loop(self._loaded.set_exception, failure)
+            self._tell_loop(self._not_loaded, failure)
             return
         try:
             while not self._closing:
@@ -150,10 +154,10 @@ class VllmEngine:
         separate = self._settings.separate_process
         separate = not on_cpu if separate is None else separate
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(separate))
-        if separate or self._settings.tensor_parallel > 1:
-            orphans.watch()
         arguments = vllm.EngineArgs(**self._arguments(on_cpu))
-        llm = vllm.LLMEngine.from_engine_args(arguments)
+        has_processes = separate or self._settings.tensor_parallel > 1
+        with orphans.watch() if has_processes else contextlib.nullcontext():
+            llm = vllm.LLMEngine.from_engine_args(arguments)
         info = ModelInfo(
             name=self._files.name,
             revision=self._files.revision,
@@ -161,7 +165,7 @@ class VllmEngine:
             context_length=llm.model_config.max_model_len,
             slots=llm.vllm_config.scheduler_config.max_num_seqs,
         )
-        self._tell_loop(self._loaded.set_result, info)
+        self._tell_loop(self._is_loaded, info)
         return llm
 
     def _arguments(self, on_cpu: bool) -> dict[str, Any]:
@@ -205,6 +209,14 @@ class VllmEngine:
                 self._tell_loop(self._refuse, key, _last_line(error))
 
     # Everything below runs on the event loop.
+
+    def _is_loaded(self, info: ModelInfo) -> None:
+        if not self._loaded.done():
+            self._loaded.set_result(info)
+
+    def _not_loaded(self, error: EngineError) -> None:
+        if not self._loaded.done():
+            self._loaded.set_exception(error)
 
     def _tell(self, key: str) -> None:
         self._inbox.append(key)

@@ -74,11 +74,16 @@ import subprocess, sys, time
 
 from magpie import orphans
 
-orphans.watch()
 sleep = "import time; time.sleep(600)"
 child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{sleep}'])"
-subprocess.Popen([sys.executable, "-c", child])
-print("ready", flush=True)
+strangers = []
+if sys.argv[1:] == ["with strangers"]:
+    strangers.append(subprocess.Popen([sys.executable, "-c", sleep]))
+with orphans.watch():
+    subprocess.Popen([sys.executable, "-c", child])
+if strangers:
+    strangers.append(subprocess.Popen([sys.executable, "-c", sleep]))
+print("ready", *(stranger.pid for stranger in strangers), flush=True)
 time.sleep(600)
 """
 
@@ -114,3 +119,31 @@ def test_strangers_are_left_alone() -> None:
             assert stranger.poll() is None
         finally:
             stranger.kill()
+
+
+def test_children_that_are_no_engine_are_left_alone() -> None:
+    """What we start before or after the engine is not ours to end."""
+    strangers: list[psutil.Process] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILDREN, "with strangers"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            strangers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()[1:]]
+            family = psutil.Process(parent.pid)
+            while (
+                len(family.children(recursive=True)) < 5
+            ):  # the watcher, child, grandchild and two strangers
+                time.sleep(0.05)
+            processes = [one for one in family.children(recursive=True) if one not in strangers]
+            parent.kill()
+            assert left_after(processes, GONE_WITHIN) == []  # the watcher is the last of them to end
+            assert len(strangers) == 2
+            assert alive(strangers) == strangers
+        finally:
+            parent.kill()
+            for stranger in strangers:
+                stranger.kill()
