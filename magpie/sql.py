@@ -158,6 +158,8 @@ def _scan(tree: Any) -> tuple[frozenset[str], frozenset[str]]:
             columns |= {node["column_names"][0].lower()} - bound
         if kind == "FUNCTION":
             functions.add(node["function_name"].lower())
+            if node["function_name"].lower() == "age" and len(node["arguments"]) < 2:
+                raise FilterError("uses age() of one date, which counts from today; write age(a, b)")
             owner = node.get("catalog") or node.get("schema")  # `instruction.length()` is length(instruction)
             columns |= {owner.lower()} - bound if owner else set()
         if kind == "LAMBDA" and node.get("syntax_type") != "SINGLE_ARROW":  # a single arrow reads JSON here
