@@ -78,21 +78,29 @@ def parse_recipe(raw: Any, *, origin: str = "recipe") -> Recipe:
 
 
 def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
-    """The filter in file `source`, or the shipped filter of that name. Raises RecipeError.
+    """The filter in file `source`, or the shipped filter of that name; of a file that is a recipe, its filter.
 
-    `origin` is the recipe that names it, if one does.
+    `origin` is the recipe that names it, if one does; it must name a filter. Raises RecipeError.
     """
     path = shipped.find("filters", str(source))
     if path is None:
         known = ", ".join(shipped.names("filters"))
         named_by = f"{origin}: " if origin else ""
         raise RecipeError(f"{named_by}no filter {str(source)!r}; give a YAML file or one of: {known}")
-    raw = read_yaml(path)
+    raw, where = read_yaml(path), str(source)
+    if origin is None and isinstance(raw, dict) and "models" in raw:
+        raw, where = raw.get("filter"), f"the filter of {source}"
+        if raw is None:
+            raise RecipeError(
+                f"{source} is a recipe without a filter; give a filter file, or add `filter` to it"
+            )
+        if isinstance(raw, str):
+            return load_filter(raw, origin=str(source))
     if isinstance(raw, list):
         raw = {"rules": raw}
     if isinstance(raw, dict):
         raw = {"name": path.stem, **raw}
-    return validate(Filter, raw, str(source))
+    return validate(Filter, raw, where)
 
 
 def read_yaml(path: Path) -> Any:

@@ -254,6 +254,27 @@ def test_a_filter_is_found_by_name_given_as_a_file_or_written_in_the_recipe(tmp_
     assert of(None) is None
 
 
+def test_the_filter_of_a_recipe_file_is_a_filter_too(tmp_path: Path) -> None:
+    rules = [{"name": "long enough", "where": "length(instruction) > 20"}]
+    path = tmp_path / "mine.yaml"
+
+    def of(**written: Any) -> Any:
+        path.write_text(yaml.safe_dump(WRITTEN | written))
+        return load_filter(path)
+
+    assert of(filter="demo") == load_filter("demo")
+    assert of(filter=rules).rules == of(filter={"rules": rules}).rules
+    assert of(filter=rules).name == "mine"
+    assert of(filter={"name": "strict", "rules": rules}).name == "strict"
+    for written in ({}, {"filter": None}):
+        with pytest.raises(RecipeError, match=r"mine\.yaml is a recipe without a filter; give"):
+            of(**written)
+    with pytest.raises(RecipeError, match=r"the filter of .*mine\.yaml: `tpo` is not a setting"):
+        of(filter={"tpo": 3})
+    with pytest.raises(RecipeError, match=r"mine\.yaml: no filter 'dmeo'"):
+        of(filter="dmeo")
+
+
 def test_mistakes_in_a_filter_are_named_like_those_in_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "strict.yaml"
     path.write_text(yaml.safe_dump({"top": {"by": "a", "n": 3, "ordr": "asc"}}))
