@@ -129,17 +129,21 @@ class ChatFormat:
         user writes on. `system` None keeps what the template does by itself; ChatFormatError where it takes no system
         prompt.
         """
-        texts, tokenizer = self.texts, self.tokenizer
+        texts = self.texts
         head, lead = (self.pre_query_ids, texts.user_lead) if system is None else self._head(system)
         ids = list(head)
         last = len(turns) - 1
         for at, turn in enumerate(turns):
-            ids += _encode(tokenizer, texts.message(at, turn, lead=None if at else lead), self.anchor)
+            ids += self.encode(texts.message(at, turn, lead=None if at else lead))
             if at % 2:
                 ids += self.next_turn_ids
             else:
                 ids += self.post_query_ids if at == last else self.past_post_query_ids
         return ids
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text` as they are in the middle of a message."""
+        return _encode(self.tokenizer, text, self.anchor)
 
     def identity(self) -> str:
         """A digest of all that shapes prompts and stops, for fingerprints."""

@@ -218,7 +218,7 @@ class JudgePrompt:
         post = chat.post_query_ids
         special = {number: token for token, number in chat.tokenizer.special_tokens.items()}
         return cls(
-            chat, tuple(asked[: len(asked) - len(post)]), (*_encode(chat, after.rstrip()), *post), special
+            chat, tuple(asked[: len(asked) - len(post)]), (*chat.encode(after.rstrip()), *post), special
         )
 
     def ids(self, instruction: str, *, room: int) -> list[int]:
@@ -227,27 +227,21 @@ class JudgePrompt:
         The instruction was written by a model and may be hostile. It stands between fences that do not occur in it, and
         special tokens of the judge in it are blanked, so that neither can end the message early.
         """
-        body = _encode(self.chat, instruction)
+        body = self.chat.encode(instruction)
         found = {self.special[number] for number in body if number in self.special}
         if found:
             for text in found:
                 instruction = instruction.replace(text, " ")
-            body = [number for number in _encode(self.chat, instruction) if number not in self.special]
+            body = [number for number in self.chat.encode(instruction) if number not in self.special]
         fence = "```"
         while fence in instruction:
             fence += "`"
-        opening, closing = _encode(self.chat, f"\n{fence}\n"), _encode(self.chat, f"\n{fence}")
+        opening, closing = self.chat.encode(f"\n{fence}\n"), self.chat.encode(f"\n{fence}")
         left = room - len(self.before) - len(opening) - len(closing) - len(self.after)
         if len(body) > left:
-            mark = _encode(self.chat, _CUT)
+            mark = self.chat.encode(_CUT)
             body = [*body[: max(0, left - len(mark))], *mark]
         return [*self.before, *opening, *body, *closing, *self.after]
-
-
-def _encode(chat: ChatFormat, text: str) -> list[int]:
-    """The ids of `text` as they are in the middle of a message."""
-    encode, anchor = chat.tokenizer.encode, chat.anchor
-    return encode(text) if not anchor else encode(anchor + text)[len(encode(anchor)) :]
 
 
 def _source(tag: TagName) -> str:
