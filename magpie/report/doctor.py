@@ -27,9 +27,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from magpie.engines import open_engine, pick
+from magpie.engines import open_engine
 from magpie.errors import EngineError, RecipeError
-from magpie.models import resolve
 from magpie.recipe import Clean, Draw, EngineKind, Instruct, Model
 from magpie.report.base import as_text, one_line
 from magpie.runs.identity import chat_format
@@ -205,9 +204,7 @@ async def _write(
         }
     )
     say(f"loading {model.model}")
-    kind = pick(model.engine)
-    files = None if kind == "scripted" else await asyncio.to_thread(resolve, model, weights=kind != "server")
-    engine = await open_engine(model, files)
+    engine = await open_engine(model)
     try:
         began = time.perf_counter()
         written = await InstructStep(_INSTRUCT, seed).with_chat(chat).run(rows, _Counting(engine, count, say))
