@@ -10,7 +10,7 @@ import pytest
 from magpie.errors import ModelError
 from magpie.recipe import Embed, Model
 from magpie.steps.base import RowStep
-from magpie.steps.embed import SCRIPTED_DIMENSIONS, EmbedStep, scripted_vectors, unit
+from magpie.steps.embed import SCRIPTED_DIMENSIONS, EmbedStep, load_encoder, scripted_vectors, unit
 
 SCRIPTED = Model(model="scripted", engine="scripted")
 needs_embedder = pytest.mark.skipif(
@@ -91,6 +91,25 @@ def test_batch_size_shapes_no_output():
     assert (
         EmbedStep(Embed(batch_size=1), SCRIPTED).settings == EmbedStep(Embed(batch_size=9), SCRIPTED).settings
     )
+
+
+def test_the_encoder_reads_as_much_as_is_asked_for_and_no_more_than_it_can(tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "bees", "fly"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=128
+    ).save_pretrained(tmp_path)
+    BertModel(
+        BertConfig(
+            vocab_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16
+        )
+    ).save_pretrained(tmp_path)
+    for asked, read in ((64, 64), (4096, 128)):
+        encoder = load_encoder(Model(model=str(tmp_path), context_length=asked, dtype="float32"))
+        assert encoder.max_seq_length == read
 
 
 @pytest.mark.slow
