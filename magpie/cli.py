@@ -62,8 +62,12 @@ def build(
     if dry_run:
         from magpie.report.plan import print_plan
         from magpie.runs.plan import make_plan
+        from magpie.runs.run import Run
 
-        print_plan(make_plan(loaded), out or Path("runs") / loaded.name, _console())
+        run = Run(out or Path("runs") / loaded.name, make_plan(loaded))
+        if stop_after is not None:
+            run.step(stop_after)  # raises what a build would
+        print_plan(run.plan, run.folder, _console(), stop_after=stop_after)
         return
     from magpie.report.status import print_outcome
     from magpie.runs.build import build as build_run
@@ -121,7 +125,7 @@ def filter_(
     found = refilter(opened, other, folder)
     console = _console()
     print_funnel(found, console)
-    console.print(f"{found.kept:,} rows in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"{found.kept:,} rows in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -171,11 +175,16 @@ def doctor(
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say whether a model can write instructions, and with which settings."""
+    from rich.text import Text
+
     from magpie.report.doctor import examine, print_diagnosis
 
     with _console(stderr=True).status("reading the tokenizer") as line:
         diagnosis = examine(
-            model, sample=0 if no_sample else n, engine=_engine(engine), on_progress=line.update
+            model,
+            sample=0 if no_sample else n,
+            engine=_engine(engine),
+            on_progress=lambda what: line.update(Text(what)),
         )
     if json_:
         typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
@@ -256,7 +265,7 @@ def _say(text: str, code: int) -> int:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(stderr=stderr, emoji=False)  # what models write is shown as it is
 
 
 def _open(folder: Path) -> Any:

@@ -106,6 +106,9 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     printed = typed("build", "pro", "--dry-run", "--out", tmp_path / "pro")
     assert "tensor parallel 4" in printed
     assert "1,000,000 rows" in printed
+    assert "stops after" not in printed
+    assert "stops after dedup" in typed("build", "pro", "--dry-run", "--stop-after", "dedup")
+    typed("build", "pro", "--dry-run", "--stop-after", "nosuch", "--out", tmp_path / "pro", code=1)
     assert not (tmp_path / "pro").exists()
 
 

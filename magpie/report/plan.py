@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from magpie.engines import pick
 
@@ -16,21 +17,24 @@ if TYPE_CHECKING:
     from magpie.runs.plan import Phase, Plan
 
 
-def print_plan(plan: Plan, out: Path, console: Console) -> None:
-    """The phases, their models, rows, shards and disk."""
+def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | None = None) -> None:
+    """The phases, their models, rows, shards and disk; and the step after which the build stops, if one does."""
     recipe = plan.recipe
-    table = Table(title=f"{recipe.name}: {recipe.rows:,} rows into {out}", title_justify="left", box=None)
+    title = Text(f"{recipe.name}: {recipe.rows:,} rows into {out}", style="table.title")
+    table = Table(title=title, title_justify="left", box=None)
     for heading in ("phase", "steps", "model", "runs on"):
         table.add_column(heading, overflow="fold")
     for number, phase in enumerate(plan.phases, start=1):
-        table.add_row(str(number), phase.name, _model(phase), _where(phase))
+        table.add_row(str(number), phase.name, Text(_model(phase)), _where(phase))
     console.print(table)
     shards = f"{plan.shards:,} shards of {recipe.shard_rows:,} rows, {len(plan.steps)} steps"
     console.print(f"{shards}; about {_size(plan.disk_bytes)} of disk", highlight=False)
     if recipe.filter is not None:
-        console.print(f"filter {recipe.filter.name}: {_filter(plan)}", highlight=False, soft_wrap=True)
+        console.print(Text(f"filter {recipe.filter.name}: {_filter(plan)}"), soft_wrap=True)
     for rule in plan.skipped_rules:
-        console.print(f"left out, the run has no such column: {rule}", highlight=False, soft_wrap=True)
+        console.print(Text(f"left out, the run has no such column: {rule}"), soft_wrap=True)
+    if stop_after is not None:
+        console.print(f"stops after {stop_after}", highlight=False)
     console.print("Nothing was loaded or written.", highlight=False)
 
 

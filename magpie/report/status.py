@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from magpie.runs.status import quarantined, status
 
@@ -24,7 +25,8 @@ def print_status(found: Status, console: Console) -> None:
         if found.finished
         else "not finished: run the build again to go on"
     )
-    table = Table(title=f"{found.folder}: {state}", title_justify="left", box=None, pad_edge=False)
+    title = Text(f"{found.folder}: {state}", style="table.title")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("step", "shards", "rows in", "rows out", "tokens"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for step in found.steps:

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 _PLAIN_EVERY = 15.0
 
@@ -124,7 +125,7 @@ class Progress:
         """Something a person should know: shown, and logged."""
         self.log.write("note", text=text)
         if self._console is not None:
-            self._console.print(f"[yellow]note[/] {text}", highlight=False)
+            self._console.print(Text.assemble(("note", "yellow"), " ", text))
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -140,7 +141,7 @@ class Progress:
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
         if self._console is not None and self._live is None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(Text(text), soft_wrap=True)
 
     def _line(self, count: StepCount) -> str:
         parts = [f"{count.name} {count.rows}/{self._rows}"]
@@ -159,7 +160,8 @@ class Progress:
         return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
     def _render(self) -> Table:
-        table = Table(title=self._doing, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        title = Text(self._doing, style="bold")
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("step", "rows", "", "rejected", "rows/s", "tokens", "tokens/s", "left"):
             table.add_column(heading, justify="left" if heading in {"step", ""} else "right")
         for count in self.counts.values():
