@@ -338,7 +338,7 @@ def _death(error: BaseException) -> str:
 def _advice(error: BaseException) -> str:
     if "memory" in str(error).lower():
         return "set a smaller `context_length`, `slots` or `gpu_memory`, or a larger `tensor_parallel`"
-    return "see `magpie doctor` for the model, or try `--engine transformers`"
+    return "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
 
 
 def _last_line(error: BaseException) -> str:
