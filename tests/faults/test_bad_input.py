@@ -151,7 +151,8 @@ def test_an_unknown_model(tmp_path: Path, recipe: Path, engine: str, model: str)
 
 def test_a_tokenizer_without_a_chat_template(tmp_path: Path, recipe: Path) -> None:
     model = write_tokenizer(tmp_path / "model", chat_template=None)
-    changes = ["--set", f"models.generator.model={model}", "--set", "models.judge=generator"]
+    settings = (f"models.generator.model={model}", "models.judge=generator", "dedup=null", "embed=null")
+    changes = [word for setting in settings for word in ("--set", setting)]
     arguments = ["--engine", "transformers", *changes, "--out", tmp_path / "run"]
     said = refusal(magpie("build", recipe, *arguments))
     assert "chat template" in said
