@@ -15,9 +15,10 @@ from typing import Any
 
 from magpie import models
 from magpie.errors import ChatFormatError
+from magpie.families import FamilyTokenizer, list_templates, load_template
 from magpie.recipe import Model
 from magpie.template import ChatTokenizer, TemplateTexts, read_texts, system_pre_query
-from magpie.tokenizer import FamilyTokenizer, ModelTokenizer, list_templates, load_template
+from magpie.tokenizer import ModelTokenizer
 
 __all__ = ["ChatFormat", "ChatTokenizer", "list_templates"]
 
@@ -140,6 +141,26 @@ class ChatFormat:
             else:
                 ids += self.post_query_ids if at == last else self.past_post_query_ids
         return ids
+
+    @property
+    def answer_stop_ids(self) -> tuple[int, ...]:
+        """What ends the assistant's turn, its reasoning included: `stop_ids` but for what the reasoning ends with."""
+        return self.stop_ids
+
+    def split_reasoning(self, text: str) -> tuple[str | None, str]:
+        """The reasoning in what the assistant wrote, None where there is none, and the answer after it, both stripped.
+
+        Reasoning that never ends has no answer after it.
+        """
+        before, end, answer = text.rpartition("</think>")
+        if not end:
+            return None, text.strip()
+        return before.strip().removeprefix("<think>").strip(), answer.strip()
+
+    def first_tokens(self, openings: Sequence[str]) -> tuple[int, ...]:
+        """The ids that a message begins with when it opens as one of these does, with a space before it or without."""
+        written = [self.encode(space + text.strip()) for text in openings for space in ("", " ")]
+        return tuple(sorted({ids[0] for ids in written if ids and self.tokenizer.decode(ids[:1]).strip()}))
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` as they are in the middle of a message."""

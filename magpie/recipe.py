@@ -75,7 +75,11 @@ class Model(Part):
     `model` is a hub id, a folder, or an embedded model's name (`demo`, `demo-embedder`). `context_length` is tokens,
     prompt and completion together. `slots` is how many completions are worked on at once; None takes the engine's
     default for the machine. `gpu_memory` is the share of a GPU's memory the engine may hold. `chat_template` names a
-    file of templates/chat, or is a path to one, for a tokenizer without a template of its own.
+    file of templates/chat, or is a path to one, for a tokenizer without a template of its own; or it names one of the
+    templates of a tokenizer that has several.
+
+    `thinking` is for models that reason before they answer: `strip` keeps their reasoning in a column of its own,
+    `keep` puts it into the messages as well, and `off` has the template tell the model not to reason.
     """
 
     model: str
@@ -90,6 +94,7 @@ class Model(Part):
     trust_remote_code: bool = False
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    thinking: Literal["off", "keep", "strip"] = "strip"
     server: Server | None = None
     script: Script = Script()
 
@@ -109,6 +114,11 @@ class Instruct(Part):
 
     `system_prompt` null keeps what the chat template does by itself (its default system prompt, where it has one).
     `stop_at_newline` ends an instruction at its first newline, as the published sets do.
+
+    `hold_back` are openings that no instruction may begin with: the first token of each is not drawn there (for
+    Llama 3.1 "#" and "**", which begin documents and not questions). `first_token_divisor` divides the logits of the
+    first token: above 1, openings vary more (1.2 for Qwen2.5-Math in the code of arXiv 2406.08464).
+    `stop_repetition` ends a text that repeats itself for good; null does so where the engine can.
     """
 
     model: str = "generator"
@@ -116,6 +126,9 @@ class Instruct(Part):
     max_tokens: int = Field(default=2048, ge=1)
     stop_at_newline: bool = True
     system_prompt: str | None = None
+    hold_back: tuple[str, ...] = ()
+    first_token_divisor: float = Field(default=1.0, gt=0)
+    stop_repetition: bool | None = None
 
 
 class Clean(Part):
@@ -161,13 +174,17 @@ class Tag(Part):
 
 
 class Respond(Part):
-    """The generator answers. `rows: all` answers rows that the filter will drop, for those who want the raw set."""
+    """The generator answers. `rows: all` answers rows that the filter will drop, for those who want the raw set.
+
+    `stop_repetition` ends an answer that repeats itself for good; null does so where the engine can.
+    """
 
     model: str = "generator"
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=4096, ge=1)
     system_prompt: str | None = None
+    stop_repetition: bool | None = None
     rows: Literal["kept", "all"] = "kept"
 
 
@@ -188,6 +205,7 @@ class Extend(Part):
     )
     respond_temperature: float = Field(default=0.0, ge=0)
     respond_max_tokens: int = Field(default=4096, ge=1)
+    stop_repetition: bool | None = None
 
 
 class Rule(Part):

@@ -22,8 +22,8 @@ PACKAGE = ROOT / "magpie"
 LEVELS = (
     {"errors", "shipped", "orphans"},
     {"recipe"},
-    {"loading", "sql", "template", "web", "decoding"},
-    {"models", "tokenizer"},
+    {"loading", "sql", "template", "tokenizer", "web", "decoding"},
+    {"models", "families"},
     {"chat", "engines"},
     {"steps"},
     {"runs"},

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FinishReason = Literal["stop", "length", "error"]
+FinishReason = Literal["stop", "length", "repetition", "error"]
+Control = Literal["hold_back", "first_token_divisor", "stop_repetition"]
+CONTROLS: frozenset[Control] = frozenset({"hold_back", "first_token_divisor", "stop_repetition"})
+
+REPEATED_UNIT = (24, 96)
+REPEATED_TIMES = 4
+"""What `Sampling.stop_repetition` calls a repetition: 24 to 96 tokens, four times back to back. A shorter unit counts
+too, since a whole number of them is as long; so it takes 96 tokens of one word, or 384 of a long paragraph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,10 @@ class Sampling:
     `temperature` 0 is greedy. `top_k` 0 and `min_p` 0 are off. `stop_ids` are token ids and `stop` are strings;
     generation ends before either and neither is part of the text. `schema` is a JSON schema, as JSON text, that the
     completion must satisfy; every string in it should have a `maxLength`, or the model may never close it.
+
+    `hold_back` are token ids that are not drawn as the first token, and `first_token_divisor` divides the logits of
+    that token (a temperature of its own, on top). `stop_repetition` ends a completion that repeats itself for good:
+    see REPEATED_UNIT. An engine that cannot do one of these raises EngineError when it is asked to.
     """
 
     max_tokens: int
@@ -27,6 +38,9 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     schema: str | None = None
+    hold_back: tuple[int, ...] = ()
+    first_token_divisor: float = 1.0
+    stop_repetition: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +48,8 @@ class Completion:
     """What an engine wrote for one prompt.
 
     `token_count` counts every token generated, a stop token included. Special tokens that are not stops stay visible
-    in `text`, so that a leaked role header can be seen. `error` says what went wrong when `finish_reason` is "error".
+    in `text`, so that a leaked role header can be seen. `finish_reason` is "repetition" where `stop_repetition` ended it.
+    `error` says what went wrong when `finish_reason` is "error".
     """
 
     text: str
@@ -48,7 +63,8 @@ class ModelInfo:
     """What is known of a loaded model.
 
     `context_length` is in tokens, prompt and completion together. `slots` is how many completions the engine works on
-    at once: keep more than that waiting and it never idles.
+    at once: keep more than that waiting and it never idles. `controls` are what it can do of `Sampling`'s
+    `hold_back`, `first_token_divisor` and `stop_repetition`.
     """
 
     name: str
@@ -56,6 +72,7 @@ class ModelInfo:
     engine: str
     context_length: int
     slots: int
+    controls: frozenset[Control] = CONTROLS
 
 
 class Engine(Protocol):
