@@ -48,8 +48,8 @@ class Completion:
     """What an engine wrote for one prompt.
 
     `token_count` counts every token generated, a stop token included. Special tokens that are not stops stay visible
-    in `text`, so that a leaked role header can be seen. `finish_reason` is "repetition" where `stop_repetition` ended it.
-    `error` says what went wrong when `finish_reason` is "error".
+    in `text`, so that a leaked role header can be seen. `finish_reason` is "repetition" where `stop_repetition` ended
+    it. `error` says what went wrong when `finish_reason` is "error".
     """
 
     text: str
