@@ -98,6 +98,11 @@ class Model(Part):
     server: Server | None = None
     script: Script = Script()
 
+    @property
+    def as_loaded(self) -> Model:
+        """The model without what shapes prompts alone: where this is equal, one loaded model plays both roles."""
+        return self.model_copy(update={"chat_template": None, "chat_template_kwargs": {}, "thinking": "strip"})
+
 
 class Draw(Part):
     """One way to sample, and its share of the rows. Shares need not add up to 1."""

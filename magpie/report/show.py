@@ -37,7 +37,7 @@ _TAGS = {
     "language": "{}",
     "instruct_reward": "reward {}",
 }
-_TEXTS = ("raw_instruction", "instruction", "response", "later_turns")
+_TEXTS = ("raw_instruction", "instruction", "reasoning", "response", "later_turns")
 _SPEAKER_STYLES = {"user": "bold cyan", "assistant": "bold green"}
 
 
@@ -161,7 +161,8 @@ def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:
     said = instruction if instruction is not None else row.get("raw_instruction")
     messages = [{"role": "user", "content": said or ""}]
     if row.get("response") is not None:
-        messages.append({"role": "assistant", "content": row["response"]})
+        thought = {"role": "reasoning", "content": row["reasoning"]} if row.get("reasoning") else None
+        messages += [*([thought] if thought else []), {"role": "assistant", "content": row["response"]}]
     return [*messages, *(row.get("later_turns") or [])]
 
 

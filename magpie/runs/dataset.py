@@ -136,7 +136,9 @@ def _stands(folder: Path, made_from: str, total: int) -> bool:
 
 
 def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
-    table = pa.table({"id": rows["id"], "messages": _messages(rows)})
+    respond = run.recipe.respond
+    thinks_aloud = respond is not None and run.recipe.models[respond.model].thinking == "keep"
+    table = pa.table({"id": rows["id"], "messages": _messages(rows, with_reasoning=thinks_aloud)})
     names = [name for name in run.plan.schema.names if name in rows.column_names]
     for name in names:
         if name not in _INNER and name != "id":
@@ -150,15 +152,31 @@ def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
     return table.combine_chunks()
 
 
-def _messages(rows: pa.Table) -> pa.Array:
-    """The conversation as `{role, content}` messages; without responses, the instruction alone."""
-    count = rows.num_rows
-    responses = rows["response"].to_pylist() if "response" in rows.column_names else [None] * count
-    later = rows["later_turns"].to_pylist() if "later_turns" in rows.column_names else [None] * count
+def _messages(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
+    """The conversation as `{role, content}` messages; without responses, the instruction alone.
+
+    `with_reasoning` puts what the model reasoned before each answer, between the tags that most of them use.
+    """
+    names = ("instruction", "response", "later_turns", "reasoning", "later_reasoning")
+    nothing = [None] * rows.num_rows
+    columns = (rows[name].to_pylist() if name in rows.column_names else nothing for name in names)
     conversations = []
-    for instruction, response, more in zip(rows["instruction"].to_pylist(), responses, later, strict=True):
+    for instruction, response, later, first_reasoning, later_reasoning in zip(*columns, strict=True):
         messages = [{"role": "user", "content": instruction}]
         if response is not None:
             messages.append({"role": "assistant", "content": response})
-        conversations.append([*messages, *(more or [])])
+        messages += later or []
+        if with_reasoning:
+            messages = _thinking_aloud(messages, [first_reasoning, *(later_reasoning or [])])
+        conversations.append(messages)
     return pa.array(conversations, type=_MESSAGES)
+
+
+def _thinking_aloud(messages: list[dict[str, str]], reasoning: list[str | None]) -> list[dict[str, str]]:
+    thoughts = iter(reasoning)
+    return [
+        {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n{message['content']}"}
+        if message["role"] == "assistant" and (thought := next(thoughts))
+        else message
+        for message in messages
+    ]

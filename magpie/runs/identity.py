@@ -88,7 +88,7 @@ def pin_commits(recipe: Recipe, plan: Plan) -> Recipe:
     commits = {}
     for role in recipe.models:
         model = recipe.model(role)
-        if model.revision is None and model_key(model) in used and pick(model.engine) != "scripted":
+        if model.revision is None and model_key(model.as_loaded) in used and pick(model.engine) != "scripted":
             revision = resolve(model, weights=False).revision
             if _COMMIT.fullmatch(revision):
                 commits[role] = revision

@@ -131,7 +131,7 @@ def make_plan(recipe: Recipe) -> Plan:
             PlannedStep(
                 number=len(planned) + 1,
                 step=step,
-                model=None if role is None else recipe.model(role),
+                model=None if role is None else recipe.model(role).as_loaded,
                 chat_model=None if chat is None else recipe.model(chat),
             )
         )
@@ -155,7 +155,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
     for role, model in recipe.models.items():
-        used = any(step.generates and step.model == recipe.model(role) for step in planned)
+        used = any(step.generates and step.model == recipe.model(role).as_loaded for step in planned)
         if used and recipe.model(role).engine == "server" and model.server is None:
             raise RecipeError(
                 f"`models.{role}` is asked of a server and `models.{role}.server.url` is missing; "

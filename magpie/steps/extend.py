@@ -17,23 +17,29 @@ if TYPE_CHECKING:
     from magpie.chat import ChatFormat
     from magpie.engines.base import Engine
 
+_ENDED_BADLY = {"length": "cut by length", "repetition": "repeats itself", "error": "engine error"}
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
 class _Grown:
-    """What one conversation became. `ended` says why it has no more turns: "turns", or what went wrong."""
+    """What one conversation became. `ended` says why it has no more turns: "turns", or what went wrong.
+
+    `later` are messages, the user's first; `reasoning` is one for each of the assistant's among them.
+    """
 
     later: list[str]
+    reasoning: list[str | None]
     tokens: int
     ended: str
 
 
 @dataclass(frozen=True, slots=True)
 class ExtendStep:
-    """Adds `later_turns`: the messages after the first pair.
+    """Adds `later_turns`: the messages after the first pair, and `later_reasoning`, one for each later answer.
 
-    A conversation that cannot go on keeps the turns it has; `extend_ended` says why.
+    A model is not shown its earlier reasoning again, as the templates of reasoning models have it. A conversation that
+    cannot go on keeps the turns it has; `extend_ended` says why.
     """
 
     part: Extend
@@ -42,10 +48,11 @@ class ExtendStep:
 
     name = "extend"
     reads = ("instruction", "response", "response_finish_reason")
-    version = 1
+    version = 2
     adds = pa.schema(
         [
             ("later_turns", pa.list_(MESSAGE)),
+            ("later_reasoning", pa.list_(pa.string())),
             ("turns", pa.int32()),
             ("extend_tokens", pa.int32()),
             ("extend_ended", pa.string()),
@@ -77,6 +84,7 @@ class ExtendStep:
         )
         columns: dict[str, list[Any]] = {
             "later_turns": [_messages(one.later) for one in grown],
+            "later_reasoning": [one.reasoning for one in grown],
             "turns": [1 + len(one.later) // 2 for one in grown],
             "extend_tokens": [one.tokens for one in grown],
             "extend_ended": [one.ended for one in grown],
@@ -87,38 +95,39 @@ class ExtendStep:
         assert self.chat is not None
         trouble = self._trouble(first[1], finish_reason)
         if trouble is not None:
-            return _Grown([], 0, f"response 1: {trouble}")
-        turns, tokens = list(first), 0
+            return _Grown([], [], 0, f"response 1: {trouble}")
+        turns, reasoned, tokens = list(first), list[str | None](), 0
         for turn in range(2, self.part.turns + 1):
             asked = await engine.complete(
                 self.chat.prompt(turns, system=self.part.system_prompt or None),
-                self._user_sampling(turn, index),
+                self._user_sampling(turn, index, engine),
             )
             tokens += asked.token_count
             instruction = asked.text.strip()
             trouble = self._trouble(instruction, asked.finish_reason)
             if trouble is not None:
-                return _Grown(turns[2:], tokens, f"instruction {turn}: {trouble}")
+                return _Grown(turns[2:], reasoned, tokens, f"instruction {turn}: {trouble}")
             answered = await engine.complete(
-                self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index)
+                self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index, engine)
             )
             tokens += answered.token_count
-            response = answered.text.strip()
+            reasoning, response = self.chat.split_reasoning(answered.text)
             trouble = self._trouble(response, answered.finish_reason)
             if trouble is not None:
-                return _Grown(turns[2:], tokens, f"response {turn}: {trouble}")
+                return _Grown(turns[2:], reasoned, tokens, f"response {turn}: {trouble}")
             turns += [instruction, response]
-        return _Grown(turns[2:], tokens, "turns")
+            reasoned.append(reasoning)
+        return _Grown(turns[2:], reasoned, tokens, "turns")
 
     def _trouble(self, text: str, finish_reason: str) -> str | None:
         assert self.chat is not None
         if finish_reason != "stop":
-            return {"length": "cut by length", "error": "engine error"}[finish_reason]
+            return _ENDED_BADLY[finish_reason]
         if not text:
             return "empty"
         return "role header inside" if any(leak in text for leak in self.chat.leaks) else None
 
-    def _user_sampling(self, turn: int, index: int) -> Sampling:
+    def _user_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
         assert self.chat is not None
         draw = self.part.draw
         return Sampling(
@@ -130,16 +139,22 @@ class ExtendStep:
             min_p=draw.min_p,
             stop_ids=self.chat.stop_ids,
             stop=(*self.chat.stop_texts, "\n") if self.part.stop_at_newline else self.chat.stop_texts,
+            stop_repetition=self._stops_repetition(engine),
         )
 
-    def _assistant_sampling(self, turn: int, index: int) -> Sampling:
+    def _stops_repetition(self, engine: Engine) -> bool:
+        asked = self.part.stop_repetition
+        return "stop_repetition" in engine.model.controls if asked is None else asked
+
+    def _assistant_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
         assert self.chat is not None
         return Sampling(
             max_tokens=self.part.respond_max_tokens,
             seed=_seed(self.seed, f"extend/{turn}/assistant", index),
             temperature=self.part.respond_temperature,
-            stop_ids=self.chat.stop_ids,
+            stop_ids=self.chat.answer_stop_ids,
             stop=self.chat.stop_texts,
+            stop_repetition=self._stops_repetition(engine),
         )
 
 

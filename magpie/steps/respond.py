@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from magpie.engines.base import Sampling
+from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Respond
 from magpie.steps.base import REJECTED, live, seeds, spread
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RespondStep:
-    """Adds the response to every row that is still in. `response_length` is characters."""
+    """Adds the response to every row that is still in. `response_length` is characters.
+
+    What a model reasons before its answer goes to `reasoning`, which is null where there is none; `response` is the
+    answer alone. `response_tokens` counts both.
+    """
 
     part: Respond
     seed: int
@@ -27,9 +31,10 @@ class RespondStep:
 
     name = "respond"
     reads = ("instruction",)
-    version = 1
+    version = 2
     adds = pa.schema(
         [
+            ("reasoning", pa.string()),
             ("response", pa.string()),
             ("response_length", pa.int32()),
             ("response_seed", pa.int64()),
@@ -56,6 +61,7 @@ class RespondStep:
         index = rows["index"].to_numpy()
         row_seeds = seeds(self.seed, "respond", index[at]).tolist()
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
+        can_stop = "stop_repetition" in engine.model.controls
         completions = await asyncio.gather(
             *(
                 engine.complete(
@@ -65,27 +71,36 @@ class RespondStep:
                         seed=seed,
                         temperature=part.temperature,
                         top_p=part.top_p,
-                        stop_ids=chat.stop_ids,
+                        stop_ids=chat.answer_stop_ids,
                         stop=chat.stop_texts,
+                        stop_repetition=can_stop if part.stop_repetition is None else part.stop_repetition,
                     ),
                 )
                 for instruction, seed in zip(instructions, row_seeds, strict=True)
             )
         )
-        texts = [completion.text.strip() for completion in completions]
+        written = [chat.split_reasoning(completion.text) for completion in completions]
         columns: dict[str, list[Any]] = {
-            "response": texts,
-            "response_length": [len(text) for text in texts],
+            "reasoning": [reasoning for reasoning, _ in written],
+            "response": [answer for _, answer in written],
+            "response_length": [len(answer) for _, answer in written],
             "response_seed": row_seeds,
             "response_tokens": [completion.token_count for completion in completions],
             "response_finish_reason": [completion.finish_reason for completion in completions],
             "rejected": [
-                "respond: engine error"
-                if completion.finish_reason == "error"
-                else None
-                if text
-                else "respond: empty"
-                for completion, text in zip(completions, texts, strict=True)
+                _trouble(completion, reasoning, answer)
+                for completion, (reasoning, answer) in zip(completions, written, strict=True)
             ],
         }
         return spread(rows, at, columns, self.adds)
+
+
+def _trouble(completion: Completion, reasoning: str | None, answer: str) -> str | None:
+    """Why a row without a usable answer is out."""
+    if completion.finish_reason == "error":
+        return "respond: engine error"
+    if completion.finish_reason == "repetition":
+        return "respond: repeats itself"
+    if answer:
+        return None
+    return "respond: empty" if reasoning is None else "respond: no answer after the reasoning"

@@ -121,3 +121,28 @@ def test_a_run_is_read_from_its_folder_alone(tmp_path: Path) -> None:
     assert again.table().equals(run.table())
     with pytest.raises(RunError, match=r"no column.*'nonsense'"):
         run.table(["nonsense"])
+
+
+def test_reasoning_is_in_the_messages_only_when_asked_for() -> None:
+    rows = pa.table(
+        {
+            "instruction": ["Why?", "How?"],
+            "reasoning": pa.array(["First this.", None], pa.string()),
+            "response": ["Because.", "So."],
+            "later_turns": [
+                [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "Also."}],
+                [],
+            ],
+            "later_reasoning": pa.array([["Then that."], []], pa.list_(pa.string())),
+        }
+    )
+    plain = dataset._messages(rows, with_reasoning=False).to_pylist()
+    assert [message["content"] for message in plain[0]] == ["Why?", "Because.", "And?", "Also."]
+    first, second = dataset._messages(rows, with_reasoning=True).to_pylist()
+    assert [message["content"] for message in first] == [
+        "Why?",
+        "<think>\nFirst this.\n</think>\n\nBecause.",
+        "And?",
+        "<think>\nThen that.\n</think>\n\nAlso.",
+    ]
+    assert [message["content"] for message in second] == ["How?", "So."]

@@ -3,13 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from magpie.chat import ChatFormat
-from magpie.engines.base import Completion, Engine, Sampling
+from magpie.engines.base import CONTROLS, Completion, Engine, FinishReason, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
 from magpie.recipe import Draw, Extend, Instruct, Respond, Script
 from magpie.steps.extend import ExtendStep
@@ -131,3 +132,64 @@ def test_a_conversation_that_fails_keeps_the_turns_it_has() -> None:
     assert {"instruction 2: engine error", "response 2: engine error"} <= set(ends)
     for row in rows:
         assert len(row["later_turns"]) == 2 * (row["turns"] - 1)  # type: ignore[arg-type, operator]
+
+
+class Thinker(Recorder):
+    """Writes as the scripted engine does, and reasons before each answer; it never ends when told to go on and on."""
+
+    def __init__(self, *, closes: bool = True, finish_reason: FinishReason = "stop") -> None:
+        super().__init__()
+        self.closes, self.finish_reason = closes, finish_reason
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        done = await super().complete(prompt, sampling)
+        if not self.asked[-1][0].endswith("assistant\n"):
+            return done
+        text = f"<think>\nLet me see.\n</think>\n\n{done.text}" if self.closes else "<think>\nLet me see"
+        return replace(done, text=text, finish_reason=self.finish_reason)
+
+
+def test_reasoning_has_a_column_of_its_own() -> None:
+    engine = Thinker()
+    rows = base_rows(0, 3, instruction=["a?", "b?", "c?"])
+    table = run(RespondStep(Respond(), 42), rows, engine)
+    assert table["reasoning"].to_pylist() == ["Let me see."] * 3
+    assert not any("think" in text for text in table["response"].to_pylist())
+    assert table["response_length"].to_pylist() == [len(text) for text in table["response"].to_pylist()]
+    assert table["rejected"].null_count == 3
+
+
+def test_reasoning_that_never_ends_has_no_answer() -> None:
+    table = run(RespondStep(Respond(), 42), base_rows(0, 2, instruction=["a?"] * 2), Thinker(closes=False))
+    assert table["rejected"].to_pylist() == ["respond: no answer after the reasoning"] * 2
+    assert table["reasoning"].to_pylist() == ["Let me see"] * 2
+
+
+def test_an_answer_that_repeats_itself_is_out() -> None:
+    engine = Thinker(finish_reason="repetition")
+    table = run(RespondStep(Respond(), 42), base_rows(0, 2, instruction=["a?"] * 2), engine)
+    assert table["rejected"].to_pylist() == ["respond: repeats itself"] * 2
+    assert all(sampling.stop_repetition for _, sampling in engine.asked)
+
+
+def test_repetition_is_stopped_where_the_engine_can_and_the_recipe_does_not_say_no() -> None:
+    rows = base_rows(0, 1, instruction=["a?"])
+    for asked, controls, expected in (
+        (None, CONTROLS, True),
+        (None, frozenset(), False),
+        (False, CONTROLS, False),
+        (True, frozenset(), True),  # the engine refuses it, and says how to go on
+    ):
+        recorder = Recorder()
+        recorder.model = replace(recorder.model, controls=frozenset(controls))
+        run(RespondStep(Respond(stop_repetition=asked), 42), rows, recorder)
+        assert recorder.asked[0][1].stop_repetition is expected
+
+
+def test_later_answers_reason_too_and_are_not_shown_it_again() -> None:
+    engine = Thinker()
+    rows = base_rows(0, 4, instruction=["a?"] * 4, response=["b."] * 4, response_finish_reason=["stop"] * 4)
+    for row in run(ExtendStep(Extend(turns=3), 42), rows, engine).to_pylist():
+        assert row["later_reasoning"] == ["Let me see."] * 2
+        assert not any("think" in turn["content"] for turn in row["later_turns"])
+    assert not any("Let me see" in prompt for prompt, _ in engine.asked)
