@@ -79,3 +79,17 @@ def test_step_folders_are_numbered_in_order() -> None:
     folders = [planned.folder for planned in make_plan(small_recipe()).steps]
     assert folders[:3] == ["01-instruct", "02-clean", "03-embed"]
     assert folders == sorted(folders)
+
+
+def test_roles_that_differ_in_their_prompts_alone_share_one_loaded_model() -> None:
+    generator = {"model": "scripted"}
+    shared = small_recipe(
+        models={"generator": generator, "judge": generator | {"thinking": "off"}, "embedder": "scripted"}
+    )
+    own = small_recipe(
+        models={"generator": generator, "judge": generator | {"slots": 7}, "embedder": "scripted"}
+    )
+    assert ["tag" in phase.name and "respond" in phase.name for phase in make_plan(shared).phases].count(True)
+    assert not any("tag" in phase.name and "respond" in phase.name for phase in make_plan(own).phases)
+    judge = next(planned for planned in make_plan(shared).steps if planned.name == "tag")
+    assert judge.chat_model is not None and judge.chat_model.thinking == "off"
