@@ -1,4 +1,7 @@
-"""Decoding many rows at once with a transformers model: a batch that rows leave and join, grammars, the draw."""
+"""Decoding many rows at once with a transformers model: a batch that rows leave and join, grammars, the draw.
+
+`is_repeating` sees a row that goes in circles.
+"""
 
 from __future__ import annotations
 
@@ -148,6 +151,20 @@ class Grammars:
         xgrammar.apply_token_bitmask_inplace(logits, allowed.to(logits.device), indices=at)
 
 
+def is_repeating(tokens: Sequence[int], *, unit: tuple[int, int], times: int) -> bool:
+    """Whether `tokens` end in the same `unit[0]` to `unit[1]` tokens, `times` times back to back.
+
+    This is vLLM's own rule (its `RepetitionDetectionParams`), and as there it is looked at after every token.
+    """
+    shortest, longest = unit
+    for size in range(shortest, min(longest, len(tokens) // times) + 1):
+        if tokens[-1] == tokens[-1 - size]:
+            end = len(tokens) - size
+            if tokens[-times * size : end] == tokens[size - times * size :]:
+                return True
+    return False
+
+
 def draw(logits: Any, rows: Sequence[Row]) -> list[int]:
     """One token for each row of `logits` (rows x vocabulary, float32), by the row's `sampling` and `generator`.
 
@@ -182,6 +199,16 @@ def draw(logits: Any, rows: Sequence[Row]) -> list[int]:
     drawn = torch.searchsorted(mass, uniform * mass[:, -1:], right=True).clamp(max=mass.shape[-1] - 1)
     best[at] = drawn.squeeze(-1)
     return [int(token) for token in best.tolist()]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do what this one could not."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(said in str(error) for said in ("out of memory", "can't allocate memory"))
+    )
 
 
 def _forward(network: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:

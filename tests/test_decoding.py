@@ -1,13 +1,14 @@
-"""The draw, against the distribution it says it draws from."""
+"""The draw, against the distribution it says it draws from; repetitions, against vLLM's rule for them."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 
-from magpie.decoding import Row, draw
+from magpie.decoding import Row, draw, is_repeating
 
 torch = pytest.importorskip("torch")
 
@@ -79,3 +80,51 @@ def test_a_token_of_no_chance_is_never_drawn() -> None:
     logits[:, [2, 5]] = 0.0
     generator = torch.Generator().manual_seed(0)
     assert set(draw(logits, [Row(tokens=[], generator=generator)] * 5_000)) == {2, 5}
+
+
+UNIT = (24, 96)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "repeats"),
+    [
+        ([], False),
+        ([7] * 95, False),
+        ([7] * 96, True),
+        ([*range(500), *[7] * 96], True),
+        ([*range(24)] * 4, True),
+        ([*range(23)] * 4, False),
+        ([*range(23)] * 9, True),  # twice 23 are 46
+        ([*range(96)] * 4, True),
+        ([*range(97)] * 8, False),
+        ([*([*range(30)] * 4), 5], False),
+        ([1, *([*range(30)] * 4)[1:]], False),
+    ],
+)
+def test_a_repetition_is_a_unit_of_24_to_96_tokens_four_times_over(tokens: list[int], repeats: bool) -> None:
+    assert is_repeating(tokens, unit=UNIT, times=4) == repeats
+
+
+@pytest.mark.slow
+def test_a_repetition_is_what_vllm_calls_one() -> None:
+    """On lists of few different tokens, cut and mended copies of one unit, where the rule is nearly met."""
+    pytest.importorskip("vllm", reason="vLLM is not installed on this machine")
+    from vllm.sampling_params import RepetitionDetectionParams
+    from vllm.v1.core.sched.utils import check_sequence_repetition
+
+    draw = random.Random(0)
+    found = 0
+    for _ in range(4000):
+        shortest = draw.randint(1, 5)
+        unit, times = (shortest, shortest + draw.randint(0, 8)), draw.randint(2, 5)
+        piece = [draw.randrange(3) for _ in range(draw.randint(1, 14))]
+        tokens = [draw.randrange(3) for _ in range(draw.randint(0, 9))] + piece * draw.randint(1, 6)
+        if draw.random() < 0.5:
+            tokens[draw.randrange(len(tokens))] = draw.randrange(3)
+        theirs = RepetitionDetectionParams(
+            min_pattern_size=unit[0], max_pattern_size=unit[1], min_count=times
+        )
+        expected = check_sequence_repetition(tokens, theirs)
+        assert is_repeating(tokens, unit=unit, times=times) == expected
+        found += expected
+    assert 800 < found < 3600

@@ -42,6 +42,12 @@ class Sampling:
     first_token_divisor: float = 1.0
     stop_repetition: bool = False
 
+    @property
+    def controls(self) -> frozenset[Control]:
+        """Those of the last three that are asked for."""
+        neutral = {"hold_back": (), "first_token_divisor": 1.0, "stop_repetition": False}
+        return frozenset(name for name in CONTROLS if getattr(self, name) != neutral[name])
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -73,6 +79,16 @@ class ModelInfo:
     context_length: int
     slots: int
     controls: frozenset[Control] = CONTROLS
+
+
+def misfit(length: int, context_length: int) -> str | None:
+    """Why a prompt of `length` tokens cannot be completed, or None when it can."""
+    if length == 0:
+        return "the prompt is empty; give at least one token"
+    if length < context_length:
+        return None
+    held = f"the prompt has {length} tokens and the context holds {context_length}"
+    return f"{held}; raise context_length or shorten it"
 
 
 class Engine(Protocol):

@@ -90,7 +90,9 @@ class ScriptedEngine:
     """Writes instructions, answers and JSON by rule; lengths, speed and failures come from `Script`.
 
     What it writes depends on the prompt and the sampling alone, so it is batch-invariant: a build with it is identical
-    to the byte, run after run.
+    to the byte, run after run. Of the controls, `hold_back` leaves out the openings whose first byte it names (JSON
+    has one opening only, and keeps it), `first_token_divisor` makes it another text, and `stop_repetition` finds
+    nothing to stop: no script repeats itself.
     """
 
     def __init__(
@@ -125,8 +127,10 @@ class ScriptedEngine:
 
     def _write(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         script = self._script
-        key = f"{sampling.seed}/{sampling.temperature}/{hash(tuple(prompt))}".encode()
-        draw = random.Random(hashlib.blake2b(key, digest_size=8).digest())
+        key = f"{sampling.seed}/{sampling.temperature}/{hash(tuple(prompt))}"
+        if sampling.first_token_divisor != 1:
+            key += f"/{sampling.first_token_divisor}"
+        draw = random.Random(hashlib.blake2b(key.encode(), digest_size=8).digest())
         if draw.random() < script.failure_rate:
             return Completion("", 0, "error", "scripted failure")
         tokens = min(
@@ -136,16 +140,21 @@ class ScriptedEngine:
         if sampling.schema is not None:
             text = json.dumps(_fill(json.loads(sampling.schema), draw))
             return Completion(text[: len(text) // 2] if cut else text, tokens, "length" if cut else "stop")
-        if tuple(prompt[-len(_TO_ANSWER) :]) == _TO_ANSWER:
+        answers = tuple(prompt[-len(_TO_ANSWER) :]) == _TO_ANSWER
+        known = _VERBS if answers else _OPENINGS
+        starts = [start for start in known if ord(start[0]) not in sampling.hold_back]
+        if not starts:
+            return Completion("", 0, "error", "the script has no opening left that is not held back")
+        if answers:
             text = " ".join(
-                f"{draw.choice(_VERBS)} {draw.choice(_THINGS)} {draw.choice(_DETAILS)}."
-                for _ in range(tokens // 6 + 1)
+                f"{draw.choice(_VERBS if number else starts)} {draw.choice(_THINGS)} {draw.choice(_DETAILS)}."
+                for number in range(tokens // 6 + 1)
             )
         else:
             if draw.random() < script.repeat_rate:
                 draw, tokens = random.Random(draw.randrange(16)), script.min_tokens
             details = " ".join(draw.choice(_DETAILS) for _ in range(max(1, tokens // 4)))
-            text = f"{draw.choice(_OPENINGS)} {draw.choice(_VERBS)} {draw.choice(_THINGS)} {details}?"
+            text = f"{draw.choice(starts)} {draw.choice(_VERBS)} {draw.choice(_THINGS)} {details}?"
         return Completion(text, tokens, "length" if cut else "stop")
 
 

@@ -16,8 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from magpie.decoding import Batch, Grammars, Row, draw
-from magpie.engines.base import Completion, ModelInfo, Sampling
+from magpie import first_token
+from magpie.decoding import Batch, Grammars, Row, draw, is_out_of_memory, is_repeating
+from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, ModelInfo, Sampling, misfit
 from magpie.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class _Request(Row):
     @property
     def drawn(self) -> list[int]:
         return self.tokens[self.prompted :]
+
+    def steer(self, logits: Any) -> None:
+        """Do to the logits of its first token, in place, what the settings ask for."""
+        held, divisor = self.sampling.hold_back, self.sampling.first_token_divisor
+        if len(self.tokens) == self.prompted and (held or divisor != 1):
+            first_token.steer(logits, hold_back=held, divisor=divisor)
 
     def settle(self, completion: Completion) -> None:
         if self.future.set_running_or_notify_cancel():
@@ -102,15 +109,14 @@ class TransformersEngine:
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids. Raises EngineError only when the engine as a whole is lost."""
-        room = self._info.context_length - len(prompt)
-        if not prompt or room < 1:
-            return Completion("", 0, "error", _misfit(len(prompt), self._info.context_length))
+        if trouble := misfit(len(prompt), self._info.context_length):
+            return Completion("", 0, "error", trouble)
         if sampling.schema is not None and importlib.util.find_spec("xgrammar") is None:
             raise EngineError("a JSON schema is asked for and xgrammar is missing; pip install xgrammar")
         row = _Request(
             tokens=list(prompt),
             prompted=len(prompt),
-            limit=min(sampling.max_tokens, room),
+            limit=min(sampling.max_tokens, self._info.context_length - len(prompt)),
             sampling=sampling,
             stop_ids=self._end_ids.union(sampling.stop_ids),
             generator=self._generator().manual_seed(sampling.seed),
@@ -149,7 +155,7 @@ class TransformersEngine:
                     try:
                         batch = self._advance(batch, admitted)
                     except Exception as error:
-                        if not _out_of_memory(error):
+                        if not is_out_of_memory(error):
                             raise
                         batch = None
                     if batch is None:
@@ -206,6 +212,8 @@ class TransformersEngine:
     def _append(self, batch: Batch[_Request], logits: Any) -> None:
         """Draw a token for every row, and let the rows go that are finished or no longer waited for."""
         self._grammars.restrict(logits, [row.matcher for row in batch.rows])
+        for at, row in enumerate(batch.rows):
+            row.steer(logits[at])
         on: list[int] = []
         for at, (row, token) in enumerate(zip(batch.rows, draw(logits, batch.rows), strict=True)):
             row.tokens.append(token)
@@ -230,7 +238,11 @@ class TransformersEngine:
                 text = self._text(drawn)
                 end = min(text.find(stop) for stop in stops if stop in text)
                 return Completion(text[:end], len(drawn), "stop")
-        return Completion(self._text(drawn), len(drawn), "length") if len(drawn) >= row.limit else None
+        if len(drawn) >= row.limit:
+            return Completion(self._text(drawn), len(drawn), "length")
+        if row.sampling.stop_repetition and is_repeating(drawn, unit=REPEATED_UNIT, times=REPEATED_TIMES):
+            return Completion(self._text(drawn), len(drawn), "repetition")
+        return None
 
     def _text(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -302,20 +314,3 @@ def _end_ids(network: Any, tokenizer: Any) -> frozenset[int]:
     own = network.generation_config.eos_token_id if network.can_generate() else None
     listed = own if isinstance(own, list) else [own]
     return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
-
-
-def _misfit(length: int, context: int) -> str:
-    if length == 0:
-        return "the prompt is empty; give at least one token"
-    return (
-        f"the prompt has {length} tokens and the context holds {context}; raise context_length or shorten it"
-    )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(s in str(error) for s in ("out of memory", "can't allocate memory"))
-    )

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from magpie import orphans
-from magpie.engines.base import Completion, ModelInfo, Sampling
+from magpie import first_token, orphans, quiet
+from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, ModelInfo, Sampling, misfit
 from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
@@ -64,16 +64,17 @@ class VllmEngine:
     async def open(cls, model: Model, files: ModelFiles) -> Self:
         """Load the model and return the engine, ready."""
         engine = cls(model, files)
-        hush = _Hush()
-        try:
-            engine._thread.start()
-            engine._model = await engine._loaded
-        except BaseException:
-            engine._closing = True  # a load cannot be stopped: the thread lets go of what it has loaded
-            engine._wake.set()
-            raise
-        finally:
-            hush.end()
+        is_told = _log.isEnabledFor(
+            logging.DEBUG
+        )  # MAGPIE_LOG=DEBUG shows what libraries say while they load
+        with contextlib.nullcontext() if is_told else quiet.standard_error():
+            try:
+                engine._thread.start()
+                engine._model = await engine._loaded
+            except BaseException:
+                engine._closing = True  # a load cannot be stopped: the thread lets go of what it has loaded
+                engine._wake.set()
+                raise
         return engine
 
     @property
@@ -85,13 +86,8 @@ class VllmEngine:
         """One completion; cancelling the call takes the request out of the engine."""
         if self._lost is not None:
             raise EngineError(_death(self._lost)) from self._lost
-        if len(prompt) >= self._model.context_length:
-            return Completion(
-                "",
-                0,
-                "error",
-                f"the prompt has {len(prompt)} tokens, the context {self._model.context_length}",
-            )
+        if trouble := misfit(len(prompt), self._model.context_length):
+            return Completion("", 0, "error", trouble)
         key = str(self._next_id)
         self._next_id += 1
         request = _Request(list(prompt), sampling, self._loop.create_future())
@@ -149,15 +145,17 @@ class VllmEngine:
         _prepare_environment()
         import vllm
         from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
 
         on_cpu = current_platform.is_cpu()
         separate = self._settings.separate_process
         separate = not on_cpu if separate is None else separate
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(separate))
-        arguments = vllm.EngineArgs(**self._arguments(on_cpu))
+        config = vllm.EngineArgs(**self._arguments(on_cpu)).create_engine_config(UsageContext.ENGINE_CONTEXT)
+        config.model_config.logits_processors = [first_token.VLLM[config.use_v2_model_runner]]
         has_processes = separate or self._settings.tensor_parallel > 1
         with orphans.watch() if has_processes else contextlib.nullcontext():
-            llm = vllm.LLMEngine.from_engine_args(arguments)
+            llm = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
         info = ModelInfo(
             name=self._files.name,
             revision=self._files.revision,
@@ -247,17 +245,21 @@ def _answer(future: asyncio.Future[Completion], completion: Completion) -> None:
 
 def _completion(output: Any) -> Completion:
     reason = output.finish_reason
-    if reason in {"stop", "length"}:
+    if reason in {"stop", "length", "repetition"}:
         return Completion(output.text, len(output.token_ids), reason)
     return Completion(output.text, len(output.token_ids), "error", f"vLLM ended the request: {reason}")
 
 
 def _params(sampling: Sampling) -> Any:
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
     greedy = sampling.temperature == 0
     schema = sampling.schema
+    shortest, longest = REPEATED_UNIT
+    repetition = RepetitionDetectionParams(
+        min_pattern_size=shortest, max_pattern_size=longest, min_count=REPEATED_TIMES
+    )
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -270,6 +272,8 @@ def _params(sampling: Sampling) -> Any:
         skip_special_tokens=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
         structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
+        repetition_detection=repetition if sampling.stop_repetition else None,
+        extra_args=first_token.extra_args(hold_back=sampling.hold_back, divisor=sampling.first_token_divisor),
         skip_clone=True,
     )
 
@@ -287,28 +291,6 @@ def _prepare_environment() -> None:
         ("TQDM_DISABLE", "1"),
     ):
         os.environ.setdefault(key, value)
-
-
-class _Hush:
-    """Keeps what libraries write to standard error while they load out of the display; MAGPIE_LOG=DEBUG shows it.
-
-    It is written by C++ as well as by Python, so the file descriptor itself is turned aside.
-    """
-
-    def __init__(self) -> None:
-        self._kept: int | None = None
-        if not _log.isEnabledFor(logging.DEBUG):
-            self._kept = os.dup(2)
-            aside = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(aside, 2)
-            os.close(aside)
-
-    def end(self) -> None:
-        """Let standard error through again; safe to call twice, from any thread."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _cpu_cache_bytes() -> int:

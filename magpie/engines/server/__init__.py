@@ -13,13 +13,13 @@ line and does not reject every row.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from magpie.engines.base import Completion, FinishReason, ModelInfo, Sampling
+from magpie.engines.base import Completion, Control, ModelInfo, Sampling, misfit
+from magpie.engines.server import wire
 from magpie.errors import ModelError, ServerError
 from magpie.web import JsonClient, RefusedError, RequestError
 
@@ -28,15 +28,7 @@ if TYPE_CHECKING:
     from magpie.recipe import Model
 
 Decode = Callable[[Sequence[int]], str]
-_Kind = Literal["vllm", "sglang", "llamacpp", "ollama", "other"]
 _Form = Literal["ids", "text", "text after BOS"]
-
-_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "length": "length",
-    "max_tokens": "length",
-}
 
 _FAILED_IN_A_ROW = 16
 
@@ -50,7 +42,9 @@ class ServerEngine:
     `structured_outputs`, SGLang and llama.cpp as `json_schema`, Ollama as `format`, any other as `response_format`
     and `guided_json`, which it may ignore: a completion that then is no JSON ends in an error. `stop_token_ids` and
     `skip_special_tokens` are honoured by vLLM and SGLang; the rest get the texts of the stop ids as string stops,
-    and show special tokens in a completion only if they were started to (llama.cpp: `--special`). Ollama puts the
+    and show special tokens in a completion only if they were started to (llama.cpp: `--special`). `stop_repetition`
+    is done by a vLLM whose /openapi.json describes `repetition_detection`; no server can do something to the first
+    token alone, so `hold_back` and `first_token_divisor` raise ServerError. Ollama puts the
     model's template around `/v1/completions`, so its own `/api/generate` is used with `raw: true`.
 
     `decode` turns ids into text with special tokens visible, for a server that refuses ids; without it the tokenizer
@@ -73,7 +67,7 @@ class ServerEngine:
         self._client = JsonClient(model.server, start=f"vllm serve {model.model}")
         self._slots = asyncio.Semaphore(model.server.concurrency)
         self._first = asyncio.Lock()
-        self._kind: _Kind = "other"
+        self._kind: wire.Kind = "other"
         self._form: _Form | None = None
         self._failed = 0
         self._lost: ServerError | None = None
@@ -84,6 +78,7 @@ class ServerEngine:
             engine="server",
             context_length=model.context_length,
             slots=model.server.concurrency,
+            controls=frozenset(),
         )
 
     @classmethod
@@ -110,10 +105,13 @@ class ServerEngine:
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids. Raises ServerError when the server is lost to every prompt."""
+        if beyond := sampling.controls - self._info.controls:
+            raise self._client.fault(
+                f"cannot do `{'`, `'.join(sorted(beyond))}`; use --engine vllm or transformers, or take it out"
+            )
+        if trouble := misfit(len(prompt), self._info.context_length):
+            return Completion("", 0, "error", trouble)
         room = self._info.context_length - len(prompt)
-        if not prompt or room < 1:
-            fit = f"the prompt has {len(prompt)} tokens, the context {self._info.context_length}"
-            return Completion("", 0, "error", fit)
         async with self._slots:
             try:
                 completion = await self._ask(
@@ -155,14 +153,20 @@ class ServerEngine:
             self._info,
             engine="server" if self._kind == "other" else f"server ({self._kind})",
             context_length=min(length, card.get("max_model_len") or length),
+            controls=await self._controls(),
         )
 
-    async def _who(self, card: dict[str, Any]) -> _Kind:
+    async def _who(self, card: dict[str, Any]) -> wire.Kind:
         for kind in ("vllm", "sglang", "llamacpp"):
             if card.get("owned_by") == kind:
                 return kind
         version = await self._client.peek(f"{self._root}/api/version")
         return "ollama" if "version" in version else "other"
+
+    async def _controls(self) -> frozenset[Control]:
+        if self._kind != "vllm":
+            return frozenset()
+        return wire.controls(await self._client.peek(f"{self._root}/openapi.json"))
 
     @property
     def _root(self) -> str:
@@ -208,19 +212,19 @@ class ServerEngine:
             written = self._text(prompt if form == "text" else prompt[1:])
         stops = self._stops(sampling)
         if self._kind == "ollama":
-            body = _raw_body(self._served, self._info.context_length, written, sampling, stops)
+            body = wire.raw_body(self._served, self._info.context_length, written, sampling, stops)
             path, needs = f"{self._root}/api/generate", "response"
         else:
-            body = _body(self._kind, self._served, written, sampling, stops)
+            body = wire.body(self._kind, self._served, written, sampling, stops)
             path, needs = "completions", "choices"
         answer = await self._client.ask("POST", path, body, needs=needs, seed=sampling.seed)
         try:
-            read = _read_raw(answer, len(prompt)) if needs == "response" else _read(answer)
+            read = wire.read_raw(answer, len(prompt)) if needs == "response" else wire.read(answer)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             what = f"answers with `{needs}` but no text, finish reason and token counts"
             raise self._client.fault(f"{what}; let `server.url` be the /v1 of a completion server") from error
         text, reason, count, counted = read
-        return _completion(text, reason, count, sampling), counted
+        return wire.completion(text, reason, count, sampling), counted
 
     def _stops(self, sampling: Sampling) -> list[str]:
         stops = list(sampling.stop)
@@ -240,88 +244,6 @@ class ServerEngine:
             self._decode, bos_id = _tokenizer(self._files, self._recipe)
             self._bos_id = bos_id if self._bos_id is None else self._bos_id
         return self._decode(ids)
-
-
-def _body(
-    kind: _Kind, model: str, prompt: list[int] | str, sampling: Sampling, stops: list[str]
-) -> dict[str, Any]:
-    """A /v1/completions request. Neutral values are spelled out: servers have defaults of their own."""
-    body: dict[str, Any] = {
-        "model": model,
-        "prompt": prompt,
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k or -1,
-        "min_p": sampling.min_p,
-        "repetition_penalty": 1.0,
-        "stop": stops,
-        "stop_token_ids": list(sampling.stop_ids),
-        "skip_special_tokens": False,
-        "add_special_tokens": False,
-    }
-    if sampling.temperature > 0:
-        body["seed"] = sampling.seed
-    if sampling.schema is None:
-        return body
-    schema = json.loads(sampling.schema)
-    if kind == "vllm":
-        return body | {"structured_outputs": {"json": schema, "disable_any_whitespace": True}}
-    if kind in {"sglang", "llamacpp"}:
-        return body | {"json_schema": sampling.schema if kind == "sglang" else schema}
-    wrapped = {"name": "completion", "schema": schema, "strict": True}
-    return body | {"response_format": {"type": "json_schema", "json_schema": wrapped}, "guided_json": schema}
-
-
-def _raw_body(
-    model: str, context_length: int, prompt: list[int] | str, sampling: Sampling, stops: list[str]
-) -> dict[str, Any]:
-    """An Ollama /api/generate request that has nothing put around the prompt."""
-    options = {
-        "num_ctx": context_length,
-        "num_predict": sampling.max_tokens,
-        "seed": sampling.seed,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repeat_penalty": 1.0,
-        "stop": stops,
-    }
-    body = {"model": model, "prompt": prompt, "raw": True, "stream": False, "think": False}
-    format_ = {} if sampling.schema is None else {"format": json.loads(sampling.schema)}
-    return body | {"options": options} | format_
-
-
-def _read(answer: dict[str, Any]) -> tuple[str, Any, int, int]:
-    """Text, finish reason, tokens written and prompt tokens counted."""
-    choice, usage = answer["choices"][0], answer["usage"]
-    return (
-        str(choice["text"]),
-        choice["finish_reason"],
-        int(usage["completion_tokens"]),
-        int(usage["prompt_tokens"]),
-    )
-
-
-def _read_raw(answer: dict[str, Any], sent: int) -> tuple[str, Any, int, int]:
-    """The same from Ollama, which may leave prompt tokens out of its count that it had in its cache."""
-    counted = max(int(answer.get("prompt_eval_count", sent)), sent)
-    return str(answer["response"]), answer["done_reason"], int(answer.get("eval_count", 0)), counted
-
-
-def _completion(text: str, reason: Any, count: int, sampling: Sampling) -> Completion:
-    known = _REASONS.get(str(reason))
-    if known is None:
-        return Completion(text, count, "error", f"the server ended the completion with {reason!r}")
-    if sampling.schema is not None and known == "stop":
-        try:
-            json.loads(text)
-        except ValueError:
-            return Completion(
-                text, count, "error", "the server did not keep to the schema; use vLLM or llama.cpp"
-            )
-    return Completion(text, count, known)
 
 
 def _miscount(counted: int, sent: int) -> str:
