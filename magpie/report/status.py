@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def print_status(found: Status, console: Console) -> None:
-    """Step by step: shards done, rows in and out, and why rows are out."""
+    """Step by step: shards done, rows in and out, and why rows are out; then how many of the next rows would be new.
+
+    What stands behind ± is one standard error.
+    """
     state = (
         f"finished, {found.kept:,} rows kept"
         if found.finished
@@ -36,6 +39,13 @@ def print_status(found: Status, console: Console) -> None:
         for reason, count in step.rejected.items():
             table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
     console.print(table)
+    if found.saturation is not None:
+        ahead = found.saturation.next
+        console.print(
+            f"{ahead.new:,.0f} of the next {ahead.rows:,} would be new (± {ahead.standard_error:,.0f})",
+            highlight=False,
+            soft_wrap=True,
+        )
     for path in found.damaged:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in found.skipped_rules:

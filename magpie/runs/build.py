@@ -18,6 +18,7 @@ from magpie.runs.identity import Identity, adopt_commits, identify, pin_commits
 from magpie.runs.local import LocalBuild
 from magpie.runs.plan import make_plan
 from magpie.runs.progress import Log, Progress
+from magpie.runs.report import write_report
 from magpie.runs.run import Run, recipe_text
 from magpie.runs.stopping import Stoppable
 from magpie.runs.store import FORMAT, run_lock, storage_errors, sweep, write_durably
@@ -80,6 +81,7 @@ def _build(
         if stop_after is None:
             progress.doing("writing the dataset")
             kept = write_dataset(run, local.lineage)
+            write_report(run)
             progress.log.write("finished", kept=kept, seconds=round(time.monotonic() - began, 1))
             progress.doing(f"{kept:,} of {run.recipe.rows:,} rows kept in {run.dataset_folder}")
             if kept == 0:

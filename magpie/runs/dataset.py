@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
+from magpie.runs.report import discard_report
 from magpie.runs.run import Run
 from magpie.runs.store import Stamp, inspect_shard, storage_errors, sync_folder, write_shard
 from magpie.steps.base import REJECTED
@@ -44,7 +45,8 @@ def write_dataset(run: Run, made_from: str) -> int:
 
 
 def discard_dataset(run: Run) -> None:
-    """Take away a dataset that will be out of date: the folder is there exactly when the run is finished."""
+    """Take away a dataset that will be out of date, and the report: they are there exactly when the run is finished."""
+    discard_report(run)
     _discard(run.dataset_folder)
 
 

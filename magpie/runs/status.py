@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.errors import DamagedShardError
+from magpie.errors import DamagedShardError, RunError
 from magpie.runs.plan import PlannedStep
 from magpie.runs.run import Run, merge_reasons
+from magpie.runs.saturation import Saturation, saturation
 from magpie.runs.standing import Standing
 from magpie.runs.store import count_rows, inspect_shard, read_shard
 from magpie.steps.base import REJECTED
@@ -48,7 +49,7 @@ class Status:
     """A run as it stands. `kept` is the rows of the dataset, None until it is written.
 
     `damaged` names the files that cannot be read; they count as not done. A file may be damaged in bytes that are not
-    read here: `verify` reads them all.
+    read here: `verify` reads them all. `no_saturation` says why `saturation` is None.
     """
 
     folder: str
@@ -59,6 +60,8 @@ class Status:
     steps: tuple[StepStatus, ...]
     skipped_rules: tuple[str, ...]
     damaged: tuple[str, ...]
+    saturation: Saturation | None = None
+    no_saturation: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""
@@ -66,12 +69,13 @@ class Status:
 
 
 def status(run: Run) -> Status:
-    """Count rows, tokens and reasons, step by step."""
+    """Count rows, tokens and reasons, step by step, and say how many of the next rows would be new."""
     out: dict[int, np.ndarray[Any, Any]] = {}
     damaged: list[str] = []
     steps = tuple(_step_status(run, planned, out, damaged) for planned in run.plan.steps)
     kept = _dataset_rows(run, damaged)
     done = all(step.shards_done == step.shards for step in steps)
+    curve, no_curve = _saturation(run)
     return Status(
         folder=str(run.folder),
         recipe=run.recipe.name,
@@ -81,6 +85,8 @@ def status(run: Run) -> Status:
         steps=steps,
         skipped_rules=run.plan.skipped_rules,
         damaged=tuple(damaged),
+        saturation=curve,
+        no_saturation=no_curve,
     )
 
 
@@ -122,6 +128,14 @@ def _step_status(
         rejected=dict(reasons.most_common()),
         tokens=tokens if token_column in columns else None,
     )
+
+
+def _saturation(run: Run) -> tuple[Saturation | None, str | None]:
+    """The saturation, or why there is none."""
+    try:
+        return saturation(run), None
+    except RunError as error:
+        return None, str(error)
 
 
 def _dataset_rows(run: Run, damaged: list[str]) -> int | None:

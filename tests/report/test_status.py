@@ -1,4 +1,4 @@
-"""Names that look like markup are printed as they are."""
+"""Names that look like markup are printed as they are, and what more rows would give is one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from rich.console import Console
 
 from magpie.report.plan import print_plan
 from magpie.report.status import print_status
+from magpie.runs.build import build
 from magpie.runs.plan import make_plan
-from magpie.runs.status import Status, StepStatus
+from magpie.runs.saturation import Next, Saturation
+from magpie.runs.status import Status, StepStatus, status
 
 FOLDER = "runs/[/b] [bold]mine"
 
@@ -42,3 +44,19 @@ def test_brackets_in_a_plan_are_shown() -> None:
     print_plan(make_plan(recipe), Path(FOLDER), Console(file=said, width=120))
     for text in (f"rows into {FOLDER}", "[/b]/[red]", "filter [/i]", "such column: [/b] short"):
         assert text in said.getvalue()
+
+
+def test_how_many_of_the_next_rows_would_be_new_is_one_line() -> None:
+    said = StringIO()
+    curve = Saturation(4000, 3990, (), Next(1000, 986.6, 12.4), 1.0, (), ())
+    print_status(Status("run", "small", 4, True, 2, (), (), (), curve), Console(file=said, width=40))
+    assert "987 of the next 1,000 would be new (± 12)\n" in said.getvalue()
+
+
+def test_a_run_without_a_curve_has_no_such_line(tmp_path: Path) -> None:
+    said = StringIO()
+    found = status(build(small_recipe(), tmp_path / "run", stop_after="clean"))
+    print_status(found, Console(file=said, width=120))
+    assert "would be new" not in said.getvalue()
+    assert found.to_json()["saturation"] is None
+    assert "not every row has come to dedup" in found.to_json()["no_saturation"]

@@ -1,0 +1,91 @@
+"""`report.json`: there when a run is finished, equal for equal runs, and of no use to anything that builds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from builds import RULES, scripted, small_recipe, tree
+
+from magpie.runs.build import build
+from magpie.runs.report import filter_funnel, report_path
+from magpie.runs.run import Run
+from magpie.runs.status import status, verify
+from magpie.steps.filter import funnel
+
+
+def read(run: Run) -> dict[str, Any]:
+    return dict(json.loads(report_path(run).read_text(encoding="utf-8")))
+
+
+def test_a_finished_run_has_a_report(tmp_path: Path) -> None:
+    run = build(small_recipe(models=scripted(repeat_rate=0.3)), tmp_path / "run")
+    found, figures = status(run), read(run)
+    assert (figures["format"], figures["recipe"], figures["rows"]) == (1, "small", 96)
+    assert figures["kept"] == found.kept == run.dataset().num_rows
+    assert [step["name"] for step in figures["steps"]] == [step.name for step in found.steps]
+    assert figures["steps"][0]["tokens"] > 0
+    assert figures["saturation"] == json.loads(json.dumps(found.to_json()["saturation"]))
+    assert sum(block["new"] for block in figures["saturation"]["curve"]) == figures["saturation"]["new"]
+    assert str(tmp_path) not in report_path(run).read_text(encoding="utf-8")
+
+
+def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:
+    one, other = (build(small_recipe(), tmp_path / name) for name in ("one", "other"))
+    assert report_path(one).read_bytes() == report_path(other).read_bytes()
+
+
+def test_a_run_without_dedup_says_why_it_has_no_curve(tmp_path: Path) -> None:
+    run = build(small_recipe(embed=None, dedup=None, filter=None), tmp_path / "run")
+    assert read(run)["saturation"] is None
+    assert "no `dedup`" in read(run)["no_saturation"]
+    assert read(run)["funnel"] is None
+
+
+@pytest.mark.parametrize("answered", ["kept", "all"])
+def test_the_funnel_is_that_of_the_filter_with_and_without_push_down(tmp_path: Path, answered: str) -> None:
+    part = {
+        "name": "small",
+        "rules": RULES,
+        "quotas": {"by": "difficulty", "each": 9},
+        "top": {"by": "response_length", "n": 10},
+    }
+    run = build(small_recipe(filter=part, respond={"rows": answered}), tmp_path / "run")
+    early = [name for name in run.plan.schema.names if not name.startswith("response")]
+    rows = pa.table({"rejected": run.table([])["rejected"]})
+    assert run.recipe.filter is not None
+    expected = funnel(run.recipe.filter, rows, early)
+    assert filter_funnel(run, status(run)) == expected
+    assert [line["name"] for line in read(run)["funnel"]] == [line.name for line in expected]
+    assert {line.name for line in expected} >= {"quota", "top"}
+    assert expected[-1].left == read(run)["kept"] == 10
+
+
+def test_the_report_is_there_exactly_while_the_run_is_finished(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run", stop_after="dedup")
+    assert not report_path(run).exists()
+    build(small_recipe(), tmp_path / "run")
+    before = report_path(run).read_bytes()
+    run.shard_path(run.step("tag"), 1).unlink()
+    build(small_recipe(), tmp_path / "run", stop_after="tag")
+    assert not report_path(run).exists()
+    build(small_recipe(), tmp_path / "run")
+    assert report_path(run).read_bytes() == before
+
+
+def test_nothing_depends_on_the_report(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    before, files = report_path(run).read_bytes(), tree(run.folder)
+    found = status(run)
+    for spoilt in (b"", b"{", None):
+        report_path(run).unlink()
+        if spoilt is not None:
+            report_path(run).write_bytes(spoilt)
+        assert verify(run) == []
+        assert status(run) == found
+        build(small_recipe(), tmp_path / "run")
+        assert report_path(run).read_bytes() == before
+        assert tree(run.folder) == files
