@@ -6,43 +6,131 @@ says which settings its models need.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from magpie import shipped
 from magpie.errors import ChatFormatError, RecipeError
 from magpie.loading import read_yaml, validate
 from magpie.recipe import Part
-from magpie.tokenizer import Message, ModelTokenizer
+from magpie.template import ChatTokenizer, TemplateTexts, read_texts
+from magpie.tokenizer import Message
 
-_SLOTTED = ("pre_query", "pre_query_with_system", "post_query", "next_turn")
+Role = Literal["system", "user", "assistant"]
+
+_TEXTS = ("pre_query", "post_query", "past_post_query", "next_turn")
+_SLOTTED = (*_TEXTS, "pre_query_with_system", "next_turn_with_system")
+_NEAR = 0.75
+"""How alike the texts of a format and of a family must be, on average from 0 to 1, for a look side by side."""
+
+
+class CleanUp(Part):
+    """What a family's instructions are cleaned of: `prefixes` at their beginning, all from a text of `cut_at` on."""
+
+    prefixes: tuple[str, ...] = ()
+    cut_at: tuple[str, ...] = ()
+
+
+class Advice(Part):
+    """Settings that a family's models need, and `why`: who publishes them. What nobody published is left out.
+
+    `temperature`, `top_p` and `top_k` are for instructions, `respond_temperature` and `respond_top_p` for responses;
+    the rest are the recipe's settings of the same names.
+    """
+
+    why: str = ""
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    stop_at_newline: bool | None = None
+    hold_back: tuple[str, ...] = ()
+    first_token_divisor: float | None = Field(default=None, gt=0)
+    clean: CleanUp = CleanUp()
+    respond_temperature: float | None = Field(default=None, ge=0)
+    respond_top_p: float | None = Field(default=None, gt=0, le=1)
+    thinking: Literal["off", "keep", "strip"] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_ground(self) -> Advice:
+        if self.settings() and not self.why:
+            raise ValueError("needs `why`: who publishes these settings")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The advice as `load_recipe` takes it: dotted path of a recipe -> value."""
+        draw = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        draw = {key: value for key, value in draw.items() if value is not None}
+        settings: dict[str, Any] = {
+            "models.generator.thinking": self.thinking,
+            "instruct.mix": [draw] if draw else None,
+            "instruct.max_tokens": self.max_tokens,
+            "instruct.stop_at_newline": self.stop_at_newline,
+            "instruct.hold_back": list(self.hold_back) or None,
+            "instruct.first_token_divisor": self.first_token_divisor,
+            "clean.prefixes": list(self.clean.prefixes) or None,
+            "clean.cut_at": list(self.clean.cut_at) or None,
+            "respond.temperature": self.respond_temperature,
+            "respond.top_p": self.respond_top_p,
+        }
+        return {path: value for path, value in settings.items() if value is not None}
+
+    def lines(self) -> tuple[str, ...]:
+        """The advice as recipe lines, `path: value`. `--set path=value` takes them too."""
+        return tuple(
+            f"{path}: {json.dumps(value, ensure_ascii=False)}" for path, value in self.settings().items()
+        )
 
 
 class ChatTemplate(Part):
     """One file of templates/chat: the texts around the turns of a model family.
 
     `{bos}` and `{eos}` stand for the tokenizer's tokens that begin and end a text (nothing where it has none), and
-    `{system}` for a system prompt. `stop` are the tokens that end a turn. `pre_query_with_system` is null for a family
-    without a system role. `strip` says that the family's own template strips the messages. `source` is where the
-    format is published.
+    `{system}` for a system prompt. `pre_query_with_system` is null for a family without a system role, and
+    `next_turn_with_system` is for one that writes the system prompt with the user's last message.
+    `past_post_query` stands where `post_query` does once the answer is history; null where they are the same.
+    `stop` are the tokens that end a turn, `tokens` those by which the family's tokenizer is known: none where all
+    headers are plain text. `strip` are the roles whose messages the family's own template strips, `drops_thoughts`
+    says that it takes the thinking block out of past answers. `models` are patterns of hub names. `source` is where
+    the format is published.
     """
 
     name: str
     description: str
     source: str
+    models: tuple[str, ...] = ()
     pre_query: str = Field(min_length=1)
     pre_query_with_system: str | None = None
     post_query: str = Field(min_length=1)
+    past_post_query: str | None = None
     next_turn: str = Field(min_length=1)
+    next_turn_with_system: str | None = None
     stop: tuple[str, ...] = ()
-    strip: bool = False
+    tokens: tuple[str, ...] = ()
+    strip: tuple[Role, ...] = ()
+    drops_thoughts: bool = False
+    advice: Advice = Advice()
 
-    @model_validator(mode="after")
-    def _has_a_slot(self) -> ChatTemplate:
-        if self.pre_query_with_system is not None and self.pre_query_with_system.count("{system}") != 1:
-            raise ValueError("`pre_query_with_system` must hold `{system}` once")
-        return self
+    @field_validator("pre_query_with_system", "next_turn_with_system")
+    @classmethod
+    def _has_a_slot(cls, text: str | None) -> str | None:
+        if text is not None and text.count("{system}") != 1:
+            raise ValueError("must hold `{system}` once")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A derived format beside the family nearest to it. Each of `differences` is (what, derived, the family's)."""
+
+    family: ChatTemplate
+    differences: tuple[tuple[str, str, str], ...]
 
 
 def list_templates() -> tuple[ChatTemplate, ...]:
@@ -63,10 +151,57 @@ def load_template(name: str) -> ChatTemplate:
         raise ChatFormatError(f"chat template {error}") from error
 
 
+def for_model(name: str) -> ChatTemplate | None:
+    """The shipped template of the model of this hub name or folder, told by its name alone; None where none is known.
+
+    The last part of the name is enough, so that a local copy is known too. Capitals make no difference.
+    """
+    whole = name.lower().rstrip("/")
+    last = whole.rpartition("/")[2]
+    for template in list_templates():
+        for pattern in map(str.lower, template.models):
+            if fnmatchcase(whole, pattern) or fnmatchcase(last, pattern.rpartition("/")[2]):
+                return template
+    return None
+
+
+def fitting(tokenizer: ChatTokenizer) -> tuple[str, ...]:
+    """The names of the shipped templates whose tokens this tokenizer has, the most specific first.
+
+    Of templates that are told by equally many tokens, the one that writes the least by itself comes first. Templates
+    whose headers are plain text fit every tokenizer, and are left out.
+    """
+    return tuple(template.name for template in _fitting(tokenizer))
+
+
+def compare(texts: TemplateTexts, tokenizer: ChatTokenizer) -> Comparison | None:
+    """The shipped family that a derived format is, or the nearest one; None where none is near."""
+    fit = _fitting(tokenizer)
+    best, nearest = None, _NEAR
+    for template in [*fit, *(other for other in list_templates() if other not in fit)]:
+        family = read_texts(FamilyTokenizer(tokenizer, template))
+        pairs = [(what, getattr(texts, what), getattr(family, what)) for what in _TEXTS]
+        nearness = sum(_likeness(derived, published) for _, derived, published in pairs) / len(pairs)
+        if nearness > nearest:
+            differences = tuple(pair for pair in pairs if pair[1] != pair[2])
+            best, nearest = Comparison(template, differences), nearness
+    return best
+
+
+def _fitting(tokenizer: ChatTokenizer) -> list[ChatTemplate]:
+    known = tokenizer.special_tokens.keys()
+    fit = [template for template in list_templates() if template.tokens and known >= set(template.tokens)]
+    return sorted(fit, key=lambda template: (-len(template.tokens), len(template.pre_query), template.name))
+
+
+def _likeness(one: str, other: str) -> float:
+    return 1.0 if one == other else SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
 class FamilyTokenizer:
     """A model's tokenizer with the chat template of a file of templates/chat."""
 
-    def __init__(self, tokenizer: ModelTokenizer, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, template: ChatTemplate) -> None:
         self.encode, self.decode = tokenizer.encode, tokenizer.decode
         self.bos_id, self.eos_id = tokenizer.bos_id, tokenizer.eos_id
         self.special_tokens = tokenizer.special_tokens
@@ -97,22 +232,37 @@ class FamilyTokenizer:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """The conversation as the file's texts write it."""
         template, turns = self._template, list(messages)
-        opening = template.pre_query
+        opening, last_header = template.pre_query, template.next_turn
         if turns and turns[0]["role"] == "system":
-            if template.pre_query_with_system is None:
-                raise ChatFormatError(f"the chat template {template.name!r} has no system role")
-            opening = template.pre_query_with_system
-        before, slot, after = opening.partition("{system}")
-        text = before + (self._clean(turns.pop(0)["content"]) if slot else "") + after
+            system = self._clean(turns.pop(0), "system")
+            opening, last_header = self._headers(system, moves=len(turns) > 2)
+        text = opening
         for at, message in enumerate(turns):
-            if message["role"] != ("user", "assistant")[at % 2]:
+            role: Role = "assistant" if at % 2 else "user"
+            if message["role"] != role:
                 raise ChatFormatError(
                     f"the chat template {template.name!r} wants user and assistant to alternate"
                 )
-            follows = at + 1 < len(turns) or (add_generation_prompt and at % 2 == 0)
-            text += self._clean(message["content"])
-            text += (template.post_query, template.next_turn)[at % 2] if follows else ""
+            text += self._clean(message, role)
+            if at == len(turns) - 1:
+                text += template.post_query if add_generation_prompt and role == "user" else ""
+            elif role == "user":
+                text += template.post_query if template.past_post_query is None else template.past_post_query
+            else:
+                text += last_header if at >= len(turns) - 3 else template.next_turn
         return text
 
-    def _clean(self, content: str) -> str:
-        return content.strip() if self._template.strip else content
+    def _headers(self, system: str, *, moves: bool) -> tuple[str, str]:
+        """What comes before the user's first message and before the last one, under a system prompt."""
+        template = self._template
+        if template.pre_query_with_system is None:
+            raise ChatFormatError(f"the chat template {template.name!r} has no system role")
+        if moves and template.next_turn_with_system is not None:
+            return template.pre_query, template.next_turn_with_system.replace("{system}", system)
+        return template.pre_query_with_system.replace("{system}", system), template.next_turn
+
+    def _clean(self, message: Message, role: Role) -> str:
+        content = message["content"]
+        if role == "assistant" and self._template.drops_thoughts and "</think>" in content:
+            content = content.rpartition("</think>")[2].lstrip("\n")
+        return content.strip() if role in self._template.strip else content
