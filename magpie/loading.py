@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import types
 import typing
 from difflib import get_close_matches
@@ -17,6 +19,8 @@ from magpie.errors import RecipeError
 from magpie.recipe import EngineKind, Filter, Recipe
 
 P = TypeVar("P", bound=BaseModel)
+
+_LONGEST_ID = 40
 
 
 def load_recipe(
@@ -40,7 +44,8 @@ def load_recipe(
             known = ", ".join(shipped.names("recipes"))
             raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {known}")
         written = read_yaml(path)
-        recipe, roles = parse_recipe(written, origin=str(source)), written["models"]
+        recipe = parse_recipe(written, origin=str(source), folder=path.parent)
+        roles = written["models"]
     given = {"rows": rows, "seed": seed, "engine": engine}
     options = {key: value for key, value in given.items() if value is not None}
     changes = options | (overrides or {})
@@ -64,12 +69,17 @@ def load_recipe(
     return parse_recipe(raw, origin=", ".join(named))
 
 
-def parse_recipe(raw: Any, *, origin: str = "recipe") -> Recipe:
-    """A Recipe from what YAML gave, with its short forms written out."""
+def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None) -> Recipe:
+    """A Recipe from what YAML gave, with its short forms written out.
+
+    Files that `steer` names lie in `folder`, by default the working directory.
+    """
     if isinstance(raw, dict):
         raw = dict(raw)
         if isinstance(raw.get("models"), dict):
             raw["models"] = _write_out_models(raw["models"], origin)
+        if isinstance(raw.get("steer"), dict):
+            raw["steer"] = _write_out_steer(raw["steer"], origin, folder or Path())
         if isinstance(raw.get("filter"), str):
             raw["filter"] = load_filter(raw["filter"], origin=origin).model_dump(mode="json")
         elif isinstance(raw.get("filter"), list):
@@ -172,6 +182,76 @@ def _write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
     return written
 
 
+def _write_out_steer(steer: dict[Any, Any], origin: str, folder: Path) -> dict[Any, Any]:
+    """The steering prompts and the values of variables as lists of `{id, text}`, files read."""
+    written = dict(steer)
+    if "prompts" in written:
+        written["prompts"] = _texts(written["prompts"], f"{origin}: `steer.prompts`", folder)
+    if isinstance(written.get("variables"), dict):
+        written["variables"] = {
+            str(name): _texts(values, f"{origin}: `steer.variables.{name}`", folder)
+            for name, values in written["variables"].items()
+        }
+    return written
+
+
+def _texts(written: Any, place: str, folder: Path) -> Any:
+    """`[text, {text}]`, `{id: text}` or `{file: name}` as a list of `{id, text}`; what is none of them as it is."""
+    if isinstance(written, dict) and list(written) == ["file"]:
+        written = _read_texts(folder / str(written["file"]), place)
+    if isinstance(written, dict):
+        mistaken = [key for key in written if isinstance(key, bool)]
+        if mistaken:
+            raise RecipeError(f"{place}: YAML reads an id as {mistaken[0]}; write the id in quotes")
+        pairs = [(str(id), _entry(text)) for id, text in written.items()]
+        return [{"id": id, **entry} if isinstance(entry, dict) else entry for id, entry in pairs]
+    if not isinstance(written, list):
+        return written
+    entries = [_entry(one) for one in written]
+    return [
+        {"id": _name(entry["text"], number), **entry}
+        if isinstance(entry, dict) and isinstance(entry.get("text"), str)
+        else entry
+        for number, entry in enumerate(entries, start=1)
+    ]
+
+
+def _entry(written: Any) -> Any:
+    """A text alone, or a number, as `{text}`."""
+    if isinstance(written, str | int | float) and not isinstance(written, bool):
+        return {"text": str(written)}
+    return written
+
+
+def _name(text: str, number: int) -> str:
+    """The id of a text that was given none: itself where it is short, else its place in the list."""
+    name = re.sub(r"[^\w.+#-]+", "-", text.lower()).strip("-.")
+    return name if name and len(text) <= _LONGEST_ID else str(number)
+
+
+def _read_texts(path: Path, place: str) -> Any:
+    """What a file of prompts or values holds: YAML, JSON objects or strings a line, or a text a line."""
+    if path.suffix in {".yaml", ".yml"}:
+        return read_yaml(path)
+    if path.suffix not in {".jsonl", ".txt"}:
+        raise RecipeError(f"{place}: {path} must end in .yaml, .jsonl or .txt; rename it")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{place}: {path} is not UTF-8 text; save it as UTF-8") from error
+    except OSError as error:
+        why = f"cannot read {path}: {error.strerror}"
+        raise RecipeError(f"{place}: {why}; give a path relative to the recipe") from error
+    texts: list[Any] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                texts.append(json.loads(line) if path.suffix == ".jsonl" else line.strip())
+            except ValueError as error:
+                raise RecipeError(f"{place}: line {number} of {path} is not JSON; mend that line") from error
+    return texts
+
+
 def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:
     """Put `value` at `dotted` in the dumped recipe; an optional section that is off is switched on by it.
 
@@ -210,7 +290,7 @@ def _touches(changes: dict[str, Any], place: str) -> bool:
 
 def _is_free(place: str) -> bool:
     """Whether the keys at this path are the user's own."""
-    return place.endswith((".chat_template_kwargs", "quotas.counts"))
+    return place.endswith((".chat_template_kwargs", "quotas.counts", "steer.variables"))
 
 
 _MUST_BE = {
@@ -222,6 +302,7 @@ _MUST_BE = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text",
+    "string_too_short": "text that is not empty",
     "tuple_type": "a list",
     "too_short": "a list of at least one entry",
     "string_pattern_mismatch": "lower-case letters, digits, `.`, `_` and `-`, a letter or digit first",
@@ -255,15 +336,22 @@ def _has_inner(problem: Any, problems: list[Any]) -> bool:
 def _keys_at(part: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     """The settings of the Part at `path`, where a role's name or a list's number is no setting."""
     here: Any = part
-    is_entry = False
+    entries = 0
     for key in path:
-        if is_entry:
-            is_entry = False
+        if entries:
+            entries -= 1
             continue
         annotation = here.model_fields[key].annotation
-        is_entry = typing.get_origin(annotation) in {tuple, dict}
+        entries = _nesting(annotation)
         here = _part_inside(annotation)
     return list(here.model_fields)
+
+
+def _nesting(annotation: Any) -> int:
+    """How many lists and mappings stand around what is inside: 2 for `dict[str, tuple[Part, ...]]`."""
+    if typing.get_origin(annotation) not in {tuple, dict}:
+        return 0
+    return 1 + max(map(_nesting, typing.get_args(annotation)))
 
 
 def _part_inside(annotation: Any) -> Any:

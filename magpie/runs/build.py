@@ -14,7 +14,7 @@ from magpie.errors import RecipeChangedError, RunError, StorageError
 from magpie.loading import load_recipe
 from magpie.recipe import EngineKind, Recipe
 from magpie.runs.dataset import write_dataset
-from magpie.runs.identity import Identity, adopt_commits, identify, pin_commits
+from magpie.runs.identity import Identity, adopt_commits, check_system_prompts, identify, pin_commits
 from magpie.runs.local import LocalBuild
 from magpie.runs.plan import make_plan
 from magpie.runs.progress import Log, Progress
@@ -45,8 +45,8 @@ def build(
     """Build a recipe (a Recipe, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
 
     Run it again to go on where it stopped: whole shards are kept, damaged ones made again. `stop_after` names the last
-    step to run. Raises RecipeError before anything is loaded, RecipeChangedError when the folder holds another
-    recipe's run, StoppedError on SIGINT and SIGTERM.
+    step to run. Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder
+    holds another recipe's run, StoppedError on SIGINT and SIGTERM.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
     run = Run(out if out is not None else Path("runs") / recipe.name, make_plan(recipe))
@@ -63,6 +63,7 @@ def build(
             progress.doing("reading models and templates")
             run = Run(run.folder, make_plan(pin_commits(run.recipe, run.plan)))
             identity = identify(run.plan)
+            check_system_prompts(run.plan, identity)
             _refuse_other_makers(run, identity)
             _write_down(run, identity)
             _warn(run, progress)

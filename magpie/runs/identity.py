@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from magpie.chat import ChatFormat
 from magpie.engines import pick
+from magpie.errors import ChatFormatError
 from magpie.models import resolve
 from magpie.recipe import Model, Recipe
 from magpie.runs.plan import Plan, PlannedStep
 from magpie.runs.store import FORMAT, digest
+from magpie.steps.instruct import every_wording
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -64,6 +66,25 @@ def identify(plan: Plan) -> Identity:
         id_prefix=f"{plan.recipe.name}-{fingerprints[1][:8]}",
         chats=chats,
     )
+
+
+def check_system_prompts(plan: Plan, identity: Identity) -> None:
+    """Try every system prompt of the recipe on the chat format that is to hold it. Raises ChatFormatError."""
+    for role, key, prompt in _system_prompts(plan.recipe):
+        try:
+            identity.chats[model_key(plan.recipe.model(role))].prompt([], system=prompt)
+        except ChatFormatError as error:
+            raise ChatFormatError(f"`{key}`: {error}") from error
+
+
+def _system_prompts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """(role, key of the recipe, system prompt)."""
+    if recipe.steer is not None:
+        for id, text in every_wording(recipe.steer):
+            yield recipe.instruct.model, f"steer.prompts.{id}", text
+    for name, part in (("instruct", recipe.instruct), ("respond", recipe.respond), ("extend", recipe.extend)):
+        if part is not None and part.system_prompt:
+            yield part.model, f"{name}.system_prompt", part.system_prompt
 
 
 def adopt_commits(recipe: Recipe, recorded: Mapping[str, Any] | None) -> Recipe:

@@ -20,7 +20,7 @@ from magpie.steps.embed import EmbedStep
 from magpie.steps.extend import ExtendStep
 from magpie.steps.filter import FilterStep, PrefilterStep, applicable, check, split
 from magpie.steps.instruct import InstructStep
-from magpie.steps.language import LanguageStep
+from magpie.steps.language import LanguageStep, names_languages
 from magpie.steps.respond import RespondStep
 from magpie.steps.tag import TagStep
 
@@ -137,10 +137,11 @@ def make_plan(recipe: Recipe) -> Plan:
         )
 
     generator = recipe.instruct.model
-    add(InstructStep(recipe.instruct, recipe.seed), generator, chat=generator)
+    instruct = InstructStep(recipe.instruct, recipe.seed, recipe.steer, names_languages(recipe.steer))
+    add(instruct, generator, chat=generator)
     add(CleanStep(recipe.clean), chat=generator)
     if recipe.language is not None:
-        add(LanguageStep(recipe.language))
+        add(LanguageStep(recipe.language, recipe.steer))
     if recipe.embed is not None:
         add(EmbedStep(recipe.embed, recipe.model(recipe.embed.model)), recipe.embed.model)
     if recipe.dedup is not None:
@@ -149,6 +150,7 @@ def make_plan(recipe: Recipe) -> Plan:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
     skipped = _add_answers_and_filter(recipe, planned, add)
     _check_servers(recipe, planned)
+    _check_controls(recipe)
     steps = tuple(planned)
     return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
 
@@ -160,6 +162,18 @@ def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
             raise RecipeError(
                 f"`models.{role}` is asked of a server and `models.{role}.server.url` is missing; "
                 "add it, such as http://127.0.0.1:8000/v1"
+            )
+
+
+def _check_controls(recipe: Recipe) -> None:
+    """Refuse what a server cannot be asked for: it takes prompts, and lets nobody at the logits."""
+    part = recipe.instruct
+    asked = {"hold_back": bool(part.hold_back), "first_token_divisor": part.first_token_divisor != 1}
+    for name in (name for name, is_asked in asked.items() if is_asked):
+        if recipe.model(part.model).engine == "server":
+            raise RecipeError(
+                f"`instruct.{name}` cannot be asked of a server; take it out, "
+                f"or run `models.{part.model}` with engine vllm or transformers"
             )
 
 

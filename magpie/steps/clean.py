@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ REASONS = (ENGINE_ERROR, CUT, ROLE_HEADER, EMPTY, NO_WORDS, TOO_SHORT, TOO_LONG,
 """Every reason this step gives, in the order in which they are looked for. An engine's own words are in
 `instruct_error`."""
 
+_BROKEN_OFF = {"error": ENGINE_ERROR, "length": CUT, "repetition": LOOPING}
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`", "**": "**"}
 _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 _LABEL = (
@@ -73,11 +74,11 @@ class CleanStep:
     name = "clean"
     reads = ("raw_instruction", "instruct_finish_reason", "instruct_error")
     adds = pa.schema([pa.field("instruction", pa.string()), REJECTED])
-    version = 1
+    version = 2
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The lengths; the leaks come from the chat format, which has an identity of its own."""
+        """The lengths and what comes off; the leaks come from the chat format, which has an identity of its own."""
         return self.part.model_dump(mode="json")
 
     def with_chat(self, chat: ChatFormat) -> CleanStep:
@@ -97,18 +98,19 @@ class CleanStep:
         reasons: list[str | None] = []
         for row in at:
             raw = texts[row] or ""
-            text = strip(raw)
-            reason = self._broken(raw, finishes[row], leak) or self._unfit(text)
+            kept = cut(raw, self.part.cut_at)
+            # What happened to a text behind the cut is no matter: only a request that failed is.
+            finish = "stop" if len(kept) < len(raw) and finishes[row] != "error" else finishes[row]
+            text = strip(kept, prefixes=self.part.prefixes)
+            reason = self._broken(kept, finish, leak) or self._unfit(text)
             instructions.append(None if reason else text)
             reasons.append(reason)
         return spread(rows, at, {"instruction": instructions, "rejected": reasons}, self.adds)
 
     def _broken(self, raw: str, finish: str | None, leak: re.Pattern[str] | None) -> str | None:
         """Why the completion as a whole is no message."""
-        if finish == "error":
-            return ENGINE_ERROR
-        if finish == "length":
-            return CUT
+        if finish in _BROKEN_OFF:
+            return _BROKEN_OFF[finish]
         if (leak and leak.search(raw)) or is_conversation(raw):
             return ROLE_HEADER
         return None
@@ -126,15 +128,21 @@ class CleanStep:
         return LOOPING if is_looping(text) else None
 
 
-def strip(text: str) -> str:
+def cut(text: str, at: Sequence[str]) -> str:
+    """The text up to the first of the texts `at`."""
+    return text[: min((place for mark in at if (place := text.find(mark)) >= 0), default=len(text))]
+
+
+def strip(text: str, *, prefixes: Sequence[str] = ()) -> str:
     """The message in `text`: without outer space, wrapping quotes, labels such as "Question:", and numbering.
 
     Layer by layer: '1. **Question:** "Why?"' is 'Why?'. Numbering stays where the text counts on, and a bullet where
-    more follow, because there it belongs to a list.
+    more follow, because there it belongs to a list. `prefixes` come off like labels, in upper or lower case.
     """
+    own = re.compile("|".join(map(re.escape, sorted(prefixes, key=len, reverse=True))), re.IGNORECASE)
     for _ in range(_MOST_LAYERS):
         bare = _unwrap(text.strip())
-        prefix = _PREFIX.match(bare)
+        prefix = _PREFIX.match(bare) or own.match(bare)
         shorter = _strip_numbering(bare[prefix.end() :] if prefix else bare)
         if shorter == text:
             break

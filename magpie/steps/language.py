@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from magpie.errors import RecipeError
-from magpie.recipe import Language
+from magpie.recipe import Language, Steer
 from magpie.steps.base import REJECTED, live, spread
 
 if TYPE_CHECKING:
@@ -35,21 +35,23 @@ class LanguageStep:
     """Adds `language`, an ISO 639-1 code in lower case, or null where a text shows none.
 
     With `keep` set, a row in another language is rejected as "language: fr", one that shows none as
-    "language: unknown".
+    "language: unknown". `keep: steered` keeps the language that `steer_language` says the row was steered to.
     """
 
     name = "language"
-    reads = ("instruction",)
     version = 1
 
-    def __init__(self, part: Language) -> None:
-        unknown = sorted(set(part.keep or ()) - LANGUAGES)
-        if unknown:
-            raise RecipeError(
-                f"`language.keep`: {', '.join(map(repr, unknown))} cannot be detected; "
-                "give ISO 639-1 codes in lower case, such as en or de"
-            )
+    def __init__(self, part: Language, steer: Steer | None = None) -> None:
+        if part.keep == "steered":
+            _refuse_unsteered(steer)
+        else:
+            _refuse_unknown("`language.keep`", part.keep or ())
         self._part = part
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The instruction; when rows are checked against what they were steered to, that too."""
+        return ("instruction", "steer_language") if self._part.keep == "steered" else ("instruction",)
 
     @property
     def adds(self) -> pa.Schema:
@@ -79,14 +81,58 @@ class LanguageStep:
 
     def _detect(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
-        languages = list(detect(rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()))
+        chosen = rows.take(pa.array(at, pa.int64()))
+        languages = list(detect(chosen["instruction"].to_pylist()))
+        keep: Any = self._part.keep
         columns = {"language": languages}
-        if self._part.keep is not None:
+        if keep is not None:
+            wanted = (
+                [(one,) for one in chosen["steer_language"].to_pylist()]
+                if keep == "steered"
+                else [keep] * len(at)
+            )
             columns["rejected"] = [
-                None if language in self._part.keep else f"language: {language or 'unknown'}"
-                for language in languages
+                None if language in these else f"language: {language or 'unknown'}"
+                for language, these in zip(languages, wanted, strict=True)
             ]
         return spread(rows, at, columns, self.adds)
+
+
+def names_languages(steer: Steer | None) -> bool:
+    """Whether a variable `language` has nothing but languages that can be told apart, by their codes."""
+    return steer is not None and "language" in steer.variables and not _unknown(_steered_to(steer))
+
+
+def _refuse_unsteered(steer: Steer | None) -> None:
+    """Raises RecipeError unless every row will be steered to a language that can be detected."""
+    if steer is None or "language" not in steer.variables:
+        raise RecipeError(
+            "`language.keep: steered` needs languages to steer to; add `steer.variables.language`, "
+            "such as {de: German, fr: French}, or list the languages to keep"
+        )
+    _refuse_unknown("`steer.variables.language`", _steered_to(steer))
+    for prompt in steer.prompts:
+        if "language" not in prompt.slots:
+            raise RecipeError(
+                f"`language.keep: steered` needs a language for every row, and the prompt {prompt.id!r} has none; "
+                "put `{language}` into it, or list the languages to keep"
+            )
+
+
+def _steered_to(steer: Steer) -> list[str]:
+    return [value.id for value in steer.variables["language"]]
+
+
+def _refuse_unknown(place: str, languages: Iterable[str]) -> None:
+    if unknown := _unknown(languages):
+        raise RecipeError(
+            f"{place}: {', '.join(map(repr, unknown))} cannot be detected; "
+            "give ISO 639-1 codes in lower case, such as en or de"
+        )
+
+
+def _unknown(languages: Iterable[str]) -> list[str]:
+    return sorted(set(languages) - LANGUAGES)
 
 
 def detect(texts: list[str]) -> Iterator[str | None]:

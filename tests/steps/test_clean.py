@@ -170,6 +170,41 @@ def test_each_reason_is_given():
     assert all(text.startswith("clean: ") for text in clean.REASONS)
 
 
+def test_a_text_that_repeats_itself_to_the_end_is_a_loop():
+    assert run(rows("How do bees fly?", finish="repetition"))["rejected"][0].as_py() == clean.LOOPING
+
+
+def test_prefixes_of_ones_own_come_off_like_labels():
+    own = ("Here is a question:", "Here is", "***")
+    assert strip("Here is a question: How do bees fly?", prefixes=own) == "How do bees fly?"
+    assert strip('*** 1. HERE IS A QUESTION: "How do bees fly?"', prefixes=own) == "How do bees fly?"
+    assert strip("How, here is a question: why?", prefixes=own) == "How, here is a question: why?"
+    assert strip("(a) How do bees fly?", prefixes=("(A)",)) == "How do bees fly?"
+    assert reason("Sure: ", prefixes=("Sure:",)) == clean.EMPTY
+    table = run(rows("Sure: How do bees fly?"), prefixes=("Sure:",))
+    assert table["instruction"].to_pylist() == ["How do bees fly?"]
+
+
+def test_what_follows_a_mark_is_cut_away_with_all_that_is_wrong_with_it():
+    raw = "How do bees fly?\n\n## Step 1: look\n## Step 2: " + "look " * 100
+    at = ("## Step 2", "## Step 1")
+    for finish in ("stop", "length", "repetition"):
+        table = run(rows(raw, finish=finish), cut_at=at)
+        assert table["instruction"].to_pylist() == ["How do bees fly?"]
+    assert run(rows(raw, finish="error"), cut_at=at)["rejected"][0].as_py() == clean.ENGINE_ERROR
+    assert run(rows("How do bees", finish="length"), cut_at=at)["rejected"][0].as_py() == clean.CUT
+    assert (
+        run(rows("Why?<|x|> ## Step 1"), leaks=("<|x|>",), cut_at=at)["rejected"][0].as_py()
+        == clean.ROLE_HEADER
+    )
+    assert (
+        run(rows("How do bees fly? ## Step 1<|x|>"), leaks=("<|x|>",), cut_at=at)["rejected"][0].as_py()
+        is None
+    )
+    assert reason("## Step 1: look", cut_at=at) == clean.EMPTY
+    assert reason("How do bees fly?") is None
+
+
 def test_a_rejected_row_has_no_instruction_and_keeps_its_place():
     table = run(rows("Q: How do bees fly?", "", "Why is the sky blue?"))
     assert table["id"].to_pylist() == ["r0", "r1", "r2"]
@@ -195,4 +230,4 @@ def test_the_step_learns_leaks_from_a_chat_format():
     taught = step.with_chat(Chat())
     assert isinstance(taught, RowStep)
     assert (step.leaks, taught.leaks) == ((), ("<|im_start|>",))
-    assert taught.settings == {"min_length": 8, "max_length": 8192}
+    assert taught.settings == {"min_length": 8, "max_length": 8192, "prefixes": [], "cut_at": []}

@@ -1,52 +1,18 @@
 """The steps that write: positions decide the sampling, conversations grow by themselves, and trouble is recorded."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from recording import CHAT, Recorder, base_rows, run
 
-from magpie.chat import ChatFormat
-from magpie.engines.base import CONTROLS, Completion, Engine, FinishReason, Sampling
-from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
-from magpie.recipe import Draw, Extend, Instruct, Respond, Script
+from magpie.engines.base import CONTROLS, Completion, FinishReason, Sampling
+from magpie.recipe import Draw, Extend, Instruct, Respond
 from magpie.steps.extend import ExtendStep
 from magpie.steps.instruct import InstructStep, mix_entries
 from magpie.steps.respond import RespondStep
-
-CHAT = ChatFormat.derive(ScriptedTokenizer())
-
-
-class Recorder:
-    """The scripted engine, and every prompt it was given."""
-
-    def __init__(self, **script: float) -> None:
-        self.engine = ScriptedEngine(Script.model_validate(script))
-        self.model = self.engine.model
-        self.asked: list[tuple[str, Sampling]] = []
-
-    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        self.asked.append((ScriptedTokenizer().decode(prompt), sampling))
-        return await self.engine.complete(prompt, sampling)
-
-    async def close(self) -> None: ...
-
-
-def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Sequence[str]) -> pa.Table:
-    rejected = ["before: out" if at in out else None for at in range(count)]
-    fixed = {
-        "id": [f"r-{first + at:08d}" for at in range(count)],
-        "index": pa.array(range(first, first + count), pa.int64()),
-        "rejected": pa.array(rejected, pa.string()),
-    }
-    return pa.table(fixed | columns)
-
-
-def run(step: InstructStep | RespondStep | ExtendStep, rows: pa.Table, engine: Engine) -> pa.Table:
-    return asyncio.run(step.with_chat(CHAT).run(rows, engine))
 
 
 @pytest.mark.parametrize("shares", [[1.0], [1, 1], [3, 1], [300] * 9 + [100] * 3, [0.01, 0.99]])

@@ -4,9 +4,9 @@ import pyarrow as pa
 import pytest
 
 from magpie.errors import RecipeError
-from magpie.recipe import Language
+from magpie.recipe import Language, Steer, SteerText
 from magpie.steps.base import RowStep
-from magpie.steps.language import LANGUAGES, LanguageStep
+from magpie.steps.language import LANGUAGES, LanguageStep, names_languages
 
 TEXTS = [
     "What is the capital of France?",
@@ -51,6 +51,28 @@ def test_without_keep_no_row_is_rejected():
     assert step.settings == {"keep": None}
 
 
+def steer(text="{language}", **languages):
+    prompts = (SteerText(id="a", text="{language}"), SteerText(id="b", text=text))
+    values = tuple(SteerText(id=id, text=name) for id, name in languages.items())
+    return Steer(prompts=prompts, variables={"language": values})
+
+
+def test_a_check_against_what_rows_were_steered_to_needs_steering_to_languages():
+    part = Language(keep="steered")
+    with pytest.raises(RecipeError, match=r"needs languages to steer to; add `steer\.variables\.language`"):
+        LanguageStep(part)
+    with pytest.raises(
+        RecipeError, match=r"`steer\.variables\.language`: 'no', 'python' cannot be detected; give"
+    ):
+        LanguageStep(part, steer(de="German", no="Norwegian", python="Python"))
+    with pytest.raises(RecipeError, match=r"the prompt 'b' has none; put `\{language\}` into it"):
+        LanguageStep(part, steer("In no language", de="German"))
+    assert LanguageStep(part, steer(de="German")).reads == ("instruction", "steer_language")
+    assert LanguageStep(Language(), steer(python="Python")).reads == ("instruction",)
+    assert names_languages(steer(de="German"))
+    assert not names_languages(steer(de="German", python="Python")) and not names_languages(None)
+
+
 @pytest.mark.slow
 def test_a_closed_step_can_be_used_again():
     step = LanguageStep(Language())
@@ -70,3 +92,12 @@ def test_languages_are_named_and_kept():
     many = run(["How do bees fly?", "Comment volent les abeilles ?"] * 100)
     assert many["language"].to_pylist() == ["en", "fr"] * 100
     assert run([]).num_rows == 0
+
+
+@pytest.mark.slow
+def test_a_row_in_another_language_than_it_was_steered_to_is_rejected():
+    table = rows(TEXTS).append_column("steer_language", pa.array(["de", "de", "fr", "zh", "zh"]))
+    step = LanguageStep(Language(keep="steered"), steer(de="German", fr="French", zh="Chinese"))
+    found = asyncio.run(step.run(table, None))
+    assert found["language"].to_pylist() == ["en", "de", None, None, "zh"]
+    assert found["rejected"].to_pylist() == ["language: en", None, "language: unknown", None, None]
