@@ -64,9 +64,7 @@ class VllmEngine:
     async def open(cls, model: Model, files: ModelFiles) -> Self:
         """Load the model and return the engine, ready."""
         engine = cls(model, files)
-        is_told = _log.isEnabledFor(
-            logging.DEBUG
-        )  # MAGPIE_LOG=DEBUG shows what libraries say while they load
+        is_told = _log.isEnabledFor(logging.DEBUG)  # MAGPIE_LOG=DEBUG: all that libraries say while they load
         with contextlib.nullcontext() if is_told else quiet.standard_error():
             try:
                 engine._thread.start()

@@ -34,6 +34,7 @@ class Loopback:
     behave: Behave
     cards: list[dict[str, Any]]
     version: dict[str, Any] | None = None
+    description: dict[str, Any] | None = None
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     authorization: list[str | None] = field(default_factory=list)
     at_once: int = 0
@@ -70,6 +71,8 @@ def serving(behave: Behave = well, **settings: Any) -> Iterator[Loopback]:
         def do_GET(self) -> None:
             if self.path == "/v1/models":
                 self._say(Answer({"object": "list", "data": state.cards}))
+            elif self.path == "/openapi.json" and state.description is not None:
+                self._say(Answer(state.description))
             elif self.path == "/api/version" and state.version is not None:
                 self._say(Answer(state.version))
             else:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 from magpie.chat import ChatFormat
 from magpie.engines.base import Completion, Sampling
@@ -45,6 +46,25 @@ def test_lengths_failures_and_cuts_come_from_the_script() -> None:
 def test_repeats_repeat() -> None:
     texts = [done.text for done in complete(Script(repeat_rate=1), 200)]
     assert len(set(texts)) <= 16
+
+
+def test_held_back_openings_are_not_written_and_the_rest_stays() -> None:
+    async def write(prompt: list[int], **settings: Any) -> list[Completion]:
+        engine = ScriptedEngine(Script(repeat_rate=0))
+        asked = (replace(SAMPLING, seed=seed, **settings) for seed in range(60))
+        return await asyncio.gather(*(engine.complete(prompt, sampling) for sampling in asked))
+
+    question, answer = CHAT.prompt([]), CHAT.prompt(["Why?"])
+    free, same = asyncio.run(write(question)), asyncio.run(write(question, stop_repetition=True))
+    assert free == same
+    assert any(done.text.startswith("W") for done in free)
+    held = asyncio.run(write(question, hold_back=tuple(b"WH")))
+    assert {done.text[0] for done in held} == {"C"}
+    assert not any(done.text.startswith("p") for done in asyncio.run(write(answer, hold_back=tuple(b"p"))))
+    assert asyncio.run(write(question, hold_back=tuple(b"WHC")))[0].finish_reason == "error"
+    divided = asyncio.run(write(question, first_token_divisor=1.2))
+    assert divided != free
+    assert divided == asyncio.run(write(question, first_token_divisor=1.2))
 
 
 def test_a_schema_is_satisfied() -> None:

@@ -1,4 +1,4 @@
-"""The transformers engine, on networks small enough to be made on the spot, and once on a real one."""
+"""The transformers engine, on networks small enough to be made on the spot."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from magpie.engines.base import Completion, Sampling
 from magpie.engines.transformers import TransformersEngine
-from magpie.errors import EngineError, MagpieError, ModelError
-from magpie.models import ModelFiles, resolve
+from magpie.errors import EngineError, ModelError
+from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 torch = pytest.importorskip("torch")
@@ -279,19 +279,36 @@ def test_a_folder_without_weights_is_a_model_error(tmp_path: Path) -> None:
         TransformersEngine(Model(model="nothing"), ModelFiles("nothing", tmp_path, "none"))
 
 
-@pytest.mark.slow
-def test_the_embedded_model_answers_and_stops_at_its_end_of_turn() -> None:
-    try:
-        files = resolve(Model(model="demo"))
-    except MagpieError as error:
-        pytest.skip(f"the embedded model is not installed: {error}")
-    from transformers import AutoTokenizer
+def test_a_first_token_is_steered_and_no_other(plain: ModelFiles) -> None:
+    greedy = Sampling(max_tokens=3, seed=0, temperature=0.0)
+    prompts = [[i] for i in range(2, 12)]
+    free = [alone(plain, prompt, 3) for prompt in prompts]
+    held = [Sampling(max_tokens=3, seed=0, temperature=0.0, hold_back=(ids[0],)) for ids in free]
+    done = run(plain, [*zip(prompts, held, strict=True), *((prompt, greedy) for prompt in prompts)], slots=3)
+    for ids, steered, beside in zip(free, done[:10], done[10:], strict=True):
+        assert not steered.text.startswith(text_of(ids[:1]))
+        assert beside.text == text_of([i for i in ids if i != END])
+    warm = [([5], Sampling(max_tokens=1, seed=seed, temperature=0.5)) for seed in range(60)]
+    flat = [
+        (prompt, Sampling(max_tokens=1, seed=i, first_token_divisor=9.0))
+        for i, (prompt, _) in enumerate(warm)
+    ]
+    assert len(set(run(plain, flat, slots=60))) > len(set(run(plain, warm, slots=60)))
 
-    tokenizer = AutoTokenizer.from_pretrained(files.path)
-    asked = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    prompt = tokenizer.encode(asked, add_special_tokens=False)
-    greedy = Sampling(max_tokens=24, seed=0, temperature=0.0)
-    [answer] = run(files, [(prompt, greedy)])
-    assert "Paris" in answer.text
-    assert answer.finish_reason == "stop"
-    assert "<|im_end|>" not in answer.text
+
+def test_a_row_that_repeats_itself_ends(plain: ModelFiles) -> None:
+    """A small random network at temperature 0 soon goes in circles."""
+    settings = {"max_tokens": 200, "seed": 0, "temperature": 0.0}
+    asked = [
+        ([i], Sampling(**settings, stop_repetition=stops)) for stops in (False, True) for i in range(2, 22)
+    ]
+    done = run(plain, asked, slots=40)
+    pairs = [
+        (free, cut)
+        for free, cut in zip(done[:20], done[20:], strict=True)
+        if cut.finish_reason == "repetition"
+    ]
+    assert len(pairs) > 5
+    for free, cut in pairs:
+        assert free.text.startswith(cut.text)
+        assert 96 <= cut.token_count == len(cut.text) < free.token_count

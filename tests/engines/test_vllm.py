@@ -1,4 +1,4 @@
-"""The real vLLM with the real embedded model: seeds, stops, schemas, cancellation, and a clean end."""
+"""The real vLLM with the real embedded model: seeds, stops, schemas, controls, cancellation, and a clean end."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from controls import controls_hold
 
 from magpie.chat import ChatFormat
 from magpie.engines import open_engine
@@ -43,6 +44,7 @@ def test_one_loaded_model_does_all_it_promises() -> None:
         await seeds_decide(engine, chat)
         await stops_end_and_are_left_out(engine, chat)
         await schemas_hold(engine, chat)
+        await controls_hold(engine, chat, resolve(MODEL))
         await too_long_a_prompt_is_one_failed_completion(engine)
         await cancelled_requests_leave_the_engine(engine, chat)
 

@@ -42,10 +42,11 @@ class ServerEngine:
     `structured_outputs`, SGLang and llama.cpp as `json_schema`, Ollama as `format`, any other as `response_format`
     and `guided_json`, which it may ignore: a completion that then is no JSON ends in an error. `stop_token_ids` and
     `skip_special_tokens` are honoured by vLLM and SGLang; the rest get the texts of the stop ids as string stops,
-    and show special tokens in a completion only if they were started to (llama.cpp: `--special`). `stop_repetition`
-    is done by a vLLM whose /openapi.json describes `repetition_detection`; no server can do something to the first
-    token alone, so `hold_back` and `first_token_divisor` raise ServerError. Ollama puts the
+    and show special tokens in a completion only if they were started to (llama.cpp: `--special`). Ollama puts the
     model's template around `/v1/completions`, so its own `/api/generate` is used with `raw: true`.
+
+    `stop_repetition` is done by a vLLM whose /openapi.json describes `repetition_detection`. No server does anything
+    to a first token alone: `hold_back` and `first_token_divisor` are refused with a ServerError.
 
     `decode` turns ids into text with special tokens visible, for a server that refuses ids; without it the tokenizer
     in `files` does. `bos_id` is the id left out where the server puts a BOS of its own in front of text.
@@ -104,7 +105,10 @@ class ServerEngine:
         return self._info
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        """One completion of `prompt`, token ids. Raises ServerError when the server is lost to every prompt."""
+        """One completion of `prompt`, token ids.
+
+        Raises ServerError when the server is lost to every prompt, or cannot do what `sampling` asks for.
+        """
         if beyond := sampling.controls - self._info.controls:
             raise self._client.fault(
                 f"cannot do `{'`, `'.join(sorted(beyond))}`; use --engine vllm or transformers, or take it out"
