@@ -230,3 +230,20 @@ def test_more_settings_than_can_be_told_apart_are_left_out(tmp_path: Path) -> No
     assert [one.rows for one in saturation(few).by_sampling] == [5] * 20
     one = write_run(tmp_path / "one", near.tolist(), new.tolist(), instruct={"mix": [mix[0], mix[0]]})
     assert saturation(one).by_sampling == ()
+
+
+def test_each_steering_prompt_has_its_own_figures(tmp_path: Path) -> None:
+    """By name, whichever comes first in the run and however the shards divide them."""
+    labels = np.array([0, 1, 0, 2, 0, 3, 0, 4])
+    near, new = in_groups(labels)
+    steer = {"prompts": [{"id": "narrow", "text": "One thing."}, {"id": "broad", "text": "Anything."}]}
+    given = ["narrow", "broad"] * 4
+    run = write_run(tmp_path / "two", near.tolist(), new.tolist(), steered=given, steer=steer, shard_rows=3)
+    broad, narrow = saturation(run).by_steering
+    assert [one.setting for one in (broad, narrow)] == [{"steer_id": "broad"}, {"steer_id": "narrow"}]
+    assert (broad.rows, broad.new, broad.chance) == (4, 4, 1.0)
+    assert (narrow.rows, narrow.new, narrow.chance) == (4, 1, 0.0)
+    many = [f"prompt-{at}" for at in range(MOST_SETTINGS + 1)]
+    near, new = in_groups(np.arange(len(many)))
+    run = write_run(tmp_path / "many", near.tolist(), new.tolist(), steered=many, steer=steer)
+    assert saturation(run).by_steering == ()
