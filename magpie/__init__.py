@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from magpie.errors import MagpieError
     from magpie.loading import load_filter, load_recipe
     from magpie.recipe import Filter, Recipe
+    from magpie.report.doctor import doctor
+    from magpie.report.tune import tune
     from magpie.runs.build import build
     from magpie.runs.run import Run
 
@@ -29,8 +31,10 @@ _HOMES = {
     "Recipe": "magpie.recipe",
     "Run": "magpie.runs.run",
     "build": "magpie.runs.build",
+    "doctor": "magpie.report.doctor",
     "load_filter": "magpie.loading",
     "load_recipe": "magpie.loading",
+    "tune": "magpie.report.tune",
 }
 
 __all__ = [
@@ -40,8 +44,10 @@ __all__ = [
     "Recipe",
     "Run",
     "build",
+    "doctor",
     "load_filter",
     "load_recipe",
+    "tune",
 ]
 
 

@@ -171,25 +171,70 @@ def doctor(
     no_sample: Annotated[
         bool, typer.Option("--no-sample", help="Only the format: needs just a tokenizer.")
     ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Try out what might help, n rows a change.")] = False,
+    chat_template: Annotated[
+        str | None, typer.Option(help="A template to use in place of the model's own.")
+    ] = None,
     engine: EngineName = None,
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say whether a model can write instructions, and with which settings."""
-    from rich.text import Text
+    from magpie.report.doctor import doctor as examine
+    from magpie.report.doctor import print_diagnosis
+    from magpie.report.telling import telling
 
-    from magpie.report.doctor import examine, print_diagnosis
-
-    with _console(stderr=True).status("reading the tokenizer") as line:
+    if fix and no_sample:
+        raise RecipeError("--fix samples the model and --no-sample does not; give one of them")
+    with telling(_console(stderr=True)) as tell:
         diagnosis = examine(
             model,
-            sample=0 if no_sample else n,
+            n=0 if no_sample else n,
+            fix=fix,
+            chat_template=chat_template,
             engine=_engine(engine),
-            on_progress=lambda what: line.update(Text(what)),
+            on_progress=tell,
         )
     if json_:
         typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
     else:
         print_diagnosis(diagnosis, _console())
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe to take all but the generator and its mix from.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=2, help="How many instructions to sample for each setting.")] = 128,
+    temperatures: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.8,1.0,1.2",
+    top_ps: Annotated[
+        str | None, typer.Option(help="Values of top_p to try, with commas; 1,0.95 on a GPU, else 1.")
+    ] = None,
+    engine: EngineName = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of the samples.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Try temperatures and top_p, and print the mix of the best."""
+    from magpie.report.telling import telling
+    from magpie.report.tune import print_tuning
+    from magpie.report.tune import tune as try_settings
+
+    with telling(_console(stderr=True)) as tell:
+        tuning = try_settings(
+            model,
+            recipe=recipe,
+            n=n,
+            temperatures=_numbers("--temperatures", temperatures),
+            top_ps=None if top_ps is None else _numbers("--top-ps", top_ps),
+            engine=_engine(engine),
+            seed=seed,
+            on_progress=tell,
+        )
+    if json_:
+        typer.echo(json.dumps(tuning.to_json(), ensure_ascii=False))
+    else:
+        print_tuning(tuning, _console())
 
 
 @app.command()
@@ -282,6 +327,15 @@ def _engine(name: str | None) -> Any:
     if name is not None and name not in get_args(EngineKind):
         raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(get_args(EngineKind))}")
     return name
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise RecipeError(
+            f"{option} {text!r}: write numbers with commas between them, such as 0.8,1.0"
+        ) from error
 
 
 def _recipe(

@@ -14,8 +14,11 @@ from builds import small_recipe
 import magpie
 
 
-def typed(*words: str | Path, code: int = 0) -> str:
-    """What the command prints; it must end with `code` and, when that is 0, say nothing on standard error."""
+def typed(*words: str | Path, code: int = 0, quiet: bool = True) -> str:
+    """What the command prints; it must end with `code` and, when that is 0, say nothing on standard error.
+
+    Not `quiet`, it may say there how far it is: it does so when it takes its time.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "magpie.cli", *map(str, words)],
         capture_output=True,
@@ -25,7 +28,7 @@ def typed(*words: str | Path, code: int = 0) -> str:
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr
-    if code == 0:
+    if code == 0 and quiet:
         assert done.stderr == ""
     return done.stdout
 
@@ -50,6 +53,7 @@ def test_help_names_every_verb() -> None:
         "export",
         "show",
         "doctor",
+        "tune",
         "templates",
         "filters",
         "recipes",
@@ -126,6 +130,34 @@ def test_the_doctor_reads_a_format() -> None:
     } <= set(found)
 
 
+def test_the_doctor_cannot_try_without_a_sample() -> None:
+    typed("doctor", "demo", "--fix", "--no-sample", code=1)
+
+
+def test_tune_prints_a_mix_that_a_recipe_takes(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(yaml.safe_dump(small_recipe().model_dump(mode="json")))
+    words = (
+        "tune",
+        "other",
+        "--recipe",
+        recipe,
+        "--n",
+        "16",
+        "--temperatures",
+        "0.8,1.2",
+        "--top-ps",
+        "1,0.9",
+    )
+    printed = typed(*words, quiet=False)
+    assert "other, judged by" in printed and "tokens/s" in printed
+    pasted = yaml.safe_load(printed[printed.index("instruct:") :])
+    assert 1 <= len(pasted["instruct"]["mix"]) <= 4
+    found = json.loads(typed(*words, "--json", quiet=False))
+    assert len(found["cells"]) == 4 and found["mix"].startswith("instruct:")
+    typed("tune", "other", "--recipe", recipe, "--temperatures", "warm", code=1)
+
+
 @pytest.mark.parametrize(
     ("verb", "name"), [("recipes", "air"), ("filters", "pro-300k"), ("templates", "chatml")]
 )
@@ -138,5 +170,8 @@ def test_the_python_api_mirrors_the_command(tmp_path: Path) -> None:
     assert isinstance(run, magpie.Run)
     assert run.table().num_rows == 32
     assert magpie.Run.open(tmp_path / "run").dataset().num_rows == run.dataset().num_rows
+    assert magpie.doctor("any", n=0, engine="scripted").verdict.startswith("format ready")
+    tuning = magpie.tune("other", recipe=small_recipe(), n=4, temperatures=(1,), top_ps=(1,))
+    assert "temperature: 1" in tuning.mix
     demo = magpie.build("demo", out=tmp_path / "demo", engine="scripted", rows=64, stop_after="clean")
     assert demo.recipe.rows == 64

