@@ -1,6 +1,6 @@
 """The first token of a completion: some ids held back from it, its logits divided.
 
-`steer` does it to one row of logits, whichever engine the row is of. vLLM is given it as a logits processor, a class
+`change` does it to one row of logits, whichever engine the row is of. vLLM is given it as a logits processor, a class
 that the process that samples imports by its name, and has two interfaces for one: `VLLM[False]` names the class for
 its V1 model runner and `VLLM[True]` that for V2, which it takes wherever Triton is. A request asks for it through
 `SamplingParams.extra_args`, made by `extra_args`; a request that does not is left alone, and so is every token but
@@ -18,7 +18,7 @@ VLLM: Final = {False: "magpie.first_token:ForV1", True: "magpie.first_token:ForV
 _KEY: Final = "magpie_first_token"
 
 
-def steer(logits: Any, *, hold_back: Sequence[int], divisor: float) -> None:
+def change(logits: Any, *, hold_back: Sequence[int], divisor: float) -> None:
     """Change one row of logits, float32, in place: minus infinity at `hold_back`, the rest divided.
 
     Where a schema leaves nothing but what is held back, nothing is. Ids beyond the vocabulary are passed over.
@@ -76,7 +76,7 @@ def _for_v1() -> type:
 
         def apply(self, logits: Any) -> Any:
             for at, (asked, _) in self._waiting.items():
-                steer(logits[at], **asked)
+                change(logits[at], **asked)
             return logits
 
     def _fresh(params: Any, _: Any, drawn: list[int]) -> tuple[Mapping[str, Any], list[int]] | None:
@@ -116,7 +116,7 @@ def _for_v2() -> type:
                 if slot in self._waiting and seen >= self._prompt_lengths[slot]:
                     asked = self._waiting.pop(slot)
                     if seen == self._prompt_lengths[slot]:
-                        steer(logits[at], **asked)
+                        change(logits[at], **asked)
             return logits
 
     return ForV2

@@ -18,7 +18,7 @@ HELD = {"hold_back": [2, 5, WIDTH + 3], "divisor": 2.0}
 
 def test_held_back_ids_are_out_and_the_others_divided() -> None:
     logits = torch.arange(24.0).reshape(2, 12)
-    first_token.steer(logits[1], hold_back=(3, 11, 99), divisor=2.0)
+    first_token.change(logits[1], hold_back=(3, 11, 99), divisor=2.0)
     assert torch.equal(logits[0], torch.arange(12.0))
     halves = torch.arange(12.0, 24.0) / 2
     halves[[3, 11]] = float("-inf")
@@ -28,7 +28,7 @@ def test_held_back_ids_are_out_and_the_others_divided() -> None:
 def test_what_a_schema_leaves_alone_is_not_held_back() -> None:
     logits = torch.full((6,), float("-inf"))
     logits[4] = 3.0
-    first_token.steer(logits, hold_back=(4,), divisor=1.5)
+    first_token.change(logits, hold_back=(4,), divisor=1.5)
     assert logits[4] == 2.0
     assert int(logits.argmax()) == 4
 
@@ -41,11 +41,11 @@ def test_a_neutral_setting_asks_for_nothing() -> None:
 
 
 def check(logits: Any, before: Any, fresh: set[int]) -> None:
-    """The rows of `fresh` are steered, and no other is touched."""
+    """The rows of `fresh` are changed, and no other."""
     for row, (was, now) in enumerate(zip(before, logits, strict=True)):
         expected = was.clone()
         if row in fresh:
-            first_token.steer(expected, **HELD)
+            first_token.change(expected, **HELD)
         assert torch.equal(now, expected), row
 
 
@@ -64,7 +64,7 @@ def test_v1_knows_first_tokens_in_a_batch_that_rows_join_leave_pause_and_move_in
     draw = random.Random(0)
     paused: list[Any] = []
     rows: dict[str, Any] = {}
-    steered = untouched = 0
+    changed = untouched = 0
 
     def new_request(number: int) -> Any:
         asked = first_token.extra_args(**HELD) if draw.random() < 0.7 else None
@@ -98,11 +98,11 @@ def test_v1_knows_first_tokens_in_a_batch_that_rows_join_leave_pause_and_move_in
             if row.sampling_params.extra_args and not row.output_token_ids
         }
         check(processor.apply(logits), before, fresh)
-        steered, untouched = steered + len(fresh), untouched + len(rows) - len(fresh)
+        changed, untouched = changed + len(fresh), untouched + len(rows) - len(fresh)
         for row in rows.values():
             if draw.random() < 0.8:  # the others were prefilled in part
                 row.output_token_ids.append(7)
-    assert min(steered, untouched) > 100
+    assert min(changed, untouched) > 100
 
 
 @pytest.mark.slow

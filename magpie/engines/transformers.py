@@ -44,11 +44,11 @@ class _Request(Row):
     def drawn(self) -> list[int]:
         return self.tokens[self.prompted :]
 
-    def steer(self, logits: Any) -> None:
+    def change_first(self, logits: Any) -> None:
         """Do to the logits of its first token, in place, what the settings ask for."""
         held, divisor = self.sampling.hold_back, self.sampling.first_token_divisor
         if len(self.tokens) == self.prompted and (held or divisor != 1):
-            first_token.steer(logits, hold_back=held, divisor=divisor)
+            first_token.change(logits, hold_back=held, divisor=divisor)
 
     def settle(self, completion: Completion) -> None:
         if self.future.set_running_or_notify_cancel():
@@ -213,7 +213,7 @@ class TransformersEngine:
         """Draw a token for every row, and let the rows go that are finished or no longer waited for."""
         self._grammars.restrict(logits, [row.matcher for row in batch.rows])
         for at, row in enumerate(batch.rows):
-            row.steer(logits[at])
+            row.change_first(logits[at])
         on: list[int] = []
         for at, (row, token) in enumerate(zip(batch.rows, draw(logits, batch.rows), strict=True)):
             row.tokens.append(token)

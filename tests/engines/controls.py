@@ -57,7 +57,7 @@ async def openings_are_held_back(engine: Engine, chat: ChatFormat, tokenizer: An
     ]
     assert (await asyncio.gather(*both))[::2] == free[
         :40:2
-    ]  # beside rows that are steered, the others are not
+    ]  # a row beside those that hold back draws as ever
     return common
 
 

@@ -279,14 +279,14 @@ def test_a_folder_without_weights_is_a_model_error(tmp_path: Path) -> None:
         TransformersEngine(Model(model="nothing"), ModelFiles("nothing", tmp_path, "none"))
 
 
-def test_a_first_token_is_steered_and_no_other(plain: ModelFiles) -> None:
+def test_a_first_token_is_changed_and_no_other(plain: ModelFiles) -> None:
     greedy = Sampling(max_tokens=3, seed=0, temperature=0.0)
     prompts = [[i] for i in range(2, 12)]
     free = [alone(plain, prompt, 3) for prompt in prompts]
     held = [Sampling(max_tokens=3, seed=0, temperature=0.0, hold_back=(ids[0],)) for ids in free]
     done = run(plain, [*zip(prompts, held, strict=True), *((prompt, greedy) for prompt in prompts)], slots=3)
-    for ids, steered, beside in zip(free, done[:10], done[10:], strict=True):
-        assert not steered.text.startswith(text_of(ids[:1]))
+    for ids, held_back, beside in zip(free, done[:10], done[10:], strict=True):
+        assert not held_back.text.startswith(text_of(ids[:1]))
         assert beside.text == text_of([i for i in ids if i != END])
     warm = [([5], Sampling(max_tokens=1, seed=seed, temperature=0.5)) for seed in range(60)]
     flat = [

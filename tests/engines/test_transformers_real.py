@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 
 
 @pytest.mark.slow
-def test_the_embedded_model_answers_stops_and_is_steered() -> None:
+def test_the_embedded_model_answers_stops_and_has_its_first_tokens_changed() -> None:
     try:
         files = resolve(Model(model="demo"))
     except MagpieError as error:
