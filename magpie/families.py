@@ -17,8 +17,9 @@ from pydantic import Field, field_validator, model_validator
 
 from magpie import shipped
 from magpie.errors import ChatFormatError, RecipeError
-from magpie.loading import read_yaml, validate
-from magpie.recipe import Part
+from magpie.loading import validate
+from magpie.part import Part
+from magpie.reading import read_yaml
 from magpie.template import ChatTokenizer, TemplateTexts, read_texts
 from magpie.tokenizer import Message
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import types
 import typing
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from magpie import shipped
 from magpie.errors import RecipeError
+from magpie.reading import read_texts, read_yaml
 from magpie.recipe import EngineKind, Filter, Recipe
 
 P = TypeVar("P", bound=BaseModel)
@@ -113,35 +113,6 @@ def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
     return validate(Filter, raw, where)
 
 
-def read_yaml(path: Path) -> Any:
-    """What the YAML file holds. Raises RecipeError with the line; a key written twice is an error too."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{path} is not valid YAML: {place}{error.problem}; mend that line") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"{path} is not YAML text: {' '.join(str(error).split())}; save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win, in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"`{key.value}` is written twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep=deep)
-
-
 def validate(part: type[P], raw: Any, origin: str) -> P:
     """`raw` as a `part`. Raises RecipeError with one clause for each thing that is wrong."""
     if not isinstance(raw, dict):
@@ -198,7 +169,10 @@ def _write_out_steer(steer: dict[Any, Any], origin: str, folder: Path) -> dict[A
 def _texts(written: Any, place: str, folder: Path) -> Any:
     """`[text, {text}]`, `{id: text}` or `{file: name}` as a list of `{id, text}`; what is none of them as it is."""
     if isinstance(written, dict) and list(written) == ["file"]:
-        written = _read_texts(folder / str(written["file"]), place)
+        try:
+            written = read_texts(folder / str(written["file"]))
+        except RecipeError as error:
+            raise RecipeError(f"{place}: {error}") from error
     if isinstance(written, dict):
         mistaken = [key for key in written if isinstance(key, bool)]
         if mistaken:
@@ -227,29 +201,6 @@ def _name(text: str, number: int) -> str:
     """The id of a text that was given none: itself where it is short, else its place in the list."""
     name = re.sub(r"[^\w.+#-]+", "-", text.lower()).strip("-.")
     return name if name and len(text) <= _LONGEST_ID else str(number)
-
-
-def _read_texts(path: Path, place: str) -> Any:
-    """What a file of prompts or values holds: YAML, JSON objects or strings a line, or a text a line."""
-    if path.suffix in {".yaml", ".yml"}:
-        return read_yaml(path)
-    if path.suffix not in {".jsonl", ".txt"}:
-        raise RecipeError(f"{place}: {path} must end in .yaml, .jsonl or .txt; rename it")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{place}: {path} is not UTF-8 text; save it as UTF-8") from error
-    except OSError as error:
-        why = f"cannot read {path}: {error.strerror}"
-        raise RecipeError(f"{place}: {why}; give a path relative to the recipe") from error
-    texts: list[Any] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                texts.append(json.loads(line) if path.suffix == ".jsonl" else line.strip())
-            except ValueError as error:
-                raise RecipeError(f"{place}: line {number} of {path} is not JSON; mend that line") from error
-    return texts
 
 
 def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:

@@ -7,35 +7,14 @@ its step off. A model is written once under `models` and named by its role; a ro
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from difflib import get_close_matches
-from math import prod
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from magpie.part import Part, Share, Text
+from magpie.steer import Steer
 
 EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
-Share = Annotated[float, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1)]
-
-_SLOT = re.compile(r"\{([A-Za-z]\w*)\}")
-_BRACES = re.compile(r"\{\{([A-Za-z]\w*)\}\}")
-_MOST_CELLS = 1_000_000
-
-
-class Part(BaseModel):
-    """A piece of a recipe: unknown keys are refused and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if isinstance(value, bool) and annotation in {int, float, int | None}:
-            raise ValueError("must be a number")
-        return value
 
 
 class Server(Part):
@@ -102,7 +81,7 @@ class Model(Part):
     separate_process: bool | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     thinking: Literal["off", "keep", "strip"] = "strip"
     server: Server | None = None
     script: Script = Script()
@@ -147,96 +126,12 @@ class Instruct(Part):
     stop_repetition: bool | None = None
 
 
-class SteerText(Part):
-    """A steering prompt, or one value of a variable: its name in `steer_id`, its text, and its share of the rows.
-
-    In a prompt, `{domain}` stands for the text of a value of the variable `domain`, and `{{domain}}` for itself.
-    """
-
-    id: str
-    text: Text
-    share: Share = 1.0
-
-    @field_validator("id")
-    @classmethod
-    def _fits_a_steer_id(cls, id: str) -> str:
-        if not re.fullmatch(r"[^\s;=]+", id):
-            raise ValueError("must be a name without spaces, `;` and `=`")
-        return id
-
-    @property
-    def slots(self) -> frozenset[str]:
-        """The names of variables that a prompt holds."""
-        return frozenset(_SLOT.findall(_BRACES.sub("", self.text)))
-
-    def filled(self, values: Mapping[str, str]) -> str:
-        """The prompt with the text of a value in the place of each variable."""
-        pieces = _BRACES.split(self.text)  # every other piece was inside double braces
-        return "".join(
-            f"{{{piece}}}" if at % 2 else _SLOT.sub(lambda slot: values[slot[1]], piece)
-            for at, piece in enumerate(pieces)
-        )
-
-
-class Steer(Part):
-    """Says what kind of user the generator is about to write as: system prompts before the user's header.
-
-    No other step sees them: a response is written to the instruction alone. A prompt has its share of the rows whatever
-    variables it names. `combine: cross` pairs each prompt with every value of its variables, spread evenly over the
-    rows by position; `sample` draws a prompt and each of its variables by seed, row by row.
-    """
-
-    prompts: tuple[SteerText, ...] = Field(min_length=1)
-    variables: dict[str, tuple[SteerText, ...]] = {}
-    combine: Literal["cross", "sample"] = "cross"
-
-    @model_validator(mode="after")
-    def _hangs_together(self) -> Steer:
-        for name, values in self.variables.items():
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ValueError(f"the variable {name!r} must be named in lower-case letters, digits and `_`")
-            if not values:
-                raise ValueError(f"the variable {name!r} has no values; give it some, or take it out")
-            _refuse_doubled(values, f"the values of {name!r}")
-        _refuse_doubled(self.prompts, "the prompts")
-        for prompt in self.prompts:
-            for name in sorted(prompt.slots - self.variables.keys()):
-                close = get_close_matches(name, self.variables, n=1, cutoff=0.5)
-                meant = f"write `{{{close[0]}}}`" if close else "add it to `variables`"
-                raise ValueError(
-                    f"the prompt {prompt.id!r} holds `{{{name}}}`, which is no variable; {meant}, "
-                    f"or `{{{{{name}}}}}` for the braces themselves"
-                )
-        unused = [name for name in self.variables if not any(name in one.slots for one in self.prompts)]
-        if unused:
-            raise ValueError(
-                f"no prompt holds `{{{unused[0]}}}`; put it into one, or take {unused[0]!r} out of `variables`"
-            )
-        cells = sum(
-            prod(len(self.variables[name]) for name in self.variables_of(one)) for one in self.prompts
-        )
-        if self.combine == "cross" and cells > _MOST_CELLS:
-            raise ValueError(f"prompts and values make {cells:,} pairings; use `combine: sample` for so many")
-        return self
-
-    def variables_of(self, prompt: SteerText) -> tuple[str, ...]:
-        """The variables that the prompt holds, in the order in which the recipe gives them."""
-        return tuple(name for name in self.variables if name in prompt.slots)
-
-
-def _refuse_doubled(texts: tuple[SteerText, ...], what: str) -> None:
-    ids = [text.id for text in texts]
-    doubled = [id for id in ids if ids.count(id) > 1] if len(set(ids)) < len(ids) else []
-    if doubled:
-        raise ValueError(f"the id {doubled[0]!r} is given to two of {what}; give each an `id` of its own")
-
-
 class Clean(Part):
     """Strips what is not the message, and rejects what is not one. Lengths are characters.
 
     `prefixes` are texts that come off the beginning in upper or lower case, besides labels such as "Question:".
-    From the first of `cut_at` on everything is cut away: the code behind the Llama 3.1 sets (arXiv 2406.08464) cuts at
-    "## Step 1", where the model goes on to answer itself.
+    From the first of `cut_at` on everything is cut away, such as "## Step 1" in the published multi-turn set of Llama
+    3.1, which goes on to answer itself; what was wrong behind the cut is no reason to reject a row.
     """
 
     min_length: int = Field(default=8, ge=0)
@@ -356,7 +251,7 @@ class Quotas(Part):
 
     by: str
     each: int | None = Field(default=None, ge=0)
-    counts: dict[str, Annotated[int, Field(ge=0)]] = {}
+    counts: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_how_many(self) -> Quotas:

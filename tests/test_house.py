@@ -23,6 +23,8 @@ LEVELS = (
     {"errors", "jinja", "reasoning", "shipped", "orphans", "quiet"},
     {"part", "reading"},
     {"steer"},
+    {"part", "reading"},
+    {"steer"},
     {"recipe", "trim"},
     {"loading", "sql", "template", "tokenizer", "web", "decoding", "first_token"},
     {"models", "families", "stops"},

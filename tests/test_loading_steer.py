@@ -8,7 +8,7 @@ import yaml
 
 from magpie.errors import RecipeError
 from magpie.loading import load_recipe, parse_recipe
-from magpie.recipe import Steer
+from magpie.steer import Steer
 
 WRITTEN: dict[str, Any] = {
     "name": "small",
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert "line 2 of" in said("broken.jsonl") and "is not JSON; mend that line" in said("broken.jsonl")
     assert said("latin.txt").endswith("latin.txt is not UTF-8 text; save it as UTF-8")
     assert said("prompts.csv").endswith("prompts.csv must end in .yaml, .jsonl or .txt; rename it")
-    assert said("none.txt").endswith("No such file or directory; give a path relative to the recipe")
+    assert said("none.txt").endswith("No such file or directory; check the path and its rights")
     assert said("none.txt").startswith("`steer.prompts`: cannot read ")
     with pytest.raises(RecipeError, match=r"broken\.yaml is not valid YAML: line 2"):
         parse_recipe(WRITTEN | {"steer": {"prompts": {"file": str(tmp_path / "broken.yaml")}}})

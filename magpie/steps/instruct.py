@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from magpie.engines.base import Sampling
-from magpie.recipe import Draw, Instruct, Steer, SteerText
+from magpie.recipe import Draw, Instruct
+from magpie.steer import Steer, SteerText
 from magpie.steps.base import seeds
 
 if TYPE_CHECKING:

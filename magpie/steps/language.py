@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from magpie.errors import RecipeError
-from magpie.recipe import Language, Steer
+from magpie.recipe import Language
+from magpie.steer import Steer
 from magpie.steps.base import REJECTED, live, spread
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from magpie.errors import RecipeError
-from magpie.recipe import Language, Steer, SteerText
+from magpie.recipe import Language
+from magpie.steer import Steer, SteerText
 from magpie.steps.base import RowStep
 from magpie.steps.language import LANGUAGES, LanguageStep, names_languages
 

@@ -19,10 +19,11 @@ from magpie.chat import ChatFormat
 from magpie.engines.scripted import ScriptedTokenizer
 from magpie.errors import ChatFormatError, RecipeError
 from magpie.loading import parse_recipe
-from magpie.recipe import Draw, Extend, Instruct, Respond, Steer, SteerText
+from magpie.recipe import Draw, Extend, Instruct, Respond
 from magpie.runs.build import build
 from magpie.runs.identity import check_system_prompts, identify
 from magpie.runs.plan import make_plan
+from magpie.steer import Steer, SteerText
 from magpie.steps.extend import ExtendStep
 from magpie.steps.instruct import InstructStep, every_wording, mix_entries, steered
 from magpie.steps.respond import RespondStep

@@ -1,0 +1,63 @@
+"""The files that people write: YAML, JSON lines and plain lines, and what is wrong with one said with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from magpie.errors import RecipeError
+
+
+def read_texts(path: Path) -> Any:
+    """What a file of texts holds: YAML, a JSON value a line, or a text a line. Raises RecipeError."""
+    if path.suffix in {".yaml", ".yml"}:
+        return read_yaml(path)
+    if path.suffix not in {".jsonl", ".txt"}:
+        raise RecipeError(f"{path} must end in .yaml, .jsonl or .txt; rename it")
+    texts: list[Any] = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                texts.append(json.loads(line) if path.suffix == ".jsonl" else line.strip())
+            except ValueError as error:
+                raise RecipeError(f"line {number} of {path} is not JSON; mend that line") from error
+    return texts
+
+
+def read_yaml(path: Path) -> Any:
+    """What the YAML file holds. Raises RecipeError with the line; a key written twice is an error too."""
+    try:
+        return yaml.load(_read(path), _OnceLoader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise RecipeError(f"{path} is not valid YAML: {place}{error.problem}; mend that line") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"{path} is not YAML text: {' '.join(str(error).split())}; save it as UTF-8"
+        ) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win, in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"`{key.value}` is written twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
