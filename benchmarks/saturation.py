@@ -49,7 +49,7 @@ from benchmarks.recording import (
     builds_open_engines_by,
 )
 from magpie.engines.base import Engine, Sampling
-from magpie.engines.vllm import _params
+from magpie.engines.vllm.settings import sampling_params
 from magpie.models import resolve
 from magpie.recipe import Model, Recipe
 from magpie.runs.plan import make_plan
@@ -159,8 +159,8 @@ def _bare(engine: LentVllmEngine, asked: Sequence[Asked]) -> Work:
 def _forced(one: Asked) -> Any:
     """vLLM's parameters for the request: of the recorded length, or as it was where a schema holds it."""
     if one.sampling.schema is not None:
-        return _params(one.sampling)
-    params = _params(replace(one.sampling, max_tokens=max(1, one.tokens), stop_ids=(), stop=()))
+        return sampling_params(one.sampling)
+    params = sampling_params(replace(one.sampling, max_tokens=max(1, one.tokens), stop_ids=(), stop=()))
     params.ignore_eos = True
     return params
 

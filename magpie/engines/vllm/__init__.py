@@ -19,17 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from magpie import first_token, orphans, quiet
-from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, ModelInfo, Sampling, misfit
+from magpie.engines.base import Completion, ModelInfo, Sampling, misfit
+from magpie.engines.vllm.settings import engine_arguments, prepare_environment, sampling_params
 from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 _log = logging.getLogger(__name__)
-
-_CPU_SLOTS = 256
-_GPU_SLOTS = 512
-_CPU_BATCHED_TOKENS = 16384
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +136,7 @@ class VllmEngine:
             self._loop.call_soon_threadsafe(call, *given)
 
     def _load(self) -> Any:
-        _prepare_environment()
+        prepare_environment()
         import vllm
         from vllm.platforms import current_platform
         from vllm.usage.usage_lib import UsageContext
@@ -149,7 +145,8 @@ class VllmEngine:
         separate = self._settings.separate_process
         separate = not on_cpu if separate is None else separate
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(separate))
-        config = vllm.EngineArgs(**self._arguments(on_cpu)).create_engine_config(UsageContext.ENGINE_CONTEXT)
+        arguments = vllm.EngineArgs(**engine_arguments(self._settings, self._files, on_cpu=on_cpu))
+        config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
         config.model_config.logits_processors = [first_token.VLLM[config.use_v2_model_runner]]
         has_processes = separate or self._settings.tensor_parallel > 1
         with orphans.watch() if has_processes else contextlib.nullcontext():
@@ -164,34 +161,6 @@ class VllmEngine:
         self._tell_loop(self._is_loaded, info)
         return llm
 
-    def _arguments(self, on_cpu: bool) -> dict[str, Any]:
-        model = self._settings
-        arguments: dict[str, Any] = {
-            "model": str(self._files.path),
-            "dtype": model.dtype,
-            "max_model_len": _context_length(self._files, model),
-            "tensor_parallel_size": model.tensor_parallel,
-            "trust_remote_code": model.trust_remote_code,
-            "enable_prefix_caching": True,
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-            "load_format": "safetensors",
-            "generation_config": "vllm",
-            # Without this the grammar lets a model pad its JSON for ever; the request has a switch, which is not read.
-            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-            "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
-        }
-        if not on_cpu:
-            return arguments | {"gpu_memory_utilization": model.gpu_memory}
-        # A seeded request fails on the CPU when its prompt is prefilled in parts, so prompts are never split there.
-        return arguments | {
-            "enforce_eager": True,
-            "dtype": "bfloat16" if model.dtype == "auto" else model.dtype,
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, model.context_length),
-            "kv_cache_memory_bytes": _cpu_cache_bytes(),
-        }
-
     def _admit(self, llm: Any) -> None:
         while self._inbox:
             key = self._inbox.popleft()
@@ -200,7 +169,7 @@ class VllmEngine:
                 llm.abort_request([key])
                 continue
             try:
-                llm.add_request(key, {"prompt_token_ids": request.prompt}, _params(request.sampling))
+                llm.add_request(key, {"prompt_token_ids": request.prompt}, sampling_params(request.sampling))
             except ValueError as error:
                 self._tell_loop(self._refuse, key, _last_line(error))
 
@@ -246,67 +215,6 @@ def _completion(output: Any) -> Completion:
     if reason in {"stop", "length", "repetition"}:
         return Completion(output.text, len(output.token_ids), reason)
     return Completion(output.text, len(output.token_ids), "error", f"vLLM ended the request: {reason}")
-
-
-def _params(sampling: Sampling) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
-
-    greedy = sampling.temperature == 0
-    schema = sampling.schema
-    shortest, longest = REPEATED_UNIT
-    repetition = RepetitionDetectionParams(
-        min_pattern_size=shortest, max_pattern_size=longest, min_count=REPEATED_TIMES
-    )
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=1.0 if greedy else sampling.top_p,
-        top_k=0 if greedy else sampling.top_k,
-        min_p=0.0 if greedy else sampling.min_p,
-        seed=None if greedy else sampling.seed,
-        stop_token_ids=list(sampling.stop_ids),
-        stop=list(sampling.stop),
-        skip_special_tokens=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
-        repetition_detection=repetition if sampling.stop_repetition else None,
-        extra_args=first_token.extra_args(hold_back=sampling.hold_back, divisor=sampling.first_token_divisor),
-        skip_clone=True,
-    )
-
-
-def _prepare_environment() -> None:
-    """Set before vLLM is imported: it reads its environment once."""
-    for key, value in (
-        ("VLLM_LOGGING_LEVEL", "ERROR"),
-        (
-            "VLLM_WORKER_MULTIPROCESSING_METHOD",
-            "spawn",
-        ),  # a forked child would hold our run lock, and carry no mark
-        ("VLLM_NO_USAGE_STATS", "1"),
-        ("TOKENIZERS_PARALLELISM", "false"),
-        ("TQDM_DISABLE", "1"),
-    ):
-        os.environ.setdefault(key, value)
-
-
-def _cpu_cache_bytes() -> int:
-    """Memory for keys and values: an eighth of what is free, between 1 and 8 GiB."""
-    import psutil
-
-    return int(min(max(psutil.virtual_memory().available // 8, _GIB), 8 * _GIB))
-
-
-def _context_length(files: ModelFiles, model: Model) -> int:
-    """What the recipe asks for, or what the model was made for where that is less."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(files.path, trust_remote_code=model.trust_remote_code)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or model.context_length
-    if longest < model.context_length:
-        _log.warning("%s was made for %d tokens of context; using that", files.name, longest)
-    return int(min(longest, model.context_length))
 
 
 def _death(error: BaseException) -> str:

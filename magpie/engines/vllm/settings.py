@@ -1,0 +1,108 @@
+"""What vLLM is told: its environment, its engine's arguments for a model, and one request's sampling."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from magpie import first_token
+from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Sampling
+from magpie.models import ModelFiles
+from magpie.recipe import Model
+
+_log = logging.getLogger(__name__)
+
+_CPU_SLOTS = 256
+_GPU_SLOTS = 512
+_CPU_BATCHED_TOKENS = 16384
+_GIB = 1 << 30
+
+
+def prepare_environment() -> None:
+    """Set before vLLM is imported: it reads its environment once."""
+    for key, value in (
+        ("VLLM_LOGGING_LEVEL", "ERROR"),
+        # A forked child would hold our run lock, and carry no mark.
+        ("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn"),
+        ("VLLM_NO_USAGE_STATS", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("TQDM_DISABLE", "1"),
+    ):
+        os.environ.setdefault(key, value)
+
+
+def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[str, Any]:
+    """What `vllm.EngineArgs` is given."""
+    arguments: dict[str, Any] = {
+        "model": str(files.path),
+        "dtype": model.dtype,
+        "max_model_len": _context_length(files, model),
+        "tensor_parallel_size": model.tensor_parallel,
+        "trust_remote_code": model.trust_remote_code,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "load_format": "safetensors",
+        "generation_config": "vllm",
+        # Without this the grammar lets a model pad its JSON for ever; the request has a switch, which is not read.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
+    }
+    if not on_cpu:
+        return arguments | {"gpu_memory_utilization": model.gpu_memory}
+    # A seeded request fails on the CPU when its prompt is prefilled in parts, so prompts are never split there.
+    return arguments | {
+        "enforce_eager": True,
+        "dtype": "bfloat16" if model.dtype == "auto" else model.dtype,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, model.context_length),
+        "kv_cache_memory_bytes": _cpu_cache_bytes(),
+    }
+
+
+def sampling_params(sampling: Sampling) -> Any:
+    """`sampling` in vLLM's own words, a `vllm.SamplingParams`."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
+
+    greedy = sampling.temperature == 0
+    schema = sampling.schema
+    shortest, longest = REPEATED_UNIT
+    repetition = RepetitionDetectionParams(
+        min_pattern_size=shortest, max_pattern_size=longest, min_count=REPEATED_TIMES
+    )
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=1.0 if greedy else sampling.top_p,
+        top_k=0 if greedy else sampling.top_k,
+        min_p=0.0 if greedy else sampling.min_p,
+        seed=None if greedy else sampling.seed,
+        stop_token_ids=list(sampling.stop_ids),
+        stop=list(sampling.stop),
+        skip_special_tokens=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
+        repetition_detection=repetition if sampling.stop_repetition else None,
+        extra_args=first_token.extra_args(hold_back=sampling.hold_back, divisor=sampling.first_token_divisor),
+        skip_clone=True,
+    )
+
+
+def _cpu_cache_bytes() -> int:
+    """Memory for keys and values: an eighth of what is free, between 1 and 8 GiB."""
+    import psutil
+
+    return int(min(max(psutil.virtual_memory().available // 8, _GIB), 8 * _GIB))
+
+
+def _context_length(files: ModelFiles, model: Model) -> int:
+    """What the recipe asks for, or what the model was made for where that is less."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(files.path, trust_remote_code=model.trust_remote_code)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or model.context_length
+    if longest < model.context_length:
+        _log.warning("%s was made for %d tokens of context; using that", files.name, longest)
+    return int(min(longest, model.context_length))
