@@ -9,13 +9,13 @@ from itertools import product
 from typing import Any
 
 import pytest
+from tokenizers_made import messages_of, real_tokenizer, tokenizer_folders
 
 from magpie.chat import ChatFormat
 from magpie.errors import ChatFormatError
 from magpie.models import resolve
 from magpie.recipe import Model
 from magpie.tokenizer import TEMPLATE_DATE
-from tokenizers_made import messages_of, real_tokenizer, tokenizer_folders
 
 PUBLISHED = {
     "llama3": (
@@ -78,7 +78,16 @@ BODIES = (
     "...starts with dots and ends with a colon:",
     "word " * 50 + "i'm we'll they've don't ALL CAPS",
 )
-PADS = (("", ""), (" ", ""), ("", " "), ("\n", "\n"), ("  ", "\n\n"), ("\n\n", "  "), ("\t", "\t"), (" \n ", " \r\n"))
+PADS = (
+    ("", ""),
+    (" ", ""),
+    ("", " "),
+    ("\n", "\n"),
+    ("  ", "\n\n"),
+    ("\n\n", "  "),
+    ("\t", "\t"),
+    (" \n ", " \r\n"),
+)
 INSTRUCTIONS = tuple(left + body + right for (left, right), body in product(PADS, BODIES))
 SYSTEM = "You teach maths to children.\nBe brief."
 
@@ -93,7 +102,9 @@ def family(request: pytest.FixtureRequest) -> tuple[str, ChatFormat, Any]:
     try:
         chat = ChatFormat.from_model(where)
     except ChatFormatError as error:
-        assert is_true(str(error), tokenizer), f"{error}; but cutting at a mark gives what the template renders"
+        assert is_true(str(error), tokenizer), (
+            f"{error}; but cutting at a mark gives what the template renders"
+        )
         pytest.skip(f"refused: {error}")
     return request.param, chat, tokenizer
 
@@ -104,7 +115,12 @@ def is_true(reason: str, tokenizer: Any) -> bool:
         return "has no chat template" in reason
     try:
         pre, _, post = rendered(tokenizer, ["Xq"]).partition("Xq")
-        past = rendered(tokenizer, ["Xq", "Yw", "Zv"]).replace("Xq", "{0}").replace("Yw", "{1}").replace("Zv", "{2}")
+        past = (
+            rendered(tokenizer, ["Xq", "Yw", "Zv"])
+            .replace("Xq", "{0}")
+            .replace("Yw", "{1}")
+            .replace("Zv", "{2}")
+        )
         naive = [(pre + text + post, rendered(tokenizer, [text])) for text in BODIES]
         talks = [tuple(BODIES[at : at + 3]) for at in range(20)]
         pieces = past.replace("{{", "").count("{")
