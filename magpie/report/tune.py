@@ -188,6 +188,9 @@ async def _tuned(
         _cell(draw, one, judged.slice(number * count, count), known[number])
         for number, (draw, one) in enumerate(zip(draws, written, strict=True))
     ]
+    asked, got = sum(len(live(cell.rows)) for cell in written), sum(cell.quality.rows for cell in cells)
+    if got < asked:
+        notes = [*notes, f"the judge gave no quality for {asked - got} of {asked} instructions"]
     if isinstance(near, str):
         notes = [*notes, f"neighbours not measured: {near}"]
     found = find_front([cell.axes() for cell in cells], plain=plain, shuffled=mixed)
@@ -249,10 +252,10 @@ def _has_gpu() -> bool:
 def print_tuning(tuning: Tuning, console: Console) -> None:
     """Print the table, what should be known of it, and the lines to paste."""
     title = Text(f"{tuning.model}, judged by {tuning.judge}; ± is a standard error", style="table.title")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     headings = (
-        "", "temperature", "top_p", "valid", "quality", "difficulty", "apart", "duplicates", "distinct 1, 2",
-        "first words", "tokens/s",
+        "", "T", "top_p", "valid", "quality", "difficulty", "apart", "repeats", "distinct\n1, 2", "first\nwords",
+        "tokens\n/s",
     )  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
@@ -267,15 +270,15 @@ def print_tuning(tuning: Tuning, console: Console) -> None:
             _figure(cell.difficulty),
             "" if near is None else _figure(near.distance, digits=3),
             "" if near is None else _figure(near.duplicates, percent=True),
-            f"{sample.distinct_1:.2f}, {sample.distinct_2:.2f}",
+            f"{sample.distinct_1:.2f}\n{sample.distinct_2:.2f}",
             f"{sample.distinct_first_words:.2f}",
             f"{sample.tokens_per_second:,.0f}",
         )
     console.print(table)
     for note in tuning.notes:
         console.print(Text("note ", "yellow").append_text(as_text(note, "default")))
-    axes = f", by {', '.join(tuning.axes)}" if tuning.axes else ""
-    console.print(f"● nothing is better than it{axes}. To paste:\n", highlight=False, soft_wrap=True)
+    axes = " and ".join(tuning.axes) or "anything measured"
+    console.print(f"● in front: none is better by {axes}. To paste:\n", highlight=False, soft_wrap=True)
     console.print(Text(tuning.mix), soft_wrap=True)
 
 
@@ -283,5 +286,5 @@ def _figure(mean: Mean, *, percent: bool = False, digits: int = 2) -> str:
     if not mean.rows:
         return "—"
     if percent:
-        return f"{mean.value:.1%} ± {mean.error:.1%}"
-    return f"{mean.value:.{digits}f} ± {mean.error:.{digits}f}"
+        return f"{mean.value:.1%}\n± {mean.error:.1%}"
+    return f"{mean.value:.{digits}f}\n± {mean.error:.{digits}f}"

@@ -13,7 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from magpie.families import FamilyTokenizer, fitting, load_template
 from magpie.report.measures import PROBLEMS, Sample
+from magpie.template import read_texts
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -68,8 +70,9 @@ def propose(sample: Sample, chat: ChatFormat) -> tuple[tuple[str, ...], tuple[st
     lines: dict[str, str] = {}
     more = []
     if rates["leaked"] > _MOST_LEAKED or rates["empty"] > _MOST_EMPTY:
-        if "<|im_start|>" in chat.tokenizer.special_tokens and "<|im_start|>user" not in chat.pre_query:
-            lines["models.generator.chat_template"] = "chatml"
+        other = _other_template(chat)
+        if other is not None:
+            lines["models.generator.chat_template"] = other
         else:
             more.append("the template the model was trained with, as models.generator.chat_template")
     elif "leaked" in named:
@@ -97,6 +100,14 @@ def helped(before: Sample, after: Sample) -> bool:
     changed = better + worse
     as_likely = sum(math.comb(changed, count) for count in range(better, changed + 1))
     return better > worse and as_likely / 2**changed < _CHANCE
+
+
+def _other_template(chat: ChatFormat) -> str | None:
+    """The shipped template likeliest to be the model's, of those that write turns otherwise than `chat` does."""
+    for name in fitting(chat.tokenizer):
+        if read_texts(FamilyTokenizer(chat.tokenizer, load_template(name))).next_turn != chat.next_turn:
+            return name
+    return None
 
 
 def _named(rates: Mapping[str, float]) -> Sequence[str]:

@@ -66,7 +66,7 @@ def test_what_is_printed(tuning: Tuning) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert tuning.mix in text and text.count("●") == len(tuning.front) + 1
     for cell in tuning.cells:
-        assert f"{cell.quality.value:.2f} ± {cell.quality.error:.2f}" in text
+        assert f"{cell.quality.value:.2f}" in text and f"± {cell.quality.error:.2f}" in text
     assert all(note.split()[0] in text for note in tuning.notes)
 
 
@@ -85,6 +85,7 @@ def test_a_recipe_gives_all_but_the_generator() -> None:
     assert found.model == "another" and found.judge == "scripted"
     assert cell.sample.median_tokens <= 4
     assert cell.quality.rows == 0 and "could not be measured" in " ".join(found.notes)
+    assert any("no quality for" in note for note in found.notes)
 
 
 def test_without_a_judge_the_generator_judges_itself() -> None:

@@ -9,6 +9,7 @@ from samples import CHAT, rates
 
 from magpie.chat import ChatFormat
 from magpie.engines.scripted import ScriptedTokenizer
+from magpie.families import load_template
 from magpie.loading import load_recipe, parse_value
 from magpie.report.measures import Sample
 from magpie.report.verdict import helped, judge
@@ -56,8 +57,11 @@ def test_a_format_that_is_not_the_models_wants_another_template() -> None:
 
     verdict, lines = judge(rates(leaked=0.7), ChatFormat.derive(LlamaWords()))
     assert verdict.startswith("not usable")
-    assert lines == ("models.generator.chat_template: chatml",)
-    load_recipe("demo", overrides={"models.generator.chat_template": "chatml"})
+    (line,) = lines
+    path, _, name = line.partition(": ")
+    assert path == "models.generator.chat_template"
+    assert "<|im_start|>user" in load_template(name).next_turn
+    load_recipe("demo", overrides={path: name})
 
 
 @pytest.mark.parametrize(("better", "worse"), list(product(range(9), repeat=2)))
