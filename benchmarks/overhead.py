@@ -27,8 +27,8 @@ import magpie
 from benchmarks.recording import builds_open_engines_by
 from magpie.engines.base import Completion, Engine, Sampling
 from magpie.engines.scripted import ScriptedEngine
-from magpie.loading import parse_recipe
 from magpie.recipe import Model, Recipe
+from magpie.recipe.loading import parse_recipe
 
 _RULES = [
     {"name": "quality at least average", "where": "input_quality IN ('average', 'good', 'excellent')"},

@@ -39,9 +39,9 @@ from rich.table import Table
 import magpie
 from benchmarks.recording import Asked, LentVllmEngine, Recorder, Work, builds_open_engines_by
 from magpie.engines.base import Engine
-from magpie.loading import parse_recipe
 from magpie.models import resolve
 from magpie.recipe import Filter, Model, Recipe
+from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import Run, recipe_text
 from magpie.steps.tag import QUALITIES
 

@@ -90,7 +90,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         changes["respond.max_tokens"] = 64
     for written in options.set:
         name, _, value = written.partition("=")
-        changes[name] = magpie.loading.parse_value(value)
+        changes[name] = magpie.recipe.loading.parse_value(value)
     return magpie.load_recipe("demo", rows=options.rows, engine="vllm", overrides=changes)
 
 

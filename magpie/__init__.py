@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
     from magpie.errors import MagpieError
-    from magpie.loading import load_filter, load_recipe
     from magpie.recipe import Filter, Recipe
+    from magpie.recipe.loading import load_filter, load_recipe
     from magpie.report.doctor import doctor
     from magpie.report.tune import tune
     from magpie.runs.build import build
@@ -32,8 +32,8 @@ _HOMES = {
     "Run": "magpie.runs.run",
     "build": "magpie.runs.build",
     "doctor": "magpie.report.doctor",
-    "load_filter": "magpie.loading",
-    "load_recipe": "magpie.loading",
+    "load_filter": "magpie.recipe.loading",
+    "load_recipe": "magpie.recipe.loading",
     "tune": "magpie.report.tune",
 }
 

@@ -116,7 +116,7 @@ def filter_(
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/NAME by default.")] = None,
 ) -> None:
     """Apply another filter to a finished run."""
-    from magpie.loading import load_filter
+    from magpie.recipe.loading import load_filter
     from magpie.report.status import print_funnel
     from magpie.runs.refilter import refilter
 
@@ -249,7 +249,7 @@ def templates() -> None:
 def filters() -> None:
     """List the filters that ship."""
     from magpie import shipped
-    from magpie.loading import load_filter
+    from magpie.recipe.loading import load_filter
 
     _list([(name, load_filter(name).description) for name in shipped.names("filters")])
 
@@ -258,7 +258,7 @@ def filters() -> None:
 def recipes() -> None:
     """List the recipes that ship."""
     from magpie import shipped
-    from magpie.loading import load_recipe
+    from magpie.recipe.loading import load_recipe
 
     _list([(name, load_recipe(name).description) for name in shipped.names("recipes")])
 
@@ -341,7 +341,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 def _recipe(
     source: str, *, rows: int | None, seed: int | None, engine: str | None, sets: list[str]
 ) -> Recipe:
-    from magpie.loading import load_recipe, parse_value
+    from magpie.recipe.loading import load_recipe, parse_value
 
     overrides = {}
     for item in sets:

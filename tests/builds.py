@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from magpie.loading import parse_recipe
 from magpie.recipe import Recipe
+from magpie.recipe.loading import parse_recipe
 
 RULES = [
     {"name": "quality", "where": "input_quality IN ('average', 'good', 'excellent')"},

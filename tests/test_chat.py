@@ -12,10 +12,10 @@ import pytest
 from tokenizers_made import messages_of, real_tokenizer, tokenizer_folders
 
 from magpie.chat import ChatFormat
+from magpie.chat.tokenizer import TEMPLATE_DATE
 from magpie.errors import ChatFormatError
 from magpie.models import resolve
 from magpie.recipe import Model
-from magpie.tokenizer import TEMPLATE_DATE
 
 PUBLISHED = {
     "llama3": (

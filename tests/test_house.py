@@ -20,12 +20,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "magpie"
 
 LEVELS = (
-    {"errors", "jinja", "reasoning", "shipped", "orphans", "quiet"},
-    {"part", "reading"},
-    {"steer"},
-    {"recipe", "trim"},
-    {"loading", "sql", "template", "tokenizer", "web", "decoding", "first_token"},
-    {"models", "families", "seams", "stops"},
+    {"errors", "shipped", "orphans", "quiet"},
+    {"recipe"},
+    {"sql", "web", "decoding", "first_token", "neighbors"},
+    {"models"},
     {"chat", "engines"},
     {"steps"},
     {"runs"},

@@ -18,8 +18,9 @@ from rich.text import Text
 
 from magpie import models
 from magpie.chat import ChatFormat
+from magpie.chat.families import compare, fitting, for_model
+from magpie.chat.tokenizer import ModelTokenizer
 from magpie.errors import ChatFormatError, RecipeError
-from magpie.families import compare, fitting, for_model
 from magpie.recipe import Draw, EngineKind, Instruct, Model
 from magpie.report.base import as_text
 from magpie.report.fix import Trial, differing, judge_trials, neighbors_json, try_out, with_neighbors
@@ -27,12 +28,11 @@ from magpie.report.measures import PROBLEMS, Neighbors, Sample, measure
 from magpie.report.sampling import Sampler, neighbors, sampling_recipe
 from magpie.report.verdict import is_ready, judge, propose
 from magpie.runs.identity import chat_format
-from magpie.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.families import Comparison
+    from magpie.chat.families import Comparison
     from magpie.recipe import Recipe
     from magpie.report.sampling import Tell
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from magpie.errors import EngineError, MagpieError
-from magpie.loading import load_recipe, parse_value
+from magpie.recipe.loading import load_recipe, parse_value
 from magpie.report.measures import Neighbors, Sample, measure
 from magpie.report.verdict import helped, is_ready, is_usable, troubles, whole
 

@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.errors import RecipeError
-from magpie.loading import load_recipe
 from magpie.recipe import Draw, EngineKind, Instruct, Model, Recipe, Tag
+from magpie.recipe.loading import load_recipe
 from magpie.report.base import as_text
 from magpie.report.front import AXES, find_front
 from magpie.report.judging import grades, shuffle_test

@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from magpie.families import FamilyTokenizer, fitting, load_template
+from magpie.chat.families import FamilyTokenizer, fitting, load_template
+from magpie.chat.template import read_texts
 from magpie.report.measures import PROBLEMS, Sample
-from magpie.template import read_texts
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from magpie.errors import RecipeChangedError, RunError, StorageError
-from magpie.loading import load_recipe
 from magpie.recipe import EngineKind, Recipe
+from magpie.recipe.loading import load_recipe
 from magpie.runs.dataset import write_dataset
 from magpie.runs.identity import Identity, adopt_commits, check_system_prompts, identify, pin_commits
 from magpie.runs.local import LocalBuild

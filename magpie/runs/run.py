@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import yaml
 
 from magpie.errors import DamagedShardError, RecipeError, RunError
-from magpie.loading import parse_recipe
-from magpie.reading import read_yaml
+from magpie.recipe.loading import parse_recipe
+from magpie.recipe.reading import read_yaml
 from magpie.runs.plan import Plan, PlannedStep, make_plan
 from magpie.runs.store import read_shard
 from magpie.steps.base import REJECTED

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Draw, Instruct
-from magpie.steer import Steer, SteerText
+from magpie.recipe.steer import Steer, SteerText
 from magpie.steps.base import seeds
 
 if TYPE_CHECKING:

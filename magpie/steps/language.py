@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from magpie.errors import RecipeError
 from magpie.recipe import Language
-from magpie.steer import Steer
+from magpie.recipe.steer import Steer
 from magpie.steps.base import REJECTED, live, spread
 
 if TYPE_CHECKING:

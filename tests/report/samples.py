@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from magpie.chat import ChatFormat
 from magpie.engines.scripted import ScriptedTokenizer
-from magpie.loading import load_recipe
 from magpie.recipe import Clean, Instruct, Model, Recipe, Script
+from magpie.recipe.loading import load_recipe
 from magpie.report.measures import PROBLEMS, Sample
 from magpie.report.sampling import beside, sampling_recipe
 from magpie.steps.clean import CleanStep

@@ -9,8 +9,8 @@ import pytest
 from samples import cleaned, recipe_for, scripted
 
 from magpie.errors import RecipeError
-from magpie.loading import load_recipe
 from magpie.recipe import Model, Recipe
+from magpie.recipe.loading import load_recipe
 from magpie.report.measures import Neighbors
 from magpie.report.sampling import Sampler, Written, beside, neighbors, planned_steps
 from magpie.runs.build import build

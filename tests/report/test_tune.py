@@ -13,8 +13,8 @@ from rich.console import Console
 from samples import recipe_for, scripted
 
 from magpie.errors import RecipeError
-from magpie.loading import load_recipe
 from magpie.recipe import Tag
+from magpie.recipe.loading import load_recipe
 from magpie.report.judging import grades, shuffle_test, shuffle_words
 from magpie.report.sampling import Sampler
 from magpie.report.tune import Tuning, print_tuning, tune

@@ -8,9 +8,9 @@ import pytest
 from samples import CHAT, rates
 
 from magpie.chat import ChatFormat
+from magpie.chat.families import load_template
 from magpie.engines.scripted import ScriptedTokenizer
-from magpie.families import load_template
-from magpie.loading import load_recipe, parse_value
+from magpie.recipe.loading import load_recipe, parse_value
 from magpie.report.measures import Sample
 from magpie.report.verdict import helped, judge
 

@@ -6,7 +6,7 @@ import pytest
 from builds import small_recipe
 
 from magpie.errors import FilterError
-from magpie.loading import load_recipe
+from magpie.recipe.loading import load_recipe
 from magpie.runs.plan import Plan, make_plan
 
 

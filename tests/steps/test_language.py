@@ -5,7 +5,7 @@ import pytest
 
 from magpie.errors import RecipeError
 from magpie.recipe import Language
-from magpie.steer import Steer, SteerText
+from magpie.recipe.steer import Steer, SteerText
 from magpie.steps.base import RowStep
 from magpie.steps.language import LANGUAGES, LanguageStep, names_languages
 

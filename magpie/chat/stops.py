@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from magpie.chat.reasoning import Reasoning
+from magpie.chat.template import ChatTokenizer, TemplateTexts
 from magpie.errors import ChatFormatError
-from magpie.reasoning import Reasoning
-from magpie.template import ChatTokenizer, TemplateTexts
 
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>")
 _ENDS_OF_ANSWER = ("<|return|>", "<|call|>")

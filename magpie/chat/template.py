@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from magpie.chat.reasoning import Reasoning
+from magpie.chat.trim import Trim, find_trim
 from magpie.errors import ChatFormatError
-from magpie.reasoning import Reasoning
-from magpie.trim import Trim, find_trim
 
 _USER, _REPLY, _NEXT, _SYSTEM = "MagpieAsksXq", "ModelRepliesZv", "MagpieGoesOnKw", "SystemSpeaksYj"
 _TALK = (_USER, _REPLY, _NEXT)

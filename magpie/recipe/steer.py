@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from magpie.part import Part, Share, Text
+from magpie.recipe.base import Part, Share, Text
 
 _SLOT = re.compile(r"\{([A-Za-z]\w*)\}")
 _BRACES = re.compile(r"\{\{([A-Za-z]\w*)\}\}")

@@ -8,8 +8,8 @@ import yaml
 
 from magpie import shipped
 from magpie.errors import RecipeError
-from magpie.loading import load_filter, load_recipe, parse_recipe, parse_value
 from magpie.recipe import Recipe
+from magpie.recipe.loading import load_filter, load_recipe, parse_recipe, parse_value
 
 WRITTEN: dict[str, Any] = {
     "name": "small",

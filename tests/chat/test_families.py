@@ -13,8 +13,7 @@ from pydantic import ValidationError
 
 from magpie import shipped
 from magpie.chat import ChatFormat
-from magpie.errors import ChatFormatError
-from magpie.families import (
+from magpie.chat.families import (
     Advice,
     ChatTemplate,
     Comparison,
@@ -25,14 +24,15 @@ from magpie.families import (
     list_templates,
     load_template,
 )
-from magpie.loading import load_recipe, parse_value
-from magpie.template import read_texts
-from magpie.tokenizer import TEMPLATE_DATE, ModelTokenizer
+from magpie.chat.template import read_texts
+from magpie.chat.tokenizer import TEMPLATE_DATE, ModelTokenizer
+from magpie.errors import ChatFormatError
+from magpie.recipe.loading import load_recipe, parse_value
 
 TALK = ("Name a bird.", "The wren.", "And another.")
 FAMILIES = list_templates()
 BY_NAME = {template.name: template for template in FAMILIES}
-BESIDE = Path(__file__).parents[2] / "shared" / "tokenizers"
+BESIDE = Path(__file__).parents[3] / "shared" / "tokenizers"
 HUB_NAMES = {
     "meta-llama/Llama-2-7b-chat-hf": "llama2",
     "meta-llama/Meta-Llama-3-8B-Instruct": "llama3",

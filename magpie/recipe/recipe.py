@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from magpie.part import Part, Share, Text
-from magpie.steer import Steer
+from magpie.recipe.base import Part, Share, Text
+from magpie.recipe.steer import Steer
 
 EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
 
@@ -170,9 +170,17 @@ class Dedup(Part):
     """Rejects repeats: rows within `threshold`, a squared L2 distance of unit vectors, of a kept row.
 
     0.05 is the published threshold (arXiv 2406.08464): a cosine similarity above 0.975.
+
+    `keep` is the order in which rows are considered: as they come, longest instruction first, or best `input_quality`
+    first. `method: exact` finds all near pairs, `approximate` nearly all of them sooner; `auto` is exact up to 2,000,000
+    rows. `nearest` says the same of `min_neighbor_distance` where it is above the threshold; `auto` is exact up to
+    100,000 rows. What an approximate search misses is measured, shown and kept with the shards.
     """
 
     threshold: float = Field(default=0.05, ge=0, le=4)
+    keep: Literal["first", "longest", "best_quality"] = "first"
+    method: Literal["auto", "exact", "approximate"] = "auto"
+    nearest: Literal["auto", "exact", "approximate"] = "auto"
 
 
 TagName = Literal["difficulty", "quality", "category"]

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from magpie.errors import RecipeError
-from magpie.loading import load_recipe, parse_recipe
-from magpie.steer import Steer
+from magpie.recipe.loading import load_recipe, parse_recipe
+from magpie.recipe.steer import Steer
 
 WRITTEN: dict[str, Any] = {
     "name": "small",

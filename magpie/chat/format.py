@@ -14,16 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from magpie import models, shipped
+from magpie.chat.families import FamilyTokenizer, fitting, load_template
+from magpie.chat.reasoning import THINK_TAGS, Reasoning, find_reasoning
+from magpie.chat.seams import choose_anchor, encode_inside
+from magpie.chat.stops import Stops, find_bos, find_stops
+from magpie.chat.template import ChatTokenizer, Opening, TemplateTexts, read_texts, system_opening
+from magpie.chat.tokenizer import ModelTokenizer
 from magpie.errors import ChatFormatError
-from magpie.families import FamilyTokenizer, fitting, list_templates, load_template
-from magpie.reasoning import THINK_TAGS, Reasoning, find_reasoning
 from magpie.recipe import Model
-from magpie.seams import choose_anchor, encode_inside
-from magpie.stops import Stops, find_bos, find_stops
-from magpie.template import ChatTokenizer, Opening, TemplateTexts, read_texts, system_opening
-from magpie.tokenizer import ModelTokenizer
-
-__all__ = ["ChatFormat", "ChatTokenizer", "list_templates"]
 
 _HEADS_KEPT = 1000
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
-from magpie.reasoning import Reasoning
+from magpie.chat.reasoning import Reasoning
 
 _WORD = "MagpieSaysQw"
 _SPACED = (" \n {}", "{} \n ", "\n{}\n", " {} ", "\t {}\t", "\n \n{}\r\n", "{}")

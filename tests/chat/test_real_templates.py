@@ -14,7 +14,10 @@ from magpie.errors import ChatFormatError
 TALK = (
     "Name three birds,\nplease.", "Heron, wren & magpie 🐦.", "  Which one sings? ", "The wren.\n", "\n\nmerci, שלום!",
 )  # fmt: skip
-ALTERNATE = "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}"
+ALTERNATE = (
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate') }}{% endif %}"
+)
 SPLIT_SYSTEM = (
     "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}"
     "{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}"

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from magpie import shipped
 from magpie.errors import RecipeError
-from magpie.reading import read_texts, read_yaml
-from magpie.recipe import EngineKind, Filter, Recipe
+from magpie.recipe.reading import read_texts, read_yaml
+from magpie.recipe.recipe import EngineKind, Filter, Recipe
 
 P = TypeVar("P", bound=BaseModel)
 

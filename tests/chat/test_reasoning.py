@@ -9,8 +9,8 @@ from test_real_templates import made
 from tokenizers_made import CHATML, assert_follows_the_template, derive, messages_of, real_tokenizer
 
 from magpie.chat import ChatFormat
+from magpie.chat.reasoning import Reasoning, find_reasoning, find_switches
 from magpie.errors import ChatFormatError
-from magpie.reasoning import Reasoning, find_reasoning, find_switches
 from magpie.recipe import Model
 
 OPENS = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"

@@ -16,12 +16,12 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from magpie import shipped
+from magpie.chat.template import ChatTokenizer, TemplateTexts, read_texts
+from magpie.chat.tokenizer import Message
 from magpie.errors import ChatFormatError, RecipeError
-from magpie.loading import validate
-from magpie.part import Part
-from magpie.reading import read_yaml
-from magpie.template import ChatTokenizer, TemplateTexts, read_texts
-from magpie.tokenizer import Message
+from magpie.recipe.base import Part
+from magpie.recipe.loading import validate
+from magpie.recipe.reading import read_yaml
 
 Role = Literal["system", "user", "assistant"]
 

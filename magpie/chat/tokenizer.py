@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from magpie import shipped
+from magpie.chat.jinja import Variables, read_variables
+from magpie.chat.reasoning import find_switches
 from magpie.errors import ChatFormatError, ModelError
-from magpie.jinja import Variables, read_variables
-from magpie.reasoning import find_switches
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The day templates are told it is, so that prompts do not change overnight: Llama 3.1's own fallback."""

@@ -10,10 +10,10 @@ import pytest
 from tokenizers_made import CHATML, derive, refused, small
 
 from magpie.chat import ChatFormat
+from magpie.chat.jinja import Variables, read_variables
+from magpie.chat.tokenizer import ModelTokenizer
 from magpie.errors import ChatFormatError, ModelError
-from magpie.jinja import Variables, read_variables
 from magpie.recipe import Model
-from magpie.tokenizer import ModelTokenizer
 
 DATED = {
     "llama 3.1": (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers_made import assert_follows_the_template, small
 
 from magpie.chat import ChatFormat
+from magpie.chat.tokenizer import ModelTokenizer
 from magpie.errors import ChatFormatError
-from magpie.tokenizer import ModelTokenizer
 
 BOUNDED = settings(
     max_examples=200,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from magpie.chat.template import ChatTokenizer, TemplateTexts
 from magpie.errors import ChatFormatError
-from magpie.template import ChatTokenizer, TemplateTexts
 
 _ANCHORS = ("", "\n")
 _TALK = ("Name three birds, please.", "Heron, wren and magpie.", "Which one sings best?")

@@ -1,0 +1,7 @@
+"""A model's chat format: what its template writes around the turns, derived from its tokenizer and checked."""
+
+from magpie.chat.families import list_templates
+from magpie.chat.format import ChatFormat
+from magpie.chat.template import ChatTokenizer
+
+__all__ = ["ChatFormat", "ChatTokenizer", "list_templates"]
