@@ -19,6 +19,7 @@ import pyarrow as pa
 from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.errors import DamagedShardError, EngineError, RunError, StoppedError
+from magpie.neighbors.vectors import Watch
 from magpie.recipe import Model
 from magpie.runs.dataset import discard_dataset
 from magpie.runs.identity import Identity, model_key
@@ -26,7 +27,7 @@ from magpie.runs.plan import Phase, Plan, PlannedStep
 from magpie.runs.run import Run, merge_reasons
 from magpie.runs.standing import Standing
 from magpie.runs.store import Stamp, quarantine, read_shard, storage_errors, write_shard
-from magpie.steps.base import REJECTED, GlobalStep, Prepared, RowStep
+from magpie.steps.base import NOTE, REJECTED, GlobalStep, Prepared, RowStep, Watched
 
 if TYPE_CHECKING:
     from magpie.runs.progress import Progress
@@ -263,7 +264,12 @@ class LocalBuild:
         self._progress.began(planned.name)
         shards = range(self._plan.shards)
         rows = pa.concat_tables(self._run.rows(n, planned.step.reads, before=planned) for n in shards)
-        result = cast("GlobalStep", planned.step).run_all(rows)
+        step = cast("GlobalStep", planned.step)
+        if isinstance(step, Watched):
+            step = step.with_watch(self._watch(planned.name))
+        result = step.run_all(rows)
+        if NOTE in (result.schema.metadata or {}):
+            self._progress.note(f"{planned.name}: {result.schema.metadata[NOTE].decode()}")
         self._check(planned, rows, result)
         for shard in shards:
             if not self._standing.stands(planned, shard):
@@ -271,6 +277,16 @@ class LocalBuild:
                 part = result.slice(positions.start, len(positions))
                 self._commit(planned, shard, part)
                 self._progress.committed(planned.name, shard, part.num_rows, _rejections(part))
+
+    def _watch(self, name: str) -> Watch:
+        """Shows how far a global step is, and ends it when the build is over."""
+
+        def watch(what: str, done: int, total: int) -> None:
+            if self._over:
+                raise StoppedError("the build was stopped")
+            self._progress.moved(name, what, done, total)
+
+        return watch
 
     def _check(self, planned: PlannedStep, rows: pa.Table, result: pa.Table) -> None:
         """A step that loses, doubles or reorders rows is a fault of ours: nothing of it reaches the disk."""

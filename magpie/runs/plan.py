@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -32,11 +32,16 @@ _BYTES_PER_ROW = {
     "instruct": 120,
     "clean": 60,
     "language": 2,
-    "dedup": 24,
+    "dedup": 28,
     "tag": 220,
     "prefilter": 2,
     "filter": 2,
 }
+
+
+# Rows up to which dedup compares all pairs.
+_EXACT_PAIRS = 2_000_000
+_EXACT_NEAREST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +149,42 @@ def make_plan(recipe: Recipe) -> Plan:
         add(LanguageStep(recipe.language, recipe.steer))
     if recipe.embed is not None:
         add(EmbedStep(recipe.embed, recipe.model(recipe.embed.model)), recipe.embed.model)
-    if recipe.dedup is not None:
-        add(DedupStep(recipe.dedup))
+    dedup = _dedup(recipe)
+    by_quality = recipe.dedup is not None and recipe.dedup.keep == "best_quality"
+    if dedup is not None and not by_quality:
+        add(dedup)
     if recipe.tag is not None:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
+    if dedup is not None and by_quality:
+        add(dedup)
     skipped = _add_answers_and_filter(recipe, planned, add)
     _check_servers(recipe, planned)
     _check_controls(recipe)
     steps = tuple(planned)
     return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
+
+
+def _dedup(recipe: Recipe) -> DedupStep | None:
+    """The step, with its way of searching chosen by the rows asked for."""
+    part = recipe.dedup
+    if part is None:
+        return None
+    if part.keep == "best_quality" and (recipe.tag is None or "quality" not in recipe.tag.tags):
+        raise RecipeError(
+            "`dedup.keep: best_quality` goes by `input_quality`, which nothing adds; "
+            "switch `tag` on with the tag `quality`, or use `keep: longest`"
+        )
+
+    def chosen(wish: Literal["auto", "exact", "approximate"], most: int) -> Literal["exact", "approximate"]:
+        if wish == "auto":
+            return "exact" if recipe.rows <= most else "approximate"
+        return wish
+
+    return DedupStep(
+        part,
+        pairs=chosen(part.method, _EXACT_PAIRS),
+        nearest=chosen(part.nearest, _EXACT_NEAREST),
+    )
 
 
 def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:

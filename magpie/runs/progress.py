@@ -73,6 +73,7 @@ class Progress:
         self._console = console
         self._doing = "starting"
         self._said = 0.0
+        self._moving = ("", 0.0, 0)
         live = console is not None and console.is_terminal
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=4) if live else None
@@ -121,6 +122,17 @@ class Progress:
         self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
         self._tick()
 
+    def moved(self, step: str, what: str, done: int, total: int) -> None:
+        """A step that sees every row at once is at `what`, and has done so much of so much of it."""
+        now = time.monotonic()
+        if what != self._moving[0]:
+            self._moving = (what, now, done)
+        seconds, fresh = now - self._moving[1], done - self._moving[2]
+        left = f", {_clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
+        self._doing = f"{step}: {what}, {done / max(total, 1):.0%}{left}"
+        if now - self._said >= _PLAIN_EVERY:
+            self._say(self._doing)
+
     def note(self, text: str) -> None:
         """Something a person should know: shown, and logged."""
         self.log.write("note", text=text)
@@ -156,8 +168,7 @@ class Progress:
     def _eta(self, count: StepCount) -> str:
         if not count.fresh or count.rows >= self._rows:
             return ""
-        seconds = int((self._rows - count.rows) * count.seconds / count.fresh)
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+        return _clock((self._rows - count.rows) * count.seconds / count.fresh)
 
     def _render(self) -> Table:
         title = Text(self._doing, style="bold")
@@ -177,3 +188,8 @@ class Progress:
                 self._eta(count),
             )
         return table
+
+
+def _clock(duration: float) -> str:
+    seconds = int(duration)
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"

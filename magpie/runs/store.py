@@ -30,6 +30,7 @@ from magpie.errors import DamagedShardError, RunError, StorageError
 FORMAT = 1
 _MARK = b"blake2b:"
 _ZEROS = _MARK + b"0" * 64
+_NOTE = b"magpie.note"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +212,13 @@ def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
         write_page_index=True,
     ) as writer:
         writer.write_table(table.replace_schema_metadata(None))
+        note = (table.schema.metadata or {}).get(_NOTE)
         writer.add_key_value_metadata(
-            {"magpie": json.dumps(asdict(stamp), sort_keys=True), "magpie.seal": _ZEROS.decode()}
+            {
+                "magpie": json.dumps(asdict(stamp), sort_keys=True),
+                **({_NOTE.decode(): note.decode()} if note else {}),
+                "magpie.seal": _ZEROS.decode(),
+            }
         )
     data = bytearray(sink.getvalue())
     seal = hashlib.blake2b(data, digest_size=32).hexdigest()

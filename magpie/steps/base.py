@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
+from magpie.neighbors.vectors import Watch
+
 if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 REJECTED = pa.field("rejected", pa.string())
 """A step that may reject rows has this column in `adds`: null, or "step: reason"."""
+
+NOTE = b"magpie.note"
+"""A global step that has something to say of its result puts JSON under this key of the table's schema metadata."""
 
 
 @runtime_checkable
@@ -68,6 +73,16 @@ class Prepared(Protocol):
     async def prepare(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A global step that can take long: the one that `with_watch` gives says how far it is.
+
+    What the watch raises ends the work.
+    """
+
+    def with_watch(self, watch: Watch) -> GlobalStep: ...
 
 
 def live(rows: pa.Table) -> list[int]:

@@ -1,11 +1,13 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from magpie.errors import ModelError
+from magpie.errors import ModelError, StoppedError
 from magpie.recipe import Dedup
-from magpie.steps.base import GlobalStep
-from magpie.steps.dedup import REPEAT, DedupStep, _near
+from magpie.steps.base import NOTE, GlobalStep, Watched
+from magpie.steps.dedup import REPEAT, DedupStep
 
 THRESHOLD = 0.05
 
@@ -24,16 +26,19 @@ def table(vectors, *, rejected=(), index=None, chunks=1):
     return pa.concat_tables([whole.slice(n, step) for n in range(0, max(count, 1), step)])
 
 
-def run(rows, threshold=THRESHOLD):
-    step = DedupStep(Dedup(threshold=threshold))
+def run(rows, threshold=THRESHOLD, *, keep="first", **searches):
+    step = DedupStep(Dedup(threshold=threshold, keep=keep), **searches)
     result = step.run_all(rows)
     assert result.schema == pa.schema([("id", pa.string()), *step.adds])
     assert result["id"].to_pylist() == rows["id"].to_pylist()
     return {name: result[name].to_pylist() for name in result.schema.names}
 
 
-def brute_force(rows, threshold=THRESHOLD):
-    """The same columns by the definition: all pairs, in float64, one row after the other."""
+def brute_force(rows, threshold=THRESHOLD, *, order=None):
+    """The same columns by the definition: all pairs, in float64, one row after the other.
+
+    `order` lists the places of the live rows, by index, in the order in which they are considered.
+    """
     count = rows.num_rows
     at = [n for n, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
     at.sort(key=lambda n: rows["index"][n].as_py())
@@ -43,7 +48,7 @@ def brute_force(rows, threshold=THRESHOLD):
     distances = np.array(
         [np.square(np.float64(vectors) - vector).sum(axis=1) for vector in np.float64(vectors)]
     )
-    names = ("min_neighbor_distance", "min_similar_id", "repeat_count", "rejected")
+    names = ("min_neighbor_distance", "min_similar_id", "repeat_count", "duplicate_of", "rejected")
     expected = {"id": rows["id"].to_pylist()} | {name: [None] * count for name in names}
     kept = []
     for place, n in enumerate(at):
@@ -52,8 +57,11 @@ def brute_force(rows, threshold=THRESHOLD):
             expected["min_neighbor_distance"][n] = float(np.float32(others.min()))
             expected["min_similar_id"][n] = f"r{at[int(others.argmin())]}"
         expected["repeat_count"][n] = int((others < threshold).sum())
-        if any(distances[place][other] < threshold for other in kept):
-            expected["rejected"][n] = REPEAT
+    for place in range(len(at)) if order is None else order:
+        near = [other for other in kept if distances[place][other] < threshold]
+        if near:
+            expected["rejected"][at[place]] = REPEAT
+            expected["duplicate_of"][at[place]] = f"r{at[near[0]]}"
         else:
             kept.append(place)
     return expected
@@ -87,14 +95,53 @@ def test_everything_equals_brute_force(count, width, seed):
     assert run(rows) == brute_force(rows)
 
 
-def test_groups_larger_than_a_tile_equal_brute_force(monkeypatch):
-    monkeypatch.setattr("magpie.steps.dedup._TILE", 32)
-    monkeypatch.setattr("magpie.steps.dedup._BLOCK_VALUES", 1024)
+def test_repeats_of_any_radius_equal_brute_force():
     rows = table(planted(500, 8, 5), chunks=3)
     expected = brute_force(rows)
     assert run(rows) == expected
     assert max(expected["repeat_count"]) > 3
-    assert run(rows, threshold=0.5) == brute_force(rows, threshold=0.5)
+    for threshold in (0.5, 1.99, 3.0):
+        assert run(rows, threshold=threshold) == brute_force(rows, threshold=threshold)
+
+
+def test_the_longest_instruction_of_a_group_is_kept():
+    rng = np.random.default_rng(10)
+    rows = table(planted(300, 16, 10), index=rng.permutation(300), chunks=3)
+    texts = ["x" * length for length in rng.integers(1, 30, 300).tolist()]
+    by_index = np.argsort(rows["index"].to_numpy())
+    order = sorted(range(300), key=lambda place: (-len(texts[by_index[place]]), place))
+    found = run(rows.append_column("instruction", [texts]), keep="longest")
+    assert found == brute_force(rows, order=order)
+
+
+def test_the_best_instruction_of_a_group_is_kept_and_one_without_a_tag_last():
+    qualities = ["very poor", None, "good", "good", "excellent", "average"]
+    rows = table([[1, 0]] * 4 + [[0, 1]] * 2).append_column("input_quality", [qualities])
+    found = run(rows, keep="best_quality")
+    assert found["duplicate_of"] == ["r2", "r2", None, "r2", None, "r4"]
+    assert found["rejected"] == [REPEAT, REPEAT, None, REPEAT, None, REPEAT]
+
+
+@pytest.mark.parametrize("pairs", ["exact", "approximate"])
+def test_an_approximate_search_that_looks_everywhere_equals_brute_force(pairs):
+    rows = table(planted(40, 16, 11))
+    assert run(rows, pairs=pairs, nearest="approximate") == brute_force(rows)
+
+
+def test_an_approximate_search_leaves_a_note_of_its_recall():
+    rows = table(planted(3000, 32, 12))
+    result = DedupStep(Dedup(), "exact", "approximate").run_all(rows)
+    note = json.loads(result.schema.metadata[NOTE])
+    assert note["pair_recall"] is None
+    assert note["nearest_recall"] > 0.8
+    exact = run(rows)
+    assert result["rejected"].to_pylist() == exact["rejected"]
+    assert result["repeat_count"].to_pylist() == exact["repeat_count"]
+    for found, true in zip(
+        result["min_neighbor_distance"].to_pylist(), exact["min_neighbor_distance"], strict=True
+    ):
+        assert found == true or found > max(true, THRESHOLD)
+    assert DedupStep(Dedup()).run_all(rows).schema.metadata is None
 
 
 def test_no_rows_one_row_and_only_rejected_rows():
@@ -158,16 +205,6 @@ def test_many_neighbours_almost_equally_near_are_told_apart():
     assert run(rows) == brute_force(rows)
 
 
-def test_pairs_right_at_the_threshold_are_measured_not_guessed():
-    rng = np.random.default_rng(7)
-    a, b = (rng.standard_normal((40, 16)).astype(np.float32) for _ in range(2))
-    a, b = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (a, b))
-    exact = np.square(np.float64(a)[:, None] - np.float64(b)[None]).sum(axis=2)
-    for threshold in exact.ravel()[::37]:
-        for nudged in (threshold * (1 - 1e-12), threshold * (1 + 1e-12)):
-            np.testing.assert_array_equal(_near(a, b, float(nudged)), exact < nudged)
-
-
 def test_half_precision_embeddings_are_made_unit_length_again():
     vectors = planted(60, 32, 8).astype(np.float16)
     rows = table(vectors).set_column(3, "embedding", pa.array(list(vectors), pa.list_(pa.float16())))
@@ -190,4 +227,25 @@ def test_a_vector_that_is_missing_or_of_another_width_is_an_error(bad):
 def test_it_is_a_global_step():
     step = DedupStep(Dedup())
     assert isinstance(step, GlobalStep)
-    assert step.settings == {"threshold": 0.05}
+    assert isinstance(step, Watched)
+    assert step.settings == {
+        "threshold": 0.05,
+        "keep": "first",
+        "pairs": "exact",
+        "nearest": "exact",
+    }
+    assert DedupStep(Dedup(keep="longest")).reads == ("embedding", "instruction")
+
+
+def test_it_says_how_far_it_is_and_stops_when_told():
+    said = []
+    step = DedupStep(Dedup()).with_watch(lambda *told: said.append(told))
+    step.run_all(table(planted(50, 8, 13)))
+    assert {what for what, _, _ in said} == {"comparing all pairs", "nearest neighbours", "keeping in order"}
+    assert all(0 < done <= total for _, done, total in said)
+
+    def stop(what, done, total):
+        raise StoppedError("the build was stopped")
+
+    with pytest.raises(StoppedError):
+        DedupStep(Dedup()).with_watch(stop).run_all(table(planted(50, 8, 13)))
