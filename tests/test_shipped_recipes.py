@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from magpie import shipped
-from magpie.loading import load_filter, load_recipe
+from magpie.errors import RecipeError
 from magpie.recipe import Top
+from magpie.recipe.loading import load_filter, load_recipe
+from magpie.runs.plan import make_plan
 from magpie.steps.filter import FilterStep, applicable, check
+from magpie.steps.instruct import steered
 
 # quality, difficulty, reward difference, reward, the instruction's last character, response length
 ROWS: list[tuple[str | None, str | None, float | None, float | None, str, int]] = [
@@ -116,6 +120,30 @@ def test_what_air_and_pro_share_is_as_published(name: str) -> None:
     assert recipe.extend is None
     assert recipe.filter == load_filter(f"{name}-300k")
     assert recipe.filter.top == Top(by="response_length", n=300_000)
+
+
+STEERING = ["code", "math", "multilingual", "translation"]
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_a_recipe_that_steers_says_who_writes_in_several_ways(name: str) -> None:
+    recipe, demo = load_recipe(name), load_recipe("demo")
+    assert recipe.rows == 1000 and recipe.steer is not None
+    assert len(recipe.steer.prompts) >= 2 and len(recipe.steer.variables) >= 2
+    given = {one.id for one in steered(recipe.steer, recipe.seed, np.arange(recipe.rows))}
+    assert len(given) > 60
+    plan, plain = make_plan(recipe), make_plan(demo)
+    assert [step.name for step in plan.steps] == [step.name for step in plain.steps]
+    assert recipe.models == demo.models
+    assert ("steer_language" in plan.schema.names) is (name in {"multilingual", "translation"})
+    assert load_recipe(name, overrides={"steer": None, "language.keep": None}).steer is None
+
+
+def test_the_multilingual_recipe_checks_itself() -> None:
+    recipe = load_recipe("multilingual")
+    assert recipe.language is not None and recipe.language.keep == "steered"
+    with pytest.raises(RecipeError, match="needs languages to steer to"):
+        make_plan(load_recipe("multilingual", overrides={"steer": None}))
 
 
 def test_the_air_filter_keeps_what_the_published_rules_keep() -> None:
