@@ -150,7 +150,7 @@ def test_tune_prints_a_mix_that_a_recipe_takes(tmp_path: Path) -> None:
         "1,0.9",
     )
     printed = typed(*words, quiet=False)
-    assert "other, judged by" in printed and "tokens/s" in printed
+    assert "other, judged by" in printed and "in front" in printed
     pasted = yaml.safe_load(printed[printed.index("instruct:") :])
     assert 1 <= len(pasted["instruct"]["mix"]) <= 4
     found = json.loads(typed(*words, "--json", quiet=False))

@@ -26,7 +26,7 @@ from magpie.report.base import as_text
 from magpie.report.fix import Trial, differing, judge_trials, neighbors_json, try_out, with_neighbors
 from magpie.report.measures import PROBLEMS, Neighbors, Sample, measure
 from magpie.report.sampling import Sampler, neighbors, sampling_recipe
-from magpie.report.verdict import is_ready, judge, propose
+from magpie.report.verdict import is_troubled, judge, propose
 from magpie.runs.identity import chat_format
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ async def _sampled(found: Diagnosis, recipe: Recipe, count: int, tell: Tell, *, 
         verdict, changes = judge(sample, written.chat)
         trials: tuple[Trial, ...] = ()
         if fix:
-            trials = await try_out(sampler, recipe, sample, _lines(changes, found.advice))
-            more = () if is_ready(sample) else propose(sample, written.chat)[1]
+            lines, more = propose(sample, written.chat) if is_troubled(sample) else ((), ())
+            trials = await try_out(sampler, recipe, sample, _lines(lines, found.advice))
             verdict, changes = judge_trials(sample, trials, more)
     tell("comparing", 0, 0)
     tables = [written.rows, *(trial.written.rows for trial in trials if trial.written is not None)]

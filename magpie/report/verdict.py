@@ -42,6 +42,11 @@ def is_usable(sample: Sample) -> bool:
     return sample.rates["valid"] >= USABLE
 
 
+def is_troubled(sample: Sample) -> bool:
+    """Whether a problem is worth naming, in a sample that may be good enough all the same."""
+    return any(sample.rates[name] >= NAMED for name in PROBLEMS)
+
+
 def judge(sample: Sample, chat: ChatFormat) -> tuple[str, tuple[str, ...]]:
     """The verdict on a sample, and the recipe lines it asks for. Nothing is tried here."""
     if is_ready(sample):

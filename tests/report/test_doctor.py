@@ -62,6 +62,12 @@ def test_what_does_not_help_is_said_and_not_kept(cut: Diagnosis) -> None:
     assert "tried without help: instruct.max_tokens: 1024" in cut.verdict
 
 
+def test_what_a_ready_model_does_wrong_is_tried_too() -> None:
+    diagnosis = doctor(scripted(cut_rate=0.12, repeat_rate=0), n=48, fix=True)
+    assert diagnosis.verdict.startswith("ready: ")
+    assert [trial.changes for trial in diagnosis.trials] == [("instruct.max_tokens: 1024",)]
+
+
 def test_the_diagnosis_is_json(cut: Diagnosis) -> None:
     found = json.loads(json.dumps(cut.to_json()))
     assert found == cut.to_json()
