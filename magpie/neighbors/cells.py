@@ -175,22 +175,31 @@ def choose_probes(
 ) -> Recall:
     """The fewest probes (1, 2, 4, ...) that reach the wanted shares of pairs and of nearest neighbours on a sample.
 
-    A share that is None is not asked for. The shares given back are those of another sample, which had no say.
+    A share that is None is not asked for. Pairs get twice the probes that the sample needs: it holds few of the pairs,
+    and what they need varies. The shares given back are those of another sample, which had no say.
     """
     rng = np.random.default_rng(0)
+    most = cells.probes.shape[1]
     near = _pair_ranks(units, cells, threshold, rng) if pairs is not None else np.empty(0, np.int64)
     first = _nearest_ranks(units, cells, rng) if nearest is not None else np.empty(0, np.int64)
-    most, probes = cells.probes.shape[1], 1
-    while probes < most and not all(
-        want is None or not len(ranks) or _share(ranks[::2], probes) >= want
-        for want, ranks in ((pairs, near), (nearest, first))
-    ):
-        probes = min(2 * probes, most)
+    probes = max(
+        1 if pairs is None else 2 * _needed(near[::2], pairs, most),
+        1 if nearest is None else _needed(first[::2], nearest, most),
+    )
+    probes = min(probes, most)
     return Recall(
         probes,
         _share(near[1::2], probes) if len(near) > 1 else None,
         _share(first[1::2], probes) if len(first) > 1 else None,
     )
+
+
+def _needed(ranks: Positions, share: float, most: int) -> int:
+    """The fewest probes, doubled from 1 on, within which so large a share of the ranks is."""
+    probes = 1
+    while probes < most and len(ranks) and _share(ranks, probes) < share:
+        probes *= 2
+    return min(probes, most)
 
 
 def _share(ranks: Positions, probes: int) -> float:

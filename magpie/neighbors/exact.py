@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from magpie.neighbors.vectors import (
     tile_distances,
     unwatched,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 _DIMENSIONS = 48
 _ROWS, _COLUMNS = 1024, 2048
@@ -51,29 +54,32 @@ class Sketch:
     def of(cls, units: UnitVectors, *, whole: bool = False, quick: bool | None = None) -> Sketch:
         """Sketches of all vectors; `whole` leaves no dimension out, so that products are also at most `slack` more.
 
-        `quick` rounds to bfloat16; None does for many vectors, where the processor computes in it.
+        `quick` rounds to bfloat16; None does for many vectors, where the processor computes in it, and leaves few
+        vectors as they are.
         """
-        large = len(units) >= LARGE
-        quick = large and computes_in_bfloat16() if quick is None else quick
-        whole = whole or units.width <= _DIMENSIONS or len(units) < _DIMENSIONS
-        width = units.width if whole else _DIMENSIONS
-        basis = None if whole else principal_components(units, width - 1)
-        values = np.empty((len(units), width), np.float32)
-        for here, some in units.blocks():
-            values[here] = some if basis is None else _shortened(some, basis)
+        few = quick is None and len(units) < LARGE
         rounding = (units.width + 8) * 2.0**-22 + 1e-5
-        if not large and not quick:
-            return cls(values, rounding)
+        if few:
+            return cls(units[:], rounding)
         import torch
 
-        exact = torch.from_numpy(values)
-        if not quick:
-            return cls(exact, rounding)
-        rounded = exact.bfloat16()
-        starts = range(0, len(units), _SAMPLE)
-        off = [rounded[at : at + _SAMPLE].float() - exact[at : at + _SAMPLE] for at in starts]
-        error = max((float(part.square().sum(1).max()) for part in off), default=0.0) ** 0.5
-        return cls(rounded, rounding + 2 * error + error**2 + 2.0**-8)
+        quick = computes_in_bfloat16() if quick is None else quick
+        whole = whole or units.width <= _DIMENSIONS or len(units) < _DIMENSIONS
+        basis = None if whole else principal_components(units, _DIMENSIONS - 1)
+        values = torch.empty(
+            (len(units), units.width if whole else _DIMENSIONS),
+            dtype=torch.bfloat16 if quick else torch.float32,
+        )
+
+        def fill(start: int) -> float:
+            """Sketch some of them; the largest squared length of what rounding took off one."""
+            some = torch.from_numpy(units[start : start + _SAMPLE])
+            exact = some if basis is None else _shortened(some, basis)
+            values[start : start + _SAMPLE] = exact.to(values.dtype)
+            return float((values[start : start + _SAMPLE].float() - exact).square().sum(1).max())
+
+        off = max(in_parallel(fill, range(0, len(units), _SAMPLE), rows=len(units)), default=0.0) ** 0.5
+        return cls(values, rounding + (2 * off + off**2 + 2.0**-8 if quick else 0.0))
 
     def products(self, rows: slice | Positions, columns: slice, room: Any) -> np.ndarray[Any, Any]:
         """The products of some sketches with others, in the numbers of `as_products`, written into `room`."""
@@ -304,20 +310,25 @@ def _search_plainly(units: UnitVectors, rows: Positions, best: Best) -> None:
             best.offer(some, first + here.start, distances[np.arange(len(some)), first])
 
 
-def principal_components(units: UnitVectors, count: int) -> Floats:
+def principal_components(units: UnitVectors, count: int) -> torch.Tensor:
     """The directions in which a sample of the vectors varies most: an orthonormal basis (dimensions, count).
 
     Found by subspace iteration on their covariance, which costs little in any number of dimensions. Any basis gives
     right bounds; a better one gives sharper bounds.
     """
-    step = -(-len(units) // _SAMPLE)
-    sample = units[slice(0, len(units), step)]
-    sample -= sample.mean(axis=0)
-    covariance = sample.T @ sample
-    basis = np.random.default_rng(0).standard_normal((units.width, count)).astype(np.float32)
-    for _ in range(_ROUNDS):
-        basis, _ = np.linalg.qr(covariance @ basis)
-    return np.asarray(basis, np.float32)
+    import torch
+
+    def find(step: int) -> torch.Tensor:
+        sample = torch.from_numpy(units[::step])
+        sample -= sample.mean(dim=0)
+        covariance = sample.T @ sample
+        basis = torch.randn(units.width, count, generator=torch.Generator().manual_seed(0))
+        for _ in range(_ROUNDS):
+            basis, _ = torch.linalg.qr(covariance @ basis)
+        return basis
+
+    (basis,) = in_parallel(find, [-(-len(units) // _SAMPLE)], rows=len(units))
+    return basis
 
 
 def computes_in_bfloat16() -> bool:
@@ -341,11 +352,13 @@ def as_products(codes: np.ndarray[Any, Any]) -> Floats:
     return np.asarray((np.maximum(codes, 0).astype(np.uint32) << 16).view(np.float32))
 
 
-def _shortened(some: Floats, basis: Floats) -> Floats:
+def _shortened(some: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
     """Coordinates along the basis, and the length of what is left."""
+    import torch
+
     inside = some @ basis
-    left = np.maximum(0, 1 - np.square(inside).sum(axis=1, dtype=np.float64, keepdims=True))
-    return np.concatenate([inside, np.sqrt(left).astype(np.float32)], axis=1)
+    left = (1 - inside.double().square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+    return torch.cat([inside, left.float()], dim=1)
 
 
 def _tiles(start: int, count: int) -> Iterator[tuple[slice, slice]]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from magpie.errors import RecipeError
-from magpie.recipe import Model, Recipe
+from magpie.recipe import Dedup, Model, Recipe
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
 from magpie.steps.clean import CleanStep
 from magpie.steps.dedup import DedupStep
@@ -149,14 +149,14 @@ def make_plan(recipe: Recipe) -> Plan:
         add(LanguageStep(recipe.language, recipe.steer))
     if recipe.embed is not None:
         add(EmbedStep(recipe.embed, recipe.model(recipe.embed.model)), recipe.embed.model)
-    dedup = _dedup(recipe)
-    by_quality = recipe.dedup is not None and recipe.dedup.keep == "best_quality"
-    if dedup is not None and not by_quality:
-        add(dedup)
+    _check_dedup(recipe)
+    tagged_first = recipe.dedup is not None and recipe.dedup.keep == "best_quality"
+    if recipe.dedup is not None and not tagged_first:
+        add(dedup_step(recipe.dedup, rows=recipe.rows))
     if recipe.tag is not None:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
-    if dedup is not None and by_quality:
-        add(dedup)
+    if recipe.dedup is not None and tagged_first:
+        add(dedup_step(recipe.dedup, rows=recipe.rows))
     skipped = _add_answers_and_filter(recipe, planned, add)
     _check_servers(recipe, planned)
     _check_controls(recipe)
@@ -164,27 +164,24 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
 
 
-def _dedup(recipe: Recipe) -> DedupStep | None:
-    """The step, with its way of searching chosen by the rows asked for."""
-    part = recipe.dedup
-    if part is None:
-        return None
-    if part.keep == "best_quality" and (recipe.tag is None or "quality" not in recipe.tag.tags):
+def dedup_step(part: Dedup, *, rows: int) -> DedupStep:
+    """The step for a run of so many rows: `auto` is exact up to where comparing all pairs takes minutes."""
+
+    def chosen(wish: Literal["auto", "exact", "approximate"], most: int) -> Literal["exact", "approximate"]:
+        if wish == "auto":
+            return "exact" if rows <= most else "approximate"
+        return wish
+
+    return DedupStep(part, chosen(part.method, _EXACT_PAIRS), chosen(part.nearest, _EXACT_NEAREST))
+
+
+def _check_dedup(recipe: Recipe) -> None:
+    by_quality = recipe.dedup is not None and recipe.dedup.keep == "best_quality"
+    if by_quality and (recipe.tag is None or "quality" not in recipe.tag.tags):
         raise RecipeError(
             "`dedup.keep: best_quality` goes by `input_quality`, which nothing adds; "
             "switch `tag` on with the tag `quality`, or use `keep: longest`"
         )
-
-    def chosen(wish: Literal["auto", "exact", "approximate"], most: int) -> Literal["exact", "approximate"]:
-        if wish == "auto":
-            return "exact" if recipe.rows <= most else "approximate"
-        return wish
-
-    return DedupStep(
-        part,
-        pairs=chosen(part.method, _EXACT_PAIRS),
-        nearest=chosen(part.nearest, _EXACT_NEAREST),
-    )
 
 
 def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
