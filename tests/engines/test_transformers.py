@@ -298,7 +298,7 @@ def test_a_first_token_is_changed_and_no_other(plain: ModelFiles) -> None:
 
 def test_a_row_that_repeats_itself_ends(plain: ModelFiles) -> None:
     """A small random network at temperature 0 soon goes in circles."""
-    settings = {"max_tokens": 200, "seed": 0, "temperature": 0.0}
+    settings = {"max_tokens": 300, "seed": 0, "temperature": 0.0}
     asked = [
         ([i], Sampling(**settings, stop_repetition=stops)) for stops in (False, True) for i in range(2, 22)
     ]
@@ -311,4 +311,4 @@ def test_a_row_that_repeats_itself_ends(plain: ModelFiles) -> None:
     assert len(pairs) > 5
     for free, cut in pairs:
         assert free.text.startswith(cut.text)
-        assert 96 <= cut.token_count == len(cut.text) < free.token_count
+        assert 132 <= cut.token_count == len(cut.text) < free.token_count
