@@ -7,6 +7,7 @@ again and again; and some are aimed at what is over too quickly to be hit by cha
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def test_a_killed_build_lets_go_of_its_folder(tmp_path: Path, undisturbed: Undis
     with start("build", undisturbed.recipe, "--out", folder) as first:
         while len(log_lines(folder)) < 6 and first.poll() is None:
             time.sleep(0.001)
+        first.send_signal(signal.SIGSTOP)  # it holds still, and the folder, however slow the second is to start
         second = magpie("build", undisturbed.recipe, "--out", folder)
         first.kill()
     assert first.returncode == -9, "the first build was over too soon"
