@@ -172,8 +172,8 @@ class Dedup(Part):
     0.05 is the published threshold (arXiv 2406.08464): a cosine similarity above 0.975.
 
     `keep` is the order in which rows are considered: as they come, longest instruction first, or best `input_quality`
-    first. `method: exact` finds all near pairs, `approximate` nearly all of them sooner; `auto` is exact up to 2,000,000
-    rows. `nearest` says the same of `min_neighbor_distance` where it is above the threshold; `auto` is exact up to
+    first. `method: exact` finds all near pairs, `approximate` nearly all of them sooner; `auto` is exact up to
+    2,000,000 rows. `nearest` says the same of `min_neighbor_distance` where it is above the threshold; `auto` is exact up to
     100,000 rows. What an approximate search misses is measured, shown and kept with the shards.
     """
 
@@ -214,7 +214,8 @@ class Respond(Part):
 class Extend(Part):
     """Further turns. `turns` counts all turns of the conversation, the first included.
 
-    `system_prompt` is used only while the user's message is written: it tells the model it is in a long conversation.
+    `system_prompt` is used only while the user's message is written. Null tells the model that it is in a conversation
+    of many turns, where its family takes a system prompt; "" gives none.
     """
 
     model: str = "generator"
@@ -222,10 +223,7 @@ class Extend(Part):
     draw: Draw = Draw()
     instruct_max_tokens: int = Field(default=2048, ge=1)
     stop_at_newline: bool = True
-    system_prompt: str = (
-        "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
-        "what was said before, each one specific and different from the last."
-    )
+    system_prompt: str | None = None
     respond_temperature: float = Field(default=0.0, ge=0)
     respond_max_tokens: int = Field(default=4096, ge=1)
     stop_repetition: bool | None = None

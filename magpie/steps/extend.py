@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 _ENDED_BADLY = {"length": "cut by length", "repetition": "repeats itself", "error": "engine error"}
+_MANY_TURNS = (
+    "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
+    "what was said before, each one specific and different from the last."
+)
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
@@ -62,7 +66,8 @@ class ExtendStep:
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model."""
-        return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"})}
+        part = self.part.model_dump(mode="json", exclude={"model"})
+        return {"seed": self.seed, **part, "many_turns": _MANY_TURNS}
 
     def with_chat(self, chat: ChatFormat) -> ExtendStep:
         """The same step, speaking this model's format."""
@@ -99,7 +104,7 @@ class ExtendStep:
         turns, reasoned, tokens = list(first), list[str | None](), 0
         for turn in range(2, self.part.turns + 1):
             asked = await engine.complete(
-                self.chat.prompt(turns, system=self.part.system_prompt or None),
+                self.chat.prompt(turns, system=self._system_prompt()),
                 self._user_sampling(turn, index, engine),
             )
             tokens += asked.token_count
@@ -118,6 +123,12 @@ class ExtendStep:
             turns += [instruction, response]
             reasoned.append(reasoning)
         return _Grown(turns[2:], reasoned, tokens, "turns")
+
+    def _system_prompt(self) -> str | None:
+        assert self.chat is not None
+        if self.part.system_prompt is None and self.chat.texts.system_problem is None:
+            return _MANY_TURNS
+        return self.part.system_prompt or None
 
     def _trouble(self, text: str, finish_reason: str) -> str | None:
         assert self.chat is not None

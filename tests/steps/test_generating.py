@@ -1,14 +1,18 @@
 """The steps that write: positions decide the sampling, conversations grow by themselves, and trouble is recorded."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from recording import CHAT, Recorder, base_rows, run
 
+from magpie.chat import ChatFormat
 from magpie.engines.base import CONTROLS, Completion, FinishReason, Sampling
+from magpie.engines.scripted import ScriptedTokenizer
+from magpie.errors import ChatFormatError
 from magpie.recipe import Draw, Extend, Instruct, Respond
 from magpie.steps.extend import ExtendStep
 from magpie.steps.instruct import InstructStep, mix_entries
@@ -83,6 +87,23 @@ def test_conversations_grow_to_the_turns_asked_for() -> None:
     assert all("many turns" in prompt for prompt in users)
     assert not any("many turns" in prompt for prompt, _ in recorder.asked if prompt.endswith("assistant\n"))
     assert len({sampling.seed for _, sampling in recorder.asked}) == len(recorder.asked)
+
+
+class NoSystemRole(ScriptedTokenizer):
+    """A family that takes no system prompt."""
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+        if messages[0]["role"] == "system":
+            raise ChatFormatError("no system role here; leave it out")
+        return super().render(messages, add_generation_prompt=add_generation_prompt)
+
+
+def test_a_family_without_a_system_role_is_extended_without_one() -> None:
+    chat, recorder = ChatFormat.derive(NoSystemRole()), Recorder()
+    rows = base_rows(0, 2, instruction=["a?"] * 2, response=["b."] * 2, response_finish_reason=["stop"] * 2)
+    grown = asyncio.run(ExtendStep(Extend(), 42).with_chat(chat).run(rows, recorder))
+    assert grown["turns"].to_pylist() == [2, 2]
+    assert not any("many turns" in prompt for prompt, _ in recorder.asked)
 
 
 def test_a_conversation_whose_answer_was_cut_is_not_continued() -> None:
