@@ -44,7 +44,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Every file of a run that a build promises to make identical, by its place."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for place in ("steps", "dataset", "recipe.yaml")
+        for place in ("steps", "dataset", "recipe.yaml", "report.json")
         for path in ([folder / place] if (folder / place).is_file() else sorted((folder / place).rglob("*")))
         if path.is_file()
     }

@@ -172,15 +172,25 @@ class Dedup(Part):
     0.05 is the published threshold (arXiv 2406.08464): a cosine similarity above 0.975.
 
     `keep` is the order in which rows are considered: as they come, longest instruction first, or best `input_quality`
-    first. `method: exact` finds all near pairs, `approximate` nearly all of them sooner; `auto` is exact up to
-    2,000,000 rows. `nearest` says the same of `min_neighbor_distance` where it is above the threshold; `auto` is exact up to
-    100,000 rows. What an approximate search misses is measured, shown and kept with the shards.
+    first. `method: exact` finds all near pairs, `approximate` nearly all of them sooner; `auto` is exact up to two
+    million rows. `nearest` says the same of `min_neighbor_distance` where it is above the threshold; `auto` is exact up
+    to 100,000 rows. What an approximate search misses is measured, shown and kept with the shards.
+
+    Rows as near to an instruction of another dataset are rejected too: `against` lists runs, .parquet, .jsonl and .json
+    files, and hub datasets (ORG/NAME or ORG/NAME:SPLIT). For adding to an earlier build, and for keeping a benchmark's
+    questions out.
     """
 
     threshold: float = Field(default=0.05, ge=0, le=4)
     keep: Literal["first", "longest", "best_quality"] = "first"
     method: Literal["auto", "exact", "approximate"] = "auto"
     nearest: Literal["auto", "exact", "approximate"] = "auto"
+    against: tuple[Text, ...] = ()
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _is_one_or_several(cls, against: Any) -> Any:
+        return (against,) if isinstance(against, str) else against
 
 
 TagName = Literal["difficulty", "quality", "category"]
