@@ -38,13 +38,13 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from magpie.embedder import load_encoder
 from magpie.neighbors.cells import Cells, choose_probes, search_cells
 from magpie.neighbors.exact import near_pairs
 from magpie.neighbors.survey import PAIR_RECALL, survey
 from magpie.neighbors.vectors import UnitVectors
 from magpie.recipe import Dedup, Model
 from magpie.runs.plan import dedup_step
-from magpie.steps.embed import load_encoder
 
 WIDTH = 384
 THRESHOLD = 0.05

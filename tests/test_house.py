@@ -22,9 +22,9 @@ PACKAGE = ROOT / "magpie"
 LEVELS = (
     {"errors", "shipped", "orphans", "quiet"},
     {"recipe"},
-    {"sql", "web", "decoding", "first_token", "neighbors"},
+    {"sql", "web", "decoding", "first_token", "neighbors", "instructions"},
     {"models"},
-    {"chat", "engines"},
+    {"chat", "engines", "embedder"},
     {"steps"},
     {"runs"},
     {"publish", "report", "self_instruct"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from magpie.neighbors.exact import PairFinder
-from magpie.neighbors.vectors import Positions, UnitVectors, Watch, unwatched
+from magpie.neighbors.vectors import Positions, UnitVectors, Watch, in_parallel, unwatched
 
 _BLOCK = 1024
 _KEPT_AT_ONCE = 8192
@@ -46,3 +46,28 @@ def _take_first(repeats: Positions, earlier: Positions, later: Positions) -> Non
     repeats[later[order]] = earlier[
         order
     ]  # where a place is assigned to repeatedly, the last, the lowest, stays
+
+
+def first_before(
+    units: UnitVectors, first: int, threshold: float, *, quick: bool | None = None, watch: Watch = unwatched
+) -> Positions:
+    """For each vector from position `first` on, -1, or the first one before `first` nearer than `threshold`."""
+    found = np.full(len(units), -1, np.int64)
+    finder = PairFinder(units, threshold, quick=quick)
+
+    def search(start: int) -> tuple[Positions, Positions]:
+        columns = slice(start, min(start + _BLOCK, len(units)))
+        room = finder.room(_BLOCK * _KEPT_AT_ONCE)
+        pairs = [
+            finder.pairs(slice(begin, min(begin + _KEPT_AT_ONCE, first)), columns, room)
+            for begin in range(0, first, _KEPT_AT_ONCE)
+        ]
+        empty = np.empty(0, np.int64)
+        earlier, later = ([empty, *side] for side in list(zip(*pairs, strict=True))[:2] or ((), ()))
+        return np.concatenate(earlier), np.concatenate(later)
+
+    for earlier, later in in_parallel(search, range(first, len(units), _BLOCK), rows=len(units)):
+        _take_first(found, earlier, later)
+        if len(later):
+            watch("comparing with other datasets", int(later[-1]) + 1 - first, len(units) - first)
+    return found[first:]

@@ -150,13 +150,14 @@ def make_plan(recipe: Recipe) -> Plan:
     if recipe.embed is not None:
         add(EmbedStep(recipe.embed, recipe.model(recipe.embed.model)), recipe.embed.model)
     _check_dedup(recipe)
+    embedder = None if recipe.embed is None else recipe.model(recipe.embed.model)
     tagged_first = recipe.dedup is not None and recipe.dedup.keep == "best_quality"
     if recipe.dedup is not None and not tagged_first:
-        add(dedup_step(recipe.dedup, rows=recipe.rows))
+        add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
     if recipe.tag is not None:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
     if recipe.dedup is not None and tagged_first:
-        add(dedup_step(recipe.dedup, rows=recipe.rows))
+        add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
     skipped = _add_answers_and_filter(recipe, planned, add)
     _check_servers(recipe, planned)
     _check_controls(recipe)
@@ -164,15 +165,19 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
 
 
-def dedup_step(part: Dedup, *, rows: int) -> DedupStep:
-    """The step for a run of so many rows: `auto` is exact up to where comparing all pairs takes minutes."""
+def dedup_step(part: Dedup, *, rows: int, embedder: Model | None = None) -> DedupStep:
+    """The step for a run of so many rows: `auto` is exact up to where comparing all pairs takes minutes.
+
+    `embedder` is for the instructions of the datasets in `against`.
+    """
 
     def chosen(wish: Literal["auto", "exact", "approximate"], most: int) -> Literal["exact", "approximate"]:
         if wish == "auto":
             return "exact" if rows <= most else "approximate"
         return wish
 
-    return DedupStep(part, chosen(part.method, _EXACT_PAIRS), chosen(part.nearest, _EXACT_NEAREST))
+    pairs, nearest = chosen(part.method, _EXACT_PAIRS), chosen(part.nearest, _EXACT_NEAREST)
+    return DedupStep(part, pairs, nearest, embedder=embedder)
 
 
 def _check_dedup(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ between. The search itself is `magpie.neighbors`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,17 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie.embedder import encode, load_encoder
 from magpie.errors import ModelError
-from magpie.neighbors.order import keep_in_order
+from magpie.instructions import Instructions, read_instructions
+from magpie.neighbors.order import first_before, keep_in_order
 from magpie.neighbors.survey import Survey, survey
-from magpie.neighbors.vectors import NoDirectionError, Positions, UnitVectors, Watch, unwatched
-from magpie.recipe import Dedup
+from magpie.neighbors.vectors import Mask, NoDirectionError, Positions, UnitVectors, Watch, unwatched
+from magpie.recipe import Dedup, Model
 from magpie.steps.base import NOTE, REJECTED
 
 Search = Literal["exact", "approximate"]
 
 REPEAT = "dedup: repeat"
 
+_BATCH = 128
 _QUALITIES = ("excellent", "good", "average", "poor", "very poor")
 _ORDERED_BY = {"first": (), "longest": ("instruction",), "best_quality": ("input_quality",)}
 
@@ -37,7 +41,8 @@ class DedupStep:
     with the very same vector, the one of lowest index); both are null for a row that is alone. `repeat_count` is how
     many other rows are nearer than the threshold. Rows are kept in the order that `keep` names, and a row is a repeat
     when one that is kept already is nearer than the threshold: strictly nearer, so that a threshold of 0 rejects
-    nothing. `duplicate_of` is the first kept row that a repeat is near.
+    nothing. `duplicate_of` is the first kept row that a repeat is near. A row that near to an instruction of a dataset
+    in `against` is out before any other is looked at, and `duplicate_of` is the id of that instruction.
 
     `pairs` and `nearest` say how near pairs and nearest neighbours are looked for. An approximate search leaves a note
     of its measured recall in the shards; a distance above the threshold is then that of the nearest row it found.
@@ -46,6 +51,7 @@ class DedupStep:
     part: Dedup
     pairs: Search = "exact"
     nearest: Search = "exact"
+    embedder: Model | None = None
     watch: Watch = unwatched
 
     name = "dedup"
@@ -67,11 +73,15 @@ class DedupStep:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The threshold, the order of keeping, and how neighbours are looked for."""
+        """The threshold, the order of keeping, how neighbours are looked for, and what other datasets hold.
+
+        Reads those. Raises RecipeError when one cannot be read.
+        """
         return {
-            **self.part.model_dump(mode="json", exclude={"method"}),
+            **self.part.model_dump(mode="json", exclude={"method", "against"}),
             "pairs": self.pairs,
             "nearest": self.nearest,
+            "against": {name: read_instructions(name).digest for name in self.part.against},
         }
 
     def with_watch(self, watch: Watch) -> DedupStep:
@@ -87,7 +97,9 @@ class DedupStep:
         at = at[np.argsort(rows["index"].to_numpy()[at], kind="stable")]
         units = unit_vectors(rows, at)
         found = survey(units, self.part.threshold, pairs=self.pairs, nearest=self.nearest, watch=self.watch)
-        repeat_of = self._repeats(units, found, self._ranks(rows, at))
+        foreign = [read_instructions(name) for name in self.part.against]
+        foreign_ids, foreign_names, of_foreign = self._near_foreign(units, foreign, found.kind)
+        repeat_of = self._repeats(units, found, self._ranks(rows, at), out=of_foreign >= 0)
         places = np.full(rows.num_rows, -1, np.int64)
         places[at] = np.arange(len(at))
         alone = np.isnan(found.distance)
@@ -99,7 +111,12 @@ class DedupStep:
             "duplicate_of": _ids(rows, at, repeat_of, places),
         }
         is_repeat = pc.is_valid(columns["duplicate_of"])
-        columns[REJECTED.name] = pc.if_else(is_repeat, pa.scalar(REPEAT), pa.scalar(None, pa.string()))
+        reasons = pc.if_else(is_repeat, pa.scalar(REPEAT), pa.scalar(None, pa.string()))
+        if foreign:
+            named = _pick(foreign_ids, of_foreign, places), _pick(foreign_names, of_foreign, places)
+            columns["duplicate_of"] = pc.coalesce(named[0], columns["duplicate_of"])
+            reasons = pc.coalesce(pc.binary_join_element_wise(REPEAT, named[1], " of "), reasons)
+        columns[REJECTED.name] = reasons
         return pa.table(columns, schema=pa.schema([("id", pa.string()), *self.adds], metadata=_note(found)))
 
     def _ranks(self, rows: pa.Table, at: Positions) -> Positions:
@@ -115,8 +132,32 @@ class DedupStep:
         ranks[np.argsort(keys, kind="stable")] = np.arange(len(at))
         return ranks
 
-    def _repeats(self, units: UnitVectors, found: Survey, ranks: Positions) -> Positions:
-        """For each live row the live row that it repeats, or -1. `units` holds the distinct vectors."""
+    def _near_foreign(
+        self, units: UnitVectors, foreign: Sequence[Instructions], kind: Positions
+    ) -> tuple[list[str], list[str], Positions]:
+        """Ids and datasets of foreign instructions, and for each live row the first that it is near, or -1."""
+        ids = [id for dataset in foreign for id in dataset.ids]
+        names = [dataset.name for dataset in foreign for _ in dataset.ids]
+        if not ids or not len(units) or self.part.threshold == 0:
+            return ids, names, np.full(len(kind), -1, np.int64)
+        assert self.embedder is not None
+        self.watch("embedding other datasets", 0, len(ids))
+        encoder = None if self.embedder.engine == "scripted" else load_encoder(self.embedder)
+        texts = [text for dataset in foreign for text in dataset.texts]
+        vectors = encode(encoder, texts, batch_size=_BATCH).astype(units.stored.dtype)
+        if vectors.shape[1] != units.width:
+            raise ModelError(
+                f"the embedder gives vectors of {vectors.shape[1]} dimensions, the run has {units.width}; "
+                "run the build again with one embedder"
+            )
+        both = UnitVectors.of(np.concatenate([vectors, units.stored]))
+        return ids, names, first_before(both, len(ids), self.part.threshold, watch=self.watch)[kind]
+
+    def _repeats(self, units: UnitVectors, found: Survey, ranks: Positions, *, out: Mask) -> Positions:
+        """For each live row the live row that it repeats, or -1; rows that are `out` repeat none and are kept by none.
+
+        `units` holds the distinct vectors: where one row of a kind is out, all of the kind are.
+        """
         repeat_of = np.full(len(ranks), -1, np.int64)
         if self.part.threshold == 0:
             return repeat_of
@@ -125,13 +166,15 @@ class DedupStep:
         rank = np.full(len(units), len(ranks), np.int64)
         np.minimum.at(rank, found.kind, ranks)
         first = row_at[rank] if len(rank) else rank
-        crowded = np.flatnonzero(found.others)
+        gone = np.zeros(len(units), np.bool_)
+        gone[found.kind[out]] = True
+        crowded = np.flatnonzero((found.others > 0) & ~gone)
         crowded = crowded[np.argsort(rank[crowded], kind="stable")]
         repeats = keep_in_order(units.take(crowded), self.part.threshold, watch=self.watch)
         kept = np.arange(len(units))
         kept[crowded[repeats >= 0]] = crowded[repeats[repeats >= 0]]
         repeat_of = first[kept[found.kind]] if len(units) else repeat_of
-        repeat_of[repeat_of == np.arange(len(ranks))] = -1
+        repeat_of[out | (repeat_of == np.arange(len(ranks)))] = -1
         return np.asarray(repeat_of)
 
 
@@ -181,6 +224,13 @@ def _ids(rows: pa.Table, at: Positions, named: Positions, places: Positions) -> 
         return pa.nulls(len(places), pa.string())
     target = np.where(places < 0, -1, named[places])
     return rows["id"].take(pa.array(at[target], mask=target < 0))
+
+
+def _pick(values: Sequence[str], chosen: Positions, places: Positions) -> pa.Array:
+    """For each row the value that its live row has chosen (-1: none), as a column of all rows."""
+    target = np.full(len(places), -1, np.int64)
+    target[places >= 0] = chosen[places[places >= 0]]
+    return pa.array(values, pa.string()).take(pa.array(target, mask=target < 0))
 
 
 def _note(found: Survey) -> dict[bytes, bytes] | None:

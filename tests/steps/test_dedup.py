@@ -4,8 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from magpie.embedder import scripted_vectors, unit
 from magpie.errors import ModelError, StoppedError
-from magpie.recipe import Dedup
+from magpie.neighbors.order import first_before
+from magpie.neighbors.vectors import UnitVectors
+from magpie.recipe import Dedup, Model
 from magpie.steps.base import NOTE, GlobalStep, Watched
 from magpie.steps.dedup import REPEAT, DedupStep
 
@@ -224,6 +227,33 @@ def test_a_vector_that_is_missing_or_of_another_width_is_an_error(bad):
             run(table([[1, 0], [0, 1], bad], chunks=chunks))
 
 
+def test_rows_near_another_dataset_are_out_first_and_say_of_which(tmp_path):
+    texts = ["bake some bread", "sing a song", "bake some bread", "count to ten", "sing a song", "fly"]
+    known = tmp_path / "known.jsonl"
+    known.write_text('{"text": "play chess"}\n{"id": "old-7", "text": "SING A SONG"}\n')
+    vectors = unit(scripted_vectors(texts)).astype(np.float16)
+    rows = table(vectors, rejected={4})
+    rows = rows.set_column(3, "embedding", pa.array(list(vectors), pa.list_(pa.float16())))
+    step = DedupStep(Dedup(against=str(known)), embedder=Model(model="scripted", engine="scripted"))
+    found = step.run_all(rows)
+    assert found["duplicate_of"].to_pylist() == [None, "old-7", "r0", None, None, None]
+    assert found["rejected"].to_pylist() == [None, f"{REPEAT} of {known}", REPEAT, None, None, None]
+    before = step.settings
+    known.write_text('{"text": "fly"}\n')
+    assert step.settings != before
+    found = step.run_all(rows)
+    assert found["duplicate_of"].to_pylist() == [None, None, "r0", None, None, f"{known}:1"]
+
+
+def test_one_row_near_a_dataset_takes_its_likes_with_it_but_not_what_is_merely_near_them():
+    # 10 degrees apart are a squared distance of 0.030, 20 degrees of 0.121.
+    units = UnitVectors.of(np.float32(on_circle(0, 10, 20, 30)))
+    assert first_before(units, 1, 0.05).tolist() == [0, -1, -1]
+    assert first_before(units, 2, 0.05).tolist() == [1, -1]
+    assert first_before(units, 2, 0.5).tolist() == [0, 0]
+    assert first_before(units, 0, 0.5).tolist() == [-1] * 4
+
+
 def test_it_is_a_global_step():
     step = DedupStep(Dedup())
     assert isinstance(step, GlobalStep)
@@ -233,6 +263,7 @@ def test_it_is_a_global_step():
         "keep": "first",
         "pairs": "exact",
         "nearest": "exact",
+        "against": {},
     }
     assert DedupStep(Dedup(keep="longest")).reads == ("embedding", "instruction")
 

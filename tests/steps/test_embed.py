@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from magpie.embedder import SCRIPTED_DIMENSIONS, load_encoder, scripted_vectors, unit
 from magpie.errors import ModelError
 from magpie.recipe import Embed, Model
 from magpie.steps.base import RowStep
-from magpie.steps.embed import SCRIPTED_DIMENSIONS, EmbedStep, load_encoder, scripted_vectors, unit
+from magpie.steps.embed import EmbedStep
 
 SCRIPTED = Model(model="scripted", engine="scripted")
 needs_embedder = pytest.mark.skipif(

@@ -1,0 +1,122 @@
+"""The instructions of datasets that were made elsewhere: a run, Parquet or JSON files, a dataset of the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magpie.errors import RecipeError
+
+COLUMNS = ("instruction", "messages", "conversations", "conversation", "prompt", "question", "text", "input")
+"""Where an instruction is looked for, in this order: a text, or a list of messages whose first user turn it is."""
+
+_FILES = (".parquet", ".jsonl", ".json")
+_USERS = {"user", "human"}
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """A dataset's instructions, in its order. `ids` are its own, or NAME:N, where N counts rows from 1."""
+
+    name: str
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """A digest of names and texts: equal for equal content."""
+        listed = json.dumps([self.ids, self.texts], ensure_ascii=True)
+        return hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
+
+
+def read_instructions(name: str) -> Instructions:
+    """The instructions of a run's folder, a .parquet, .jsonl or .json file, a folder of such files, or a hub dataset.
+
+    A hub dataset is ORG/NAME, or ORG/NAME:SPLIT for another split than train. Rows without an instruction are passed
+    over. Raises RecipeError when there is no such dataset, or no column of it holds instructions.
+    """
+    path = Path(name)
+    rows = _rows_of_files(_files(path), name) if path.exists() else _rows_of_hub(name)
+    ids, texts = [], []
+    known: str | None = None
+    for number, row in enumerate(rows, start=1):
+        known = known if known in row else next((one for one in COLUMNS if one in row), None)
+        if known is None:
+            raise RecipeError(
+                f"row {number} of {name} has no instruction; it has {', '.join(row) or 'nothing'}, "
+                f"and one of these is looked for: {', '.join(COLUMNS)}"
+            )
+        text = _instruction(row[known])
+        if text:
+            ids.append(str(row.get("id") or f"{name}:{number}"))
+            texts.append(text)
+    return Instructions(name, tuple(ids), tuple(texts))
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix not in _FILES:
+            raise RecipeError(f"{path} is no dataset; give a file that ends in {', '.join(_FILES)}")
+        return [path]
+    folder = path / "dataset" if (path / "recipe.yaml").is_file() else path
+    files = sorted(one for one in folder.glob("*") if one.suffix in _FILES) if folder.is_dir() else []
+    if not files:
+        raise RecipeError(f"{path} holds no dataset; finish its build, or name a file in it")
+    return files
+
+
+def _rows_of_files(files: Iterable[Path], name: str) -> Iterator[dict[str, Any]]:
+    for path in files:
+        try:
+            yield from _rows_of_parquet(path) if path.suffix == ".parquet" else _rows_of_json(path)
+        except (OSError, ValueError) as error:  # Arrow's and JSON's errors are among them
+            raise RecipeError(f"{path} cannot be read ({error}); check `against: {name}`") from error
+
+
+def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name in {"id", *COLUMNS}]
+        for batch in file.iter_batches(columns=names):
+            yield from batch.to_pylist()
+
+
+def _rows_of_json(path: Path) -> Iterator[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8")
+    rows = (
+        json.loads(text) if text.lstrip()[:1] == "[" else map(json.loads, filter(str.strip, text.split("\n")))
+    )
+    for row in rows:
+        yield row if isinstance(row, dict) else {"text": row}
+
+
+def _rows_of_hub(name: str) -> Iterator[dict[str, Any]]:
+    dataset, _, split = name.partition(":")
+    if dataset.count("/") != 1 or Path(dataset).suffix in _FILES or dataset.startswith((".", "/")):
+        raise RecipeError(f"there is no {name}; give a run, a file, or a hub dataset as ORG/NAME")
+    import datasets
+
+    try:
+        table = datasets.load_dataset(dataset, split=split or "train")
+    except Exception as error:  # the hub's libraries raise of every kind
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecipeError(
+            f"the hub dataset {name} cannot be read ({why}); check its name, or the net"
+        ) from error
+    yield from table.select_columns([one for one in table.column_names if one in {"id", *COLUMNS}])
+
+
+def _instruction(value: Any) -> str | None:
+    """The text itself, or the first user turn of a list of messages."""
+    if isinstance(value, str):
+        return value.strip() or None
+    for message in value if isinstance(value, list | tuple) else ():
+        if isinstance(message, dict) and (message.get("role") or message.get("from")) in _USERS:
+            content = message.get("content") or message.get("value")
+            return content.strip() or None if isinstance(content, str) else None
+    return None
