@@ -111,6 +111,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert "tensor parallel 4" in printed
     assert "1,000,000 rows" in printed
     assert "stops after" not in printed
+    assert "steered by 4 system prompts" in typed("build", "code", "--dry-run", "--out", tmp_path / "code")
     assert "stops after dedup" in typed("build", "pro", "--dry-run", "--stop-after", "dedup")
     typed("build", "pro", "--dry-run", "--stop-after", "nosuch", "--out", tmp_path / "pro", code=1)
     assert not (tmp_path / "pro").exists()

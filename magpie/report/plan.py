@@ -29,6 +29,12 @@ def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | Non
     console.print(table)
     shards = f"{plan.shards:,} shards of {recipe.shard_rows:,} rows, {len(plan.steps)} steps"
     console.print(f"{shards}; about {_size(plan.disk_bytes)} of disk", highlight=False)
+    if recipe.steer is not None:
+        values = {name: len(texts) for name, texts in recipe.steer.variables.items()}
+        over = "".join(f", {count} of {name}" for name, count in values.items())
+        steer = f"steered by {len(recipe.steer.prompts)} system prompts{over}"
+        how = {"cross": "; crossed", "sample": "; sampled"}[recipe.steer.combine] if values else ""
+        console.print(f"{steer}{how}", highlight=False)
     if recipe.filter is not None:
         console.print(Text(f"filter {recipe.filter.name}: {_filter(plan)}"), soft_wrap=True)
     for rule in plan.skipped_rules:
