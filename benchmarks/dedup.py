@@ -294,11 +294,11 @@ def _shard(stored: Stored, start: int) -> pa.Table:
 def _end_to_end(folder: Path) -> dict[str, Any]:
     """Read shards, deduplicate, write: the seconds, and the peak memory of this process."""
     began = time.perf_counter()
-    rows = pa.concat_tables(
-        pq.read_table(path, memory_map=False) for path in sorted(folder.glob("*.parquet"))
-    )
-    values = rows.num_rows * len(rows["embedding"][0])
-    step = dedup_step(Dedup(threshold=THRESHOLD), rows=rows.num_rows)
+    paths = sorted(folder.glob("*.parquet"))
+    given = [pa.concat_tables(pq.read_table(path, memory_map=False) for path in paths)]
+    count = given[0].num_rows
+    values = count * len(given[0]["embedding"][0])
+    step = dedup_step(Dedup(threshold=THRESHOLD), rows=count)
     said = [time.perf_counter()]
 
     def watch(what: str, done: int, total: int) -> None:
@@ -306,7 +306,7 @@ def _end_to_end(folder: Path) -> dict[str, Any]:
             said[0] = time.perf_counter()
             print(f"{said[0] - began:6.0f} s  {what}, {done / total:.0%}", file=sys.stderr, flush=True)
 
-    result = replace(step, watch=watch).run_all(rows)
+    result = replace(step, watch=watch).run_all(given.pop())
     pq.write_table(result, folder / "result.parquet", compression="zstd")
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

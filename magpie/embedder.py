@@ -25,6 +25,7 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 SCRIPTED_DIMENSIONS = 64
 
+_BATCH = 128
 _WORD = re.compile(r"\w+")
 
 
@@ -41,6 +42,12 @@ def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_s
         list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True
     )
     return unit(np.asarray(vectors, np.float32))
+
+
+def encode_all(model: Model, texts: Sequence[str]) -> Vectors:
+    """The vectors of texts by a model that is loaded for them alone. Raises ModelError."""
+    encoder = None if model.engine == "scripted" else load_encoder(model)
+    return encode(encoder, texts, batch_size=_BATCH)
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -20,10 +20,15 @@ _USERS = {"user", "human"}
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """A dataset's instructions, in its order. `ids` are its own, or NAME:N, where N counts rows from 1."""
+    """A dataset's instructions, in its order.
+
+    `places` are NAME:N, where N counts rows from 1 (of JSON lines, the lines that are not empty); `ids` are the
+    dataset's own, or else the places.
+    """
 
     name: str
     ids: tuple[str, ...]
+    places: tuple[str, ...]
     texts: tuple[str, ...]
 
     @property
@@ -41,7 +46,7 @@ def read_instructions(name: str) -> Instructions:
     """
     path = Path(name)
     rows = _rows_of_files(_files(path), name) if path.exists() else _rows_of_hub(name)
-    ids, texts = [], []
+    ids, places, texts = [], [], []
     known: str | None = None
     for number, row in enumerate(rows, start=1):
         known = known if known in row else next((one for one in COLUMNS if one in row), None)
@@ -52,9 +57,10 @@ def read_instructions(name: str) -> Instructions:
             )
         text = _instruction(row[known])
         if text:
-            ids.append(str(row.get("id") or f"{name}:{number}"))
+            places.append(f"{name}:{number}")
+            ids.append(str(row.get("id") or places[-1]))
             texts.append(text)
-    return Instructions(name, tuple(ids), tuple(texts))
+    return Instructions(name, tuple(ids), tuple(places), tuple(texts))
 
 
 def _files(path: Path) -> list[Path]:
@@ -74,7 +80,7 @@ def _rows_of_files(files: Iterable[Path], name: str) -> Iterator[dict[str, Any]]
         try:
             yield from _rows_of_parquet(path) if path.suffix == ".parquet" else _rows_of_json(path)
         except (OSError, ValueError) as error:  # Arrow's and JSON's errors are among them
-            raise RecipeError(f"{path} cannot be read ({error}); check `against: {name}`") from error
+            raise RecipeError(f"{path} cannot be read ({error}); check {name}") from error
 
 
 def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any]]:

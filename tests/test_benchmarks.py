@@ -20,3 +20,20 @@ def test_overhead_ends_in_one_json_object():
     assert found["rows"] == 300
     assert found["completions"] > 600
     assert {"ms_per_completion", "rows_per_second", "engine_share"} <= found.keys()
+
+
+def test_dedup_ends_in_one_json_object():
+    sizes = ["--rows", "3000", "--many", "9000", "--texts", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.dedup", "--quick", *sizes],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["benchmark"] == "dedup"
+    assert found["same_pairs"] is True
+    assert found["recall"] > 0.98
+    assert {"exact_ratio", "approximate_ratio", "pairs", "flat_seconds"} <= found.keys()

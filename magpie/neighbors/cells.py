@@ -28,7 +28,8 @@ from magpie.neighbors.vectors import (
 MOST_PROBES = 32
 _AT_ONCE = 4096
 _BATCH = 2**17
-_POINTS_PER_CENTRE = 40
+_MOST_CELLS = 2**16
+_POINTS_PER_CENTRE = 32
 _ROUNDS = 8
 _NEAREST_SAMPLE = 1024
 _PAIR_SAMPLE = 16_384
@@ -41,7 +42,7 @@ class Cells:
     `members` holds all positions cell by cell, rising within each; `starts` says where in it each cell begins.
     """
 
-    probes: np.ndarray[Any, np.dtype[np.int32]]
+    probes: np.ndarray[Any, np.dtype[np.uint16]]
     members: Positions
     starts: Positions
 
@@ -50,9 +51,9 @@ class Cells:
         """Cells found by k-means on a sample; 2 sqrt(vectors) of them unless told otherwise."""
         import torch
 
-        cells = min(len(units), cells or max(1, int(2 * len(units) ** 0.5)))
+        cells = min(len(units), cells or max(1, int(2 * len(units) ** 0.5)), _MOST_CELLS)
         centres = torch.from_numpy(_centres(units, cells, watch))
-        probes = np.empty((len(units), min(MOST_PROBES, cells)), np.int32)
+        probes = np.empty((len(units), min(MOST_PROBES, cells)), np.uint16)
 
         def place(start: int) -> None:
             products = torch.from_numpy(units[start : start + _AT_ONCE]) @ centres.T

@@ -72,7 +72,9 @@ class UnitVectors:
 
     def __getitem__(self, at: slice | Positions | Mask) -> Floats:
         """The vectors at these positions, float32 and of length 1 to float32's precision."""
-        return _single(self.stored[at]) / self._lengths[at, None]
+        some = _single(self.stored[at])
+        some /= self._lengths[at, None]
+        return some
 
     def take(self, at: Positions) -> UnitVectors:
         """The vectors at these positions, by themselves."""

@@ -3,6 +3,7 @@
 from magpie.recipe.base import Part
 from magpie.recipe.recipe import (
     Clean,
+    Decontaminate,
     Dedup,
     Draw,
     Embed,
@@ -26,6 +27,7 @@ from magpie.recipe.steer import Steer, SteerText
 
 __all__ = [
     "Clean",
+    "Decontaminate",
     "Dedup",
     "Draw",
     "Embed",

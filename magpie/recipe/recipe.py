@@ -193,6 +193,24 @@ class Dedup(Part):
         return (against,) if isinstance(against, str) else against
 
 
+class Decontaminate(Part):
+    """Rejects rows that hold what evaluation sets ask.
+
+    `files` are runs, .parquet, .jsonl and .json files, or hub datasets, as in `dedup.against`. A row is out when it
+    shares `ngram` words in a row with one of their instructions (13 in the report on GPT-3, arXiv 2005.14165); where
+    `distance` is given, also when it is nearer to one than that squared L2 distance of unit vectors.
+    """
+
+    files: tuple[Text, ...] = Field(min_length=1)
+    ngram: int = Field(default=13, ge=3)
+    distance: float | None = Field(default=None, gt=0, le=4)
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _is_one_or_several(cls, files: Any) -> Any:
+        return (files,) if isinstance(files, str) else files
+
+
 TagName = Literal["difficulty", "quality", "category"]
 
 
@@ -301,6 +319,7 @@ class Recipe(Part):
     clean: Clean = Clean()
     language: Language | None = Language()
     embed: Embed | None = Embed()
+    decontaminate: Decontaminate | None = None
     dedup: Dedup | None = Dedup()
     tag: Tag | None = Tag()
     respond: Respond | None = Respond()
@@ -321,6 +340,10 @@ class Recipe(Part):
                 raise ValueError(
                     f"`{needs}` needs `{needed}`, which is switched off; switch off both or neither"
                 )
+        if self.decontaminate is not None and self.decontaminate.distance is not None and self.embed is None:
+            raise ValueError(
+                "`decontaminate.distance` needs `embed`, which is switched off; switch it on, or leave `distance` out"
+            )
         if self.steer is not None and self.instruct.system_prompt is not None:
             raise ValueError(
                 "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"

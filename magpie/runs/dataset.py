@@ -25,6 +25,8 @@ _INNER = {
     "index",
     "raw_instruction",
     "embedding",
+    "contaminated_by",
+    "duplicate_of",
     "later_turns",
     "instruct_error",
     "tag_error",

@@ -8,6 +8,7 @@ drains it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -263,14 +264,17 @@ class LocalBuild:
         """Read the whole column, work it out, write it shard by shard."""
         self._progress.began(planned.name)
         shards = range(self._plan.shards)
-        rows = pa.concat_tables(self._run.rows(n, planned.step.reads, before=planned) for n in shards)
+        given = [pa.concat_tables(self._run.rows(n, planned.step.reads, before=planned) for n in shards)]
+        ids = given[0].select(["id"])
         step = cast("GlobalStep", planned.step)
         if isinstance(step, Watched):
             step = step.with_watch(self._watch(planned.name))
-        result = step.run_all(rows)
+        result = step.run_all(given.pop())  # the step alone holds it now, and can let go of what it has read
         if NOTE in (result.schema.metadata or {}):
-            self._progress.note(f"{planned.name}: {result.schema.metadata[NOTE].decode()}")
-        self._check(planned, rows, result)
+            said = json.loads(result.schema.metadata[NOTE])
+            facts = [f"{key.replace('_', ' ')} {value}" for key, value in said.items() if value is not None]
+            self._progress.note(f"{planned.name}: {', '.join(facts)}")
+        self._check(planned, ids, result)
         for shard in shards:
             if not self._standing.stands(planned, shard):
                 positions = self._plan.shard_range(shard)

@@ -15,6 +15,7 @@ from magpie.errors import RecipeError
 from magpie.recipe import Dedup, Model, Recipe
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
 from magpie.steps.clean import CleanStep
+from magpie.steps.decontaminate import DecontaminateStep
 from magpie.steps.dedup import DedupStep
 from magpie.steps.embed import EmbedStep
 from magpie.steps.extend import ExtendStep
@@ -32,6 +33,7 @@ _BYTES_PER_ROW = {
     "instruct": 120,
     "clean": 60,
     "language": 2,
+    "decontaminate": 2,
     "dedup": 28,
     "tag": 220,
     "prefilter": 2,
@@ -66,7 +68,7 @@ class PlannedStep:
     @property
     def is_global(self) -> bool:
         """Whether the step sees every row of the run at once."""
-        return isinstance(self.step, GlobalStep)
+        return hasattr(self.step, "run_all")  # asking whether it is a GlobalStep would work out its settings
 
     @property
     def generates(self) -> bool:
@@ -151,6 +153,8 @@ def make_plan(recipe: Recipe) -> Plan:
         add(EmbedStep(recipe.embed, recipe.model(recipe.embed.model)), recipe.embed.model)
     _check_dedup(recipe)
     embedder = None if recipe.embed is None else recipe.model(recipe.embed.model)
+    if recipe.decontaminate is not None:
+        add(DecontaminateStep(recipe.decontaminate, embedder))
     tagged_first = recipe.dedup is not None and recipe.dedup.keep == "best_quality"
     if recipe.dedup is not None and not tagged_first:
         add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
@@ -262,11 +266,11 @@ def _schema(steps: Any) -> pa.Schema:
 
 
 def _bytes_per_row(planned: PlannedStep) -> int:
-    settings = planned.step.settings
     if planned.name == "embed":
         return 2 * 768
     if planned.name == "respond":
-        return min(1600, 3 * int(settings["max_tokens"]))
+        return min(1600, 3 * int(planned.step.settings["max_tokens"]))
     if planned.name == "extend":
+        settings = planned.step.settings
         return min(1600, 3 * int(settings["respond_max_tokens"])) * (int(settings["turns"]) - 1)
     return _BYTES_PER_ROW.get(planned.name, 16)

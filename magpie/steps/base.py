@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from magpie.neighbors.vectors import Watch
+from magpie.errors import ModelError
+from magpie.neighbors.vectors import NoDirectionError, Positions, UnitVectors, Watch
 
 if TYPE_CHECKING:
     from magpie.engines.base import Engine
@@ -88,6 +90,38 @@ class Watched(Protocol):
 def live(rows: pa.Table) -> list[int]:
     """The positions in `rows` of the rows that are not rejected, rising."""
     return [at for at, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
+
+
+def unit_vectors(rows: pa.Table, at: Positions) -> UnitVectors:
+    """The vectors of the rows at positions `at`, in that order, as stored. Raises ModelError."""
+    place = np.full(rows.num_rows, -1, np.int64)
+    place[at] = np.arange(len(at))
+    stored: np.ndarray[Any, Any] = np.empty((len(at), 0), np.float32)
+    start = 0
+    for chunk in rows["embedding"].chunks:
+        places = place[start : start + len(chunk)]
+        start += len(chunk)
+        kept = chunk.filter(pa.array(places >= 0))
+        if not len(kept):
+            continue
+        widths = pc.unique(pc.list_value_length(kept)).to_pylist()
+        values = kept.flatten().to_numpy(zero_copy_only=False)
+        if not stored.shape[1] and widths[0]:
+            kind = values.dtype if values.dtype == np.float16 else np.float32
+            stored = np.empty((len(at), widths[0]), kind)
+        if kept.null_count or widths != [stored.shape[1]] or not widths[0]:
+            raise ModelError(
+                "rows have no embedding, or one of another width; run the build again with one embedder"
+            )
+        stored[places[places >= 0]] = values.reshape(len(kept), -1)
+    try:
+        return UnitVectors.of(stored)
+    except NoDirectionError as error:
+        row = rows["id"][int(at[error.position])].as_py()
+        raise ModelError(
+            f"the embedding of row {row} is zero or not finite; "
+            "set the embedder's `dtype` to float32, or use another embedder"
+        ) from error
 
 
 def spread(

@@ -15,20 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.embedder import encode, load_encoder
+from magpie.embedder import encode_all
 from magpie.errors import ModelError
 from magpie.instructions import Instructions, read_instructions
 from magpie.neighbors.order import first_before, keep_in_order
 from magpie.neighbors.survey import Survey, survey
-from magpie.neighbors.vectors import Mask, NoDirectionError, Positions, UnitVectors, Watch, unwatched
+from magpie.neighbors.vectors import Positions, UnitVectors, Watch, unwatched
 from magpie.recipe import Dedup, Model
-from magpie.steps.base import NOTE, REJECTED
+from magpie.steps.base import NOTE, REJECTED, unit_vectors
 
 Search = Literal["exact", "approximate"]
 
 REPEAT = "dedup: repeat"
 
-_BATCH = 128
 _QUALITIES = ("excellent", "good", "average", "poor", "very poor")
 _ORDERED_BY = {"first": (), "longest": ("instruction",), "best_quality": ("input_quality",)}
 
@@ -42,7 +41,8 @@ class DedupStep:
     many other rows are nearer than the threshold. Rows are kept in the order that `keep` names, and a row is a repeat
     when one that is kept already is nearer than the threshold: strictly nearer, so that a threshold of 0 rejects
     nothing. `duplicate_of` is the first kept row that a repeat is near. A row that near to an instruction of a dataset
-    in `against` is out before any other is looked at, and `duplicate_of` is the id of that instruction.
+    in `against` is out before any other is looked at: it is nobody's neighbour, `duplicate_of` is the id of that
+    instruction, and the other columns are null.
 
     `pairs` and `nearest` say how near pairs and nearest neighbours are looked for. An approximate search leaves a note
     of its measured recall in the shards; a distance above the threshold is then that of the nearest row it found.
@@ -96,12 +96,25 @@ class DedupStep:
         at = np.flatnonzero(pc.is_null(rows[REJECTED.name]).to_numpy(zero_copy_only=False))
         at = at[np.argsort(rows["index"].to_numpy()[at], kind="stable")]
         units = unit_vectors(rows, at)
-        found = survey(units, self.part.threshold, pairs=self.pairs, nearest=self.nearest, watch=self.watch)
+        rows = rows.drop_columns(
+            ["embedding"]
+        )  # where the caller has let go of it, half of the memory is free again
         foreign = [read_instructions(name) for name in self.part.against]
-        foreign_ids, foreign_names, of_foreign = self._near_foreign(units, foreign, found.kind)
-        repeat_of = self._repeats(units, found, self._ranks(rows, at), out=of_foreign >= 0)
-        places = np.full(rows.num_rows, -1, np.int64)
-        places[at] = np.arange(len(at))
+        hit = self._near_foreign(units, [text for dataset in foreign for text in dataset.texts])
+        own = np.flatnonzero(hit < 0)
+        if len(own) < len(at):
+            units.keep_only(own)
+        columns = self._own_columns(rows, at[own], units)
+        if foreign:
+            columns = _with_foreign(columns, foreign, at, hit)
+        note = columns.schema.metadata
+        return columns.cast(pa.schema([("id", pa.string()), *self.adds], metadata=note))
+
+    def _own_columns(self, rows: pa.Table, at: Positions, units: UnitVectors) -> pa.Table:
+        """The columns, of the rows at `at` among themselves. Of `units`, their vectors, the distinct ones are left."""
+        found = survey(units, self.part.threshold, pairs=self.pairs, nearest=self.nearest, watch=self.watch)
+        repeat_of = self._repeats(units, found, self._ranks(rows, at))
+        places = _inverse(at, rows.num_rows)
         alone = np.isnan(found.distance)
         columns = {
             "id": rows["id"],
@@ -111,13 +124,8 @@ class DedupStep:
             "duplicate_of": _ids(rows, at, repeat_of, places),
         }
         is_repeat = pc.is_valid(columns["duplicate_of"])
-        reasons = pc.if_else(is_repeat, pa.scalar(REPEAT), pa.scalar(None, pa.string()))
-        if foreign:
-            named = _pick(foreign_ids, of_foreign, places), _pick(foreign_names, of_foreign, places)
-            columns["duplicate_of"] = pc.coalesce(named[0], columns["duplicate_of"])
-            reasons = pc.coalesce(pc.binary_join_element_wise(REPEAT, named[1], " of "), reasons)
-        columns[REJECTED.name] = reasons
-        return pa.table(columns, schema=pa.schema([("id", pa.string()), *self.adds], metadata=_note(found)))
+        columns[REJECTED.name] = pc.if_else(is_repeat, pa.scalar(REPEAT), pa.scalar(None, pa.string()))
+        return pa.table(columns, metadata=_note(found))
 
     def _ranks(self, rows: pa.Table, at: Positions) -> Positions:
         """The place of each live row in the order of keeping; of rows alike the first comes first."""
@@ -132,32 +140,23 @@ class DedupStep:
         ranks[np.argsort(keys, kind="stable")] = np.arange(len(at))
         return ranks
 
-    def _near_foreign(
-        self, units: UnitVectors, foreign: Sequence[Instructions], kind: Positions
-    ) -> tuple[list[str], list[str], Positions]:
-        """Ids and datasets of foreign instructions, and for each live row the first that it is near, or -1."""
-        ids = [id for dataset in foreign for id in dataset.ids]
-        names = [dataset.name for dataset in foreign for _ in dataset.ids]
-        if not ids or not len(units) or self.part.threshold == 0:
-            return ids, names, np.full(len(kind), -1, np.int64)
+    def _near_foreign(self, units: UnitVectors, texts: Sequence[str]) -> Positions:
+        """For each vector the first of the texts that it is near, or -1."""
+        if not texts or not len(units) or self.part.threshold == 0:
+            return np.full(len(units), -1, np.int64)
         assert self.embedder is not None
-        self.watch("embedding other datasets", 0, len(ids))
-        encoder = None if self.embedder.engine == "scripted" else load_encoder(self.embedder)
-        texts = [text for dataset in foreign for text in dataset.texts]
-        vectors = encode(encoder, texts, batch_size=_BATCH).astype(units.stored.dtype)
+        self.watch("embedding other datasets", 0, len(texts))
+        vectors = encode_all(self.embedder, texts)
         if vectors.shape[1] != units.width:
             raise ModelError(
                 f"the embedder gives vectors of {vectors.shape[1]} dimensions, the run has {units.width}; "
                 "run the build again with one embedder"
             )
-        both = UnitVectors.of(np.concatenate([vectors, units.stored]))
-        return ids, names, first_before(both, len(ids), self.part.threshold, watch=self.watch)[kind]
+        both = UnitVectors.of(np.concatenate([vectors.astype(units.stored.dtype), units.stored]))
+        return first_before(both, len(texts), self.part.threshold, watch=self.watch)
 
-    def _repeats(self, units: UnitVectors, found: Survey, ranks: Positions, *, out: Mask) -> Positions:
-        """For each live row the live row that it repeats, or -1; rows that are `out` repeat none and are kept by none.
-
-        `units` holds the distinct vectors: where one row of a kind is out, all of the kind are.
-        """
+    def _repeats(self, units: UnitVectors, found: Survey, ranks: Positions) -> Positions:
+        """For each live row the live row that it repeats, or -1. `units` holds the distinct vectors."""
         repeat_of = np.full(len(ranks), -1, np.int64)
         if self.part.threshold == 0:
             return repeat_of
@@ -166,48 +165,14 @@ class DedupStep:
         rank = np.full(len(units), len(ranks), np.int64)
         np.minimum.at(rank, found.kind, ranks)
         first = row_at[rank] if len(rank) else rank
-        gone = np.zeros(len(units), np.bool_)
-        gone[found.kind[out]] = True
-        crowded = np.flatnonzero((found.others > 0) & ~gone)
+        crowded = np.flatnonzero(found.others)
         crowded = crowded[np.argsort(rank[crowded], kind="stable")]
         repeats = keep_in_order(units.take(crowded), self.part.threshold, watch=self.watch)
         kept = np.arange(len(units))
         kept[crowded[repeats >= 0]] = crowded[repeats[repeats >= 0]]
         repeat_of = first[kept[found.kind]] if len(units) else repeat_of
-        repeat_of[out | (repeat_of == np.arange(len(ranks)))] = -1
+        repeat_of[repeat_of == np.arange(len(ranks))] = -1
         return np.asarray(repeat_of)
-
-
-def unit_vectors(rows: pa.Table, at: Positions) -> UnitVectors:
-    """The vectors of the rows at positions `at`, in that order, as stored. Raises ModelError."""
-    place = np.full(rows.num_rows, -1, np.int64)
-    place[at] = np.arange(len(at))
-    stored: np.ndarray[Any, Any] = np.empty((len(at), 0), np.float32)
-    start = 0
-    for chunk in rows["embedding"].chunks:
-        places = place[start : start + len(chunk)]
-        start += len(chunk)
-        kept = chunk.filter(pa.array(places >= 0))
-        if not len(kept):
-            continue
-        widths = pc.unique(pc.list_value_length(kept)).to_pylist()
-        values = kept.flatten().to_numpy(zero_copy_only=False)
-        if not stored.shape[1] and widths[0]:
-            kind = values.dtype if values.dtype == np.float16 else np.float32
-            stored = np.empty((len(at), widths[0]), kind)
-        if kept.null_count or widths != [stored.shape[1]] or not widths[0]:
-            raise ModelError(
-                "rows have no embedding, or one of another width; run the build again with one embedder"
-            )
-        stored[places[places >= 0]] = values.reshape(len(kept), -1)
-    try:
-        return UnitVectors.of(stored)
-    except NoDirectionError as error:
-        row = rows["id"][int(at[error.position])].as_py()
-        raise ModelError(
-            f"the embedding of row {row} is zero or not finite; "
-            "set the embedder's `dtype` to float32, or use another embedder"
-        ) from error
 
 
 def _spread(values: Any, places: Positions, unknown: Any, kind: pa.DataType) -> pa.Array:
@@ -226,11 +191,27 @@ def _ids(rows: pa.Table, at: Positions, named: Positions, places: Positions) -> 
     return rows["id"].take(pa.array(at[target], mask=target < 0))
 
 
-def _pick(values: Sequence[str], chosen: Positions, places: Positions) -> pa.Array:
-    """For each row the value that its live row has chosen (-1: none), as a column of all rows."""
-    target = np.full(len(places), -1, np.int64)
-    target[places >= 0] = chosen[places[places >= 0]]
-    return pa.array(values, pa.string()).take(pa.array(target, mask=target < 0))
+def _with_foreign(
+    columns: pa.Table, foreign: Sequence[Instructions], at: Positions, hit: Positions
+) -> pa.Table:
+    """The columns, saying of each live row near a foreign instruction (`hit`, -1: none) which, and of which dataset."""
+    places = _inverse(at, columns.num_rows)
+    target = np.full(columns.num_rows, -1, np.int64)
+    target[places >= 0] = hit[places[places >= 0]]
+    chosen = pa.array(target, mask=target < 0)
+    ids = pa.array([id for dataset in foreign for id in dataset.ids], pa.string())
+    reasons = [f"{REPEAT} of {dataset.name}" for dataset in foreign for _ in dataset.ids]
+    for name, values in (("duplicate_of", ids), (REJECTED.name, pa.array(reasons, pa.string()))):
+        number = columns.schema.get_field_index(name)
+        columns = columns.set_column(number, name, pc.coalesce(values.take(chosen), columns[name]))
+    return columns
+
+
+def _inverse(at: Positions, count: int) -> Positions:
+    """For each of `count` rows its place in `at`, or -1."""
+    places = np.full(count, -1, np.int64)
+    places[at] = np.arange(len(at))
+    return places
 
 
 def _note(found: Survey) -> dict[bytes, bytes] | None:

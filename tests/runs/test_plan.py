@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from builds import small_recipe
 
-from magpie.errors import FilterError
+from magpie.errors import FilterError, RecipeError
+from magpie.recipe import Dedup
 from magpie.recipe.loading import load_recipe
-from magpie.runs.plan import Plan, make_plan
+from magpie.runs.plan import Plan, dedup_step, make_plan
 
 
 def phases(plan: Plan) -> list[str]:
@@ -93,3 +94,33 @@ def test_roles_that_differ_in_their_prompts_alone_share_one_loaded_model() -> No
     assert not any("tag" in phase.name and "respond" in phase.name for phase in make_plan(own).phases)
     judge = next(planned for planned in make_plan(shared).steps if planned.name == "tag")
     assert judge.chat_model is not None and judge.chat_model.thinking == "off"
+
+
+def test_the_best_of_a_group_is_kept_once_the_judge_has_spoken() -> None:
+    def names(**dedup: Any) -> list[str]:
+        return [planned.name for planned in make_plan(small_recipe(dedup=dedup)).steps]
+
+    assert names().index("dedup") < names().index("tag")
+    assert names(keep="longest").index("dedup") < names(keep="longest").index("tag")
+    assert names(keep="best_quality").index("tag") < names(keep="best_quality").index("dedup")
+    for changes in ({"tag": None, "filter": None}, {"tag": {"tags": ["difficulty"]}, "filter": None}):
+        with pytest.raises(RecipeError, match=r"best_quality.*`input_quality`, which nothing adds; switch"):
+            make_plan(small_recipe(dedup={"keep": "best_quality"}, **changes))
+
+
+def test_all_pairs_are_compared_as_long_as_that_takes_minutes() -> None:
+    def searches(rows: int, **dedup: Any) -> tuple[str, str]:
+        step = dedup_step(Dedup(**dedup), rows=rows)
+        return step.pairs, step.nearest
+
+    assert searches(100_000) == ("exact", "exact")
+    assert searches(100_001) == ("exact", "approximate")
+    assert searches(2_000_001) == ("approximate", "approximate")
+    assert searches(10**9, method="exact", nearest="exact") == ("exact", "exact")
+    assert searches(10, method="approximate") == ("approximate", "exact")
+
+
+def test_evaluation_sets_are_looked_for_before_repeats() -> None:
+    plan = make_plan(small_recipe(decontaminate={"files": "exam.jsonl"}))
+    names = [planned.name for planned in plan.steps]
+    assert names[names.index("embed") :][:3] == ["embed", "decontaminate", "dedup"]

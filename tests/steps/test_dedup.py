@@ -238,6 +238,8 @@ def test_rows_near_another_dataset_are_out_first_and_say_of_which(tmp_path):
     found = step.run_all(rows)
     assert found["duplicate_of"].to_pylist() == [None, "old-7", "r0", None, None, None]
     assert found["rejected"].to_pylist() == [None, f"{REPEAT} of {known}", REPEAT, None, None, None]
+    assert found["repeat_count"].to_pylist() == [1, None, 1, 0, None, 0]
+    assert found["min_similar_id"].to_pylist()[:3] == ["r2", None, "r0"]
     before = step.settings
     known.write_text('{"text": "fly"}\n')
     assert step.settings != before

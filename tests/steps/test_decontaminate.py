@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from magpie.embedder import scripted_vectors, unit
+from magpie.recipe import Decontaminate, Model
+from magpie.steps.base import GlobalStep, Watched
+from magpie.steps.decontaminate import NEAR, SHARED_WORDS, DecontaminateStep, NGrams
+
+LONG = (
+    "A farmer has seventeen sheep and all but nine of them run away over the hill; "
+    "how many sheep has the farmer left?"
+)
+SCRIPTED = Model(model="scripted", engine="scripted")
+
+
+def rows(*texts):
+    return pa.table(
+        {
+            "id": pa.array([f"r{n}" for n in range(len(texts))], pa.string()),
+            "index": pa.array(range(len(texts)), pa.int64()),
+            "rejected": pa.array(["no" if text is None else None for text in texts], pa.string()),
+            "instruction": pa.array(texts, pa.string()),
+        }
+    )
+
+
+@pytest.fixture
+def exam(tmp_path):
+    path = tmp_path / "exam.jsonl"
+    asked = ["Name the capital of France, please.", LONG, "Hi there"]
+    path.write_text("".join(json.dumps({"question": text}) + "\n" for text in asked))
+    return str(path)
+
+
+def run(table, **settings):
+    step = DecontaminateStep(Decontaminate(**settings), SCRIPTED)
+    found = step.run_all(table)
+    assert found.schema == pa.schema([("id", pa.string()), *step.adds])
+    return found["contaminated_by"].to_pylist(), found["rejected"].to_pylist()
+
+
+def test_thirteen_words_in_a_row_are_a_hit_and_shown(exam):
+    words = "all but nine of them run away over the hill how many sheep"
+    hits, reasons = run(
+        rows(
+            "Tell me: ALL but nine, of them, run away over the hill: how many sheep are lost?",
+            None,
+            "All but nine of them run away over the hill, how many are lost?",
+            "Write a poem about sheep.",
+        ),
+        files=exam,
+    )
+    assert hits == [f"{exam}:2: {words}", None, None, None]
+    assert reasons == [SHARED_WORDS, None, None, None]
+
+
+def test_a_shorter_question_counts_whole_and_a_phrase_not_at_all(exam):
+    hits, _ = run(
+        rows("Please name the capital of France please", "Name the capital of France", "Hi there"), files=exam
+    )
+    assert hits == [f"{exam}:1: name the capital of france please", None, None]
+
+
+def test_shorter_n_grams_find_more(exam):
+    hits, _ = run(rows("How many sheep has she?", "How many cows has she?"), files=exam, ngram=4)
+    assert hits == [f"{exam}:2: how many sheep has", None]
+
+
+def test_a_row_that_is_merely_near_shows_the_text_that_it_is_near(exam):
+    texts = [
+        LONG.replace("seventeen", "eighteen").replace("nine of them", "nine of these"),
+        "Hi there",
+        "Sing.",
+    ]
+    vectors = unit(scripted_vectors(texts)).astype(np.float16)
+    table = rows(*texts).append_column("embedding", pa.array(list(vectors), pa.list_(pa.float16())))
+    hits, reasons = run(table, files=(exam,), ngram=20, distance=0.4)
+    assert reasons == [NEAR, NEAR, None]
+    assert hits[0].startswith(f"{exam}:2: A farmer has seventeen sheep")
+    assert hits[0].endswith("...")
+    assert hits[1:] == [f"{exam}:3: Hi there", None]
+    assert run(rows(*texts), files=(exam,), ngram=20) == ([None] * 3, [None] * 3)
+
+
+def test_the_first_text_that_has_an_n_gram_is_named():
+    grams = NGrams(["a b c d e f", "x a b c d e"], 3)
+    assert grams.first_in("so a b c") == (0, "a b c")
+    assert grams.first_in("x, A! b?") == (1, "x a b")
+    assert grams.first_in("") is None
+
+
+def test_it_is_a_global_step_whose_settings_follow_the_files(exam, tmp_path):
+    step = DecontaminateStep(Decontaminate(files=exam))
+    assert isinstance(step, GlobalStep)
+    assert isinstance(step, Watched)
+    assert step.reads == ("instruction",)
+    before = step.settings
+    (tmp_path / "exam.jsonl").write_text('{"question": "What else is new today?"}\n')
+    assert step.settings != before
+    assert run(rows(), files=exam) == ([], [])
