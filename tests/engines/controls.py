@@ -73,7 +73,7 @@ async def a_schema_is_kept_to_all_the_same(
 
 async def a_repetition_is_ended(engine: Engine, tokenizer: Any) -> None:
     """At temperature 0 and without stops, less than half as many tokens; what is written is a beginning of the rest."""
-    greedy = replace(ONE, temperature=0.0, max_tokens=320)
+    greedy = replace(ONE, temperature=0.0, max_tokens=512)
     prompts = [tokenizer.encode(text, add_special_tokens=False) for text in LOOPING]
     done = await asyncio.gather(
         *(engine.complete(prompt, greedy) for prompt in prompts),

@@ -134,7 +134,7 @@ def test_a_vllm_that_can_is_told_to_end_repetitions() -> None:
         assert ask(server.url, sampling=sampling) == [Completion("fine", 3, "repetition")]
         ask(server.url)
     bodies = [body for _, body in server.asked]
-    wanted = {"min_pattern_size": 24, "max_pattern_size": 96, "min_count": 4}
+    wanted = {"min_pattern_size": 33, "max_pattern_size": 64, "min_count": 4}
     assert [body.get("repetition_detection") for body in bodies] == [wanted, None]
 
 

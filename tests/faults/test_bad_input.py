@@ -61,7 +61,7 @@ def test_a_wrong_recipe(tmp_path: Path, changes: dict[str, Any], line: str) -> N
     [
         (b"rows: [1\n", r"wrong\.yaml is not valid YAML: line 2"),
         (b"", r"wrong\.yaml holds no settings"),
-        (b"\xff\xfe\x00rows", r"wrong\.yaml is not YAML text"),
+        (b"\xff\xfe\x00rows", r"wrong\.yaml is not UTF-8 text"),
         (b"rows: 3\nrows: 4\n", r"`rows` is written twice"),
         (b"a: &a [*a, *a]\n", r"wrong\.yaml"),
     ],
