@@ -96,9 +96,9 @@ class DedupStep:
         at = np.flatnonzero(pc.is_null(rows[REJECTED.name]).to_numpy(zero_copy_only=False))
         at = at[np.argsort(rows["index"].to_numpy()[at], kind="stable")]
         units = unit_vectors(rows, at)
-        rows = rows.drop_columns(
-            ["embedding"]
-        )  # where the caller has let go of it, half of the memory is free again
+        # Half of the memory is free again, where the caller has let go of the rows and Arrow gives back what it has.
+        rows = rows.drop_columns(["embedding"])
+        pa.default_memory_pool().release_unused()
         foreign = [read_instructions(name) for name in self.part.against]
         hit = self._near_foreign(units, [text for dataset in foreign for text in dataset.texts])
         own = np.flatnonzero(hit < 0)
