@@ -213,8 +213,8 @@ class WithoutSystemRole(ScriptedTokenizer):
         ({"steer": steering(prompts=["{language}", "plain"])}, r"steer\.prompts\.language"),
         ({"instruct": {"system_prompt": "a"}}, r"instruct\.system_prompt"),
         ({"respond": {"system_prompt": "a"}}, r"respond\.system_prompt"),
-        ({"extend": {"turns": 2}}, r"extend\.system_prompt"),
-        ({"extend": {"turns": 2, "system_prompt": ""}}, None),
+        ({"extend": {"turns": 2, "system_prompt": "a"}}, r"extend\.system_prompt"),
+        ({"extend": {"turns": 2}}, None),
         ({}, None),
     ],
 )
