@@ -61,9 +61,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="magpie-filter-") as place:
         folder = Path(place) / "rows"
         folder.mkdir()
+        texts = _texts(min(_FILE, options.rows))
         for number, first in enumerate(range(0, options.rows, _FILE)):
-            rows = _made(number, min(_FILE, options.rows - first))
+            rows = _made(number, texts.slice(0, options.rows - first))
             pq.write_table(rows, folder / f"train-{number:05d}-of-x.parquet", compression="zstd")
+        del texts, rows
         figures |= _measured(folder, "")
         if not options.quick:
             whole = _measured(folder, str(Path(place) / "kept"))
@@ -102,31 +104,38 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _made(number: int, rows: int) -> pa.Table:
-    """One file's rows: what the steps of a run would have added, drawn by seed."""
-    rng = np.random.default_rng(number)
-    length = np.minimum(rng.lognormal(7, 0.6, rows), 8000).astype(np.int32)
-    reward = rng.normal(-2, 5, rows)
-    distance = np.abs(rng.normal(0.4, 0.15, rows))
+def _texts(rows: int) -> pa.Table:
+    """Instructions, and responses with their lengths; every file has the same."""
+    length = np.minimum(np.random.default_rng(0).lognormal(6.5, 0.6, rows), 8000).astype(np.int32)
     text = (
         "The quick answer to a plain question is often the one that was asked for in the first place. " * 90
     )
     return pa.table(
         {
-            "uuid": [f"{number:08x}-0000-4000-8000-{at:012x}" for at in range(rows)],
-            "instruction": [f"Question {at} of file {number}: {text[: at % 300]}?" for at in range(rows)],
+            "instruction": [f"Question {at}: {text[: at % 300]}?" for at in range(rows)],
             "response": [text[at % 97 :][:size] for at, size in enumerate(length.tolist())],
             "response_length": length,
-            "task_category": _drawn(rng, rows, _CATEGORIES),
-            "difficulty": _drawn(rng, rows, _DIFFICULTIES),
-            "input_quality": _drawn(rng, rows, _QUALITIES),
-            "language": _drawn(rng, rows, ("EN", "EN", "EN", "EN", "DE", "ZH")),
-            "instruct_reward": reward,
-            "reward_difference": reward - rng.normal(-4, 3, rows),
-            "min_neighbor_distance": distance,
-            "repeat_count": (distance < 0.05).astype(np.int64),
         }
     )
+
+
+def _made(number: int, texts: pa.Table) -> pa.Table:
+    """One file's rows: what the steps of a run would have added to the texts, drawn by seed."""
+    rng, rows = np.random.default_rng(number), texts.num_rows
+    reward = rng.normal(-2, 5, rows)
+    distance = np.abs(rng.normal(0.4, 0.15, rows))
+    columns = {
+        "uuid": [f"{number:08x}-0000-4000-8000-{at:012x}" for at in range(rows)],
+        "task_category": _drawn(rng, rows, _CATEGORIES),
+        "difficulty": _drawn(rng, rows, _DIFFICULTIES),
+        "input_quality": _drawn(rng, rows, _QUALITIES),
+        "language": _drawn(rng, rows, ("EN", "EN", "EN", "EN", "DE", "ZH")),
+        "instruct_reward": reward,
+        "reward_difference": reward - rng.normal(-4, 3, rows),
+        "min_neighbor_distance": distance,
+        "repeat_count": (distance < 0.05).astype(np.int64),
+    }
+    return pa.table(columns | {name: texts[name] for name in texts.column_names})
 
 
 def _drawn(rng: np.random.Generator, rows: int, values: tuple[str, ...]) -> pa.Array:

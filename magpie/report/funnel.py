@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -38,8 +37,9 @@ def print_funnel(found: Refiltered, console: Console) -> None:
         if one.examples:
             console.print(Text("\nlost by ").append_text(as_text(one.line.name, "bold")), soft_wrap=True)
         for row_id, instruction in one.examples:
-            shown = as_text(one_line(row_id), "dim").append("  ").append_text(_shown(instruction))
-            console.print(Padding(shown, (0, 0, 0, 2)))
+            shown = as_text(f"  {one_line(row_id)}  ", "dim")
+            shown.append_text(_shown(instruction, max(40, console.width - len(shown))))
+            console.print(shown, soft_wrap=True)
     if found.never_answered:
         console.print(
             f"{found.never_answered:,} rows are out because the build's own filter dropped them before they were "
@@ -69,8 +69,10 @@ def print_comparison(found: Comparison, console: Console) -> None:
         _print_skipped(skipped, found.what, console)
 
 
-def _shown(instruction: str) -> Text:
-    return as_text(one_line(instruction), "not dim") if instruction else Text("(no instruction)", "dim")
+def _shown(instruction: str, width: int) -> Text:
+    return (
+        as_text(one_line(instruction, width), "not dim") if instruction else Text("(no instruction)", "dim")
+    )
 
 
 def _print_skipped(skipped: Iterable[str], what: str, console: Console) -> None:
