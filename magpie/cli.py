@@ -109,23 +109,53 @@ def verify(run: RunFolder) -> None:
 
 @app.command("filter")
 def filter_(
-    run: RunFolder,
-    recipe: Annotated[
-        str, typer.Argument(metavar="FILTER", help="A filter file, or the name of one that ships.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] FILTER",
+            help="A run's folder, and a filter file or the name of one that ships.",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/NAME by default.")] = None,
+    input_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="PARQUET", help="A dataset without a run: a file, or a folder of files."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/FILTER by default.")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say what each rule loses, with examples; write only with --out."),
+    ] = False,
+    compare: Annotated[
+        str | None, typer.Option(metavar="FILTER", help="Count what this one keeps beside it; write nothing.")
+    ] = None,
 ) -> None:
-    """Apply another filter to a finished run."""
+    """Apply another filter to a finished run, or to a dataset."""
     from magpie.recipe.loading import load_filter
-    from magpie.report.status import print_funnel
+    from magpie.report.funnel import print_comparison, print_funnel
+    from magpie.runs.refilter import compare as compare_filters
     from magpie.runs.refilter import refilter
 
-    opened, other = _open(run), load_filter(recipe)
-    folder = out or opened.folder / "filtered" / other.name
-    found = refilter(opened, other, folder)
-    console = _console()
+    place, name = _run_and_filter(words, with_input=input_ is not None)
+    if compare is not None and (out is not None or explain):
+        raise RecipeError("--compare only counts; leave out --out and --explain")
+    source = _open(Path(place)) if input_ is None else _published(input_)
+    chosen, console = load_filter(name), _console()
+    if compare is not None:
+        print_comparison(compare_filters(source, chosen, load_filter(compare)), console)
+        return
+    folder = out
+    if out is None and not explain:
+        if input_ is not None:
+            raise RecipeError(
+                "--input needs --out, the folder to write to; or ask with --explain or --compare"
+            )
+        folder = source.folder / "filtered" / chosen.name
+    found = refilter(source, chosen, folder, explain=explain)
     print_funnel(found, console)
-    console.print(f"{found.kept:,} rows in {folder}", highlight=False, markup=False, soft_wrap=True)
+    where = "would be kept" if folder is None else f"in {folder}"
+    console.print(f"{found.kept:,} rows {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -317,6 +347,20 @@ def _open(folder: Path) -> Any:
     from magpie.runs.run import Run
 
     return Run.open(folder)
+
+
+def _published(path: Path) -> Any:
+    from magpie.runs.published import Published
+
+    return Published(path)
+
+
+def _run_and_filter(words: list[str], *, with_input: bool) -> tuple[str, str]:
+    """The run, "" with --input, and the filter."""
+    if len(words) != (1 if with_input else 2):
+        wanted = "with --input, give the filter alone" if with_input else "give a run and a filter"
+        raise typer.BadParameter(f"{wanted}, not {len(words)} names", param_hint="'[RUN] FILTER'")
+    return "".join(words[:-1]), words[-1]
 
 
 def _engine(name: str | None) -> Any:

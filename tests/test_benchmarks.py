@@ -37,3 +37,18 @@ def test_dedup_ends_in_one_json_object():
     assert found["same_pairs"] is True
     assert found["recall"] > 0.98
     assert {"exact_ratio", "approximate_ratio", "pairs", "flat_seconds"} <= found.keys()
+
+
+def test_filter_ends_in_one_json_object():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.filter", "--quick", "--rows", "3000"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["benchmark"], found["rows"], found["rules"]) == ("filter", 3000, 6)
+    assert found["kept"] + sum(found["lost"].values()) == 3000
+    assert {"seconds", "peak_mb"} <= found.keys()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -104,6 +105,44 @@ def test_another_filter(run: Path, tmp_path: Path) -> None:
     assert f"{kept.num_rows} rows in" in printed
     assert max(kept["response_length"].to_pylist()) < 200
     assert typed("verify", run)
+
+
+def test_a_filter_explains_itself_and_writes_nothing(run: Path, tmp_path: Path) -> None:
+    before = sorted(run.rglob("*"))
+    printed = typed("filter", run, "air-300k", "--explain")
+    assert sorted(run.rglob("*")) == before
+    assert "lost alone" in printed and "share" in printed and "rows would be kept" in printed
+    assert "lost by quality at least good" in printed and "  small-" in printed
+    assert "rows in " + str(tmp_path / "out") in typed(
+        "filter", run, "balanced", "--explain", "--out", tmp_path / "out"
+    ).replace("\n", "")
+
+
+def test_two_filters_are_compared(run: Path) -> None:
+    printed = typed("filter", run, "balanced", "--compare", "strict")
+    counts = {
+        line.rsplit(None, 1)[0].strip(): line.rsplit(None, 1)[1] for line in printed.splitlines() if line
+    }
+    assert {"both", "only balanced", "only strict", "neither"} <= counts.keys()
+    assert float(counts["Jaccard index:"]) <= 1
+    assert "left out, the run has no such column: reward at least -5 (reads instruct_reward)" in printed
+    same = typed("filter", run, "balanced", "--compare", "balanced")
+    assert "Jaccard index: 1.000" in same and "only the second balanced" in same
+
+
+def test_a_dataset_without_a_run_is_filtered(run: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text("- {name: short, where: response_length < 200}\n")
+    printed = typed("filter", "--input", run / "dataset", recipe, "--out", tmp_path / "short")
+    kept = pq.read_table(tmp_path / "short")
+    assert f"{kept.num_rows} rows in" in printed
+    given = pq.read_table(run / "dataset")
+    assert kept.equals(given.filter(pc.less(given["response_length"], 200)))
+    file = tmp_path / "short" / "train-00000.parquet"
+    assert f"{kept.num_rows} rows would be kept" in typed("filter", "--input", file, recipe, "--explain")
+    assert f"both {kept.num_rows}" in " ".join(
+        typed("filter", "--input", file, recipe, "--compare", recipe).split()
+    )
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
-"""The recipes and filters that ship: the published settings, and what the published rules keep."""
+"""The recipes and filters that ship: all of them load, and the recipes have their published settings."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from magpie import shipped
@@ -13,63 +10,7 @@ from magpie.errors import RecipeError
 from magpie.recipe import Top
 from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.plan import make_plan
-from magpie.steps.filter import FilterStep, applicable, check
 from magpie.steps.instruct import steered
-
-# quality, difficulty, reward difference, reward, the instruction's last character, response length
-ROWS: list[tuple[str | None, str | None, float | None, float | None, str, int]] = [
-    ("good", "medium", 1.0, 0.0, "?", 900),
-    ("excellent", "hard", 0.5, -9.0, "?", 800),
-    ("good", "very hard", 2.0, -10.0, ".", 700),
-    ("excellent", "medium", 0.1, 3.0, ":", 600),
-    ("good", "hard", 0.0, 1.0, "?", 1000),
-    ("good", "hard", -1.0, 1.0, "?", 1001),
-    ("good", "hard", None, None, "?", 1002),
-    ("good", "easy", 1.0, 1.0, "?", 1003),
-    ("excellent", "very easy", 1.0, 1.0, "?", 1004),
-    ("average", "medium", 1.0, 1.0, "?", 1005),
-    ("average", "easy", 1.0, -10.5, "?", 1006),
-    ("average", "hard", 1.0, -12.0, ".", 1007),
-    ("average", "very hard", 1.0, 2.0, ":", 1008),
-    ("poor", "medium", 1.0, 1.0, "?", 1009),
-    ("very poor", "hard", 1.0, 1.0, "?", 1010),
-    (None, "hard", 1.0, 1.0, "?", 1011),
-    ("good", None, 1.0, 1.0, "?", 1012),
-    ("good", "medium", 3.0, 4.0, "?", 10),
-    ("good", "medium", 3.0, 4.0, "?", 10),
-    ("average", "very easy", -2.0, 5.0, ".", 11),
-]
-AIR = [0, 1, 2, 3, 17, 18]
-AIR_WITHOUT_REWARD = [0, 1, 2, 3, 4, 5, 6, 17, 18]
-PRO = [0, 1, 2, 4, 5, 7, 8, 9, 16, 17, 18, 19]
-PRO_WITHOUT_REWARD = sorted([*PRO, 6, 10, 11])
-
-
-def run(*, scored: bool) -> pa.Table:
-    quality, difficulty, difference, reward, ending, length = zip(*ROWS, strict=True)
-    columns: dict[str, Any] = {
-        "id": [str(at) for at in range(len(ROWS))],
-        "index": pa.array(range(len(ROWS)), pa.int64()),
-        "rejected": pa.nulls(len(ROWS), pa.string()),
-        "instruction": [f"Tell me about number {at}{end}" for at, end in enumerate(ending)],
-        "input_quality": quality,
-        "difficulty": difficulty,
-        "response_length": pa.array(length, pa.int32()),
-    }
-    if scored:
-        columns |= {"reward_difference": difference, "instruct_reward": reward}
-    return pa.table(columns)
-
-
-def kept(name: str, *, scored: bool, n: int | None = None) -> list[int]:
-    rows = run(scored=scored)
-    filter, skipped = applicable(load_filter(name), rows.schema)
-    assert bool(skipped) is not scored
-    check(filter, rows.schema)
-    if n is not None:
-        filter = filter.model_copy(update={"top": Top(by="response_length", n=n)})
-    reasons = FilterStep(filter, filter.rules).run_all(rows)["rejected"].to_pylist()
-    return [at for at, reason in enumerate(reasons) if reason is None]
 
 
 @pytest.mark.parametrize("name", shipped.names("recipes"))
@@ -144,16 +85,3 @@ def test_the_multilingual_recipe_checks_itself() -> None:
     assert recipe.language is not None and recipe.language.keep == "steered"
     with pytest.raises(RecipeError, match="needs languages to steer to"):
         make_plan(load_recipe("multilingual", overrides={"steer": None}))
-
-
-def test_the_air_filter_keeps_what_the_published_rules_keep() -> None:
-    assert kept("air-300k", scored=True) == AIR
-    assert kept("air-300k", scored=False) == AIR_WITHOUT_REWARD
-    assert kept("air-300k", scored=True, n=3) == [0, 1, 2]
-    assert kept("air-300k", scored=True, n=5) == [0, 1, 2, 3, 17]
-
-
-def test_the_pro_filter_keeps_what_the_published_rules_keep() -> None:
-    assert kept("pro-300k", scored=True) == PRO
-    assert kept("pro-300k", scored=False) == PRO_WITHOUT_REWARD
-    assert kept("pro-300k", scored=True, n=2) == [9, 16]

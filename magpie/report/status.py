@@ -13,7 +13,6 @@ from magpie.runs.status import quarantined, status
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.runs.refilter import Refiltered
     from magpie.runs.run import Run
     from magpie.runs.status import Status
 
@@ -60,24 +59,3 @@ def print_outcome(run: Run, console: Console) -> None:
         console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
     if found.finished:
         console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)
-
-
-def print_funnel(found: Refiltered, console: Console) -> None:
-    """Rows in and rows lost, rule by rule."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("rule", "rows in", "lost", "left"):
-        table.add_column(heading, justify="left" if heading == "rule" else "right")
-    for line in found.lines:
-        table.add_row(escape(line.name), f"{line.rows_in:,}", f"{line.lost:,}", f"{line.left:,}")
-    console.print(table)
-    if found.never_answered:
-        console.print(
-            f"{found.never_answered:,} rows are out because the build's own filter dropped them before they were "
-            "answered; for all rows, build with --set respond.rows=all",
-            highlight=False,
-            soft_wrap=True,
-        )
-    for rule in found.skipped:
-        console.print(
-            f"left out, the run has no such column: {rule}", highlight=False, markup=False, soft_wrap=True
-        )

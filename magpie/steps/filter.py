@@ -39,8 +39,11 @@ def applicable(filter: Filter, schema: pa.Schema) -> tuple[Filter, tuple[str, ..
     return filter.model_copy(update={"rules": tuple(kept)}), tuple(skipped)
 
 
-def check(filter: Filter, schema: pa.Schema) -> None:
-    """Raise FilterError unless every rule, `quotas.by` and `top.by` can be evaluated on rows of `schema`."""
+def check(filter: Filter, schema: pa.Schema, *, of: str = "the run") -> None:
+    """Raise FilterError unless every rule, `quotas.by` and `top.by` can be evaluated on rows of `schema`.
+
+    `of` is what an error calls that which lacks a column.
+    """
     names = [rule.name for rule in filter.rules]
     for name in names:
         if name in {"quota", "top"} or names.count(name) > 1:
@@ -49,11 +52,11 @@ def check(filter: Filter, schema: pa.Schema) -> None:
                 "other than `quota` and `top`, so that the funnel can tell them apart"
             )
     empty = schema.empty_table()
-    for label, expression in _expressions(filter):
+    for label, expression in expressions(filter):
         unknown = sorted(_columns(filter, label, expression) - set(schema.names))
         if unknown:
             raise FilterError(
-                f"filter {filter.name!r}: {label} reads {unknown[0]!r}, a column the run does not have"
+                f"filter {filter.name!r}: {label} reads {unknown[0]!r}, a column {of} does not have"
                 f"{_nearest(unknown[0], schema.names)}"
             )
         try:
@@ -118,7 +121,7 @@ class FilterStep:
     def reads(self) -> tuple[str, ...]:
         """The columns of the rules, the quotas and the top."""
         rest = self.filter.model_copy(update={"rules": self.rules})
-        return _reads(expression for _, expression in _expressions(rest))
+        return _reads(expression for _, expression in expressions(rest))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -128,18 +131,7 @@ class FilterStep:
 
     def run_all(self, rows: pa.Table) -> pa.Table:
         """Rejects each row that fails a rule, exceeds a quota or does not reach the top."""
-        verdict = _Verdict.of(rows)
-        _apply_rules(self.rules, rows, verdict)
-        quotas, top = self.filter.quotas, self.filter.top
-        if quotas is not None or top is not None:
-            order = _in_order(top, rows, verdict.live)
-            if quotas is not None:
-                within = _within_quotas(quotas, rows, order)
-                verdict.reject(order[~within], "quota")
-                order = order[within]
-            if top is not None:
-                verdict.reject(order[top.n :], "top")
-        return verdict.table(rows)
+        return _decide(self.filter, self.rules, rows).table(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +178,29 @@ def funnel(filter: Filter, rows: pa.Table, early: Collection[str] = ()) -> tuple
     return tuple(lines)
 
 
+def lost_alone(filter: Filter, rows: pa.Table) -> tuple[int | None, ...]:
+    """How many rows each rule, the quotas and the top would lose if the filter had nothing else, in their order.
+
+    Quotas alone still follow the order of the top. None for what fails on rows that the rules before it keep from it.
+    """
+    each = [Filter(rules=(rule,)) for rule in filter.rules]
+    if filter.quotas is not None:
+        whole = filter.top and filter.top.model_copy(update={"n": max(1, rows.num_rows)})
+        each.append(Filter(quotas=filter.quotas, top=whole))
+    if filter.top is not None:
+        each.append(Filter(top=filter.top))
+    came = rows[REJECTED.name].null_count
+    lost: list[int | None] = []
+    for one in each:
+        try:
+            verdict = _decide(one, one.rules, rows)
+        except FilterError:
+            lost.append(None)
+        else:
+            lost.append(came - int(np.count_nonzero(verdict.live)))
+    return tuple(lost)
+
+
 @dataclass(slots=True)
 class _Verdict:
     """Which rows are still in, and why the others are not: 0 for no reason, else a position in `reasons`, plus 1."""
@@ -208,6 +223,21 @@ class _Verdict:
         codes = pa.array(self.reason - 1, mask=self.reason == 0)
         reasons = pa.DictionaryArray.from_arrays(codes, pa.array(self.reasons, pa.string()))
         return pa.table({"id": rows["id"], REJECTED.name: reasons.cast(pa.string())})
+
+
+def _decide(filter: Filter, rules: Sequence[Rule], rows: pa.Table) -> _Verdict:
+    verdict = _Verdict.of(rows)
+    _apply_rules(rules, rows, verdict)
+    quotas, top = filter.quotas, filter.top
+    if quotas is not None or top is not None:
+        order = _in_order(top, rows, verdict.live)
+        if quotas is not None:
+            within = _within_quotas(quotas, rows, order)
+            verdict.reject(order[~within], "quota")
+            order = order[within]
+        if top is not None:
+            verdict.reject(order[top.n :], "top")
+    return verdict
 
 
 def _apply_rules(rules: Sequence[Rule], rows: pa.Table, verdict: _Verdict) -> None:
@@ -252,7 +282,7 @@ def _within_quotas(quotas: Quotas, rows: pa.Table, order: Positions) -> Mask:
     return np.asarray(before < limits[codes], dtype=np.bool_)
 
 
-def _expressions(filter: Filter) -> Iterator[tuple[str, str]]:
+def expressions(filter: Filter) -> Iterator[tuple[str, str]]:
     """Each expression of the filter, and what to call it in an error."""
     for rule in filter.rules:
         yield f"rule {rule.name!r}", rule.where

@@ -108,6 +108,13 @@ def test_a_wrong_option(tmp_path: Path, recipe: Path, options: list[str], line: 
         (["filter", "RUN", "nope"], r"no filter 'nope'; .*air-300k"),
         (["filter", "RUN", "column.yaml"], r"reads 'nope', a column the run does not have"),
         (["filter", "RUN", "key.yaml"], r"`rules\.0\.wher` is not a setting; did you mean `where`\?"),
+        (["filter", "RUN", "demo", "--compare", "nope"], r"no filter 'nope'; .*air-300k"),
+        (["filter", "RUN", "demo", "--compare", "strict", "--explain"], r"--compare only counts; leave out"),
+        (["filter", "--input", "nope", "demo", "--out", "x"], r"--input nope is not there; give a Parquet file"),
+        (["filter", "--input", ".", "demo", "--out", "x"], r"--input \. holds no Parquet file"),
+        (["filter", "--input", "key.yaml", "demo", "--out", "x"], r"key\.yaml cannot be read as Parquet"),
+        (["filter", "--input", "DATASET", "demo"], r"--input needs --out"),
+        (["filter", "--input", "DATASET", "column.yaml", "--out", "x"], r"a column the dataset does not have"),
         (["show", "RUN", "nope"], r"no row 'nope'"),
         (["export", "RUN", "--format", "xml", "--out", "x.jsonl"], r"--format 'xml' is not known; .*sharegpt"),
         (["export", "RUN", "--format", "messages", "--out", "x.txt"], r"end --out in \.jsonl"),
@@ -118,7 +125,8 @@ def test_a_wrong_option(tmp_path: Path, recipe: Path, options: list[str], line: 
 def test_a_wrong_name(tmp_path: Path, run: Path, arguments: list[str], line: str) -> None:
     (tmp_path / "column.yaml").write_text("- {name: mine, where: nope > 1}")
     (tmp_path / "key.yaml").write_text("- {name: mine, where: turns > 1, wher: nope}")
-    arguments = [str(run) if argument == "RUN" else argument for argument in arguments]
+    places = {"RUN": str(run), "DATASET": str(run / "dataset")}
+    arguments = [places.get(argument, argument) for argument in arguments]
     said = refusal(magpie(*arguments, cwd=tmp_path))
     assert re.search(line, said), said
     assert {path.name for path in tmp_path.iterdir()} == {"column.yaml", "key.yaml"}
@@ -126,7 +134,15 @@ def test_a_wrong_name(tmp_path: Path, run: Path, arguments: list[str], line: str
 
 
 @pytest.mark.parametrize(
-    "arguments", [["bild"], ["build"], ["build", "demo", "--rows", "many"], ["show", ".", "--n", "0"]]
+    "arguments",
+    [
+        ["bild"],
+        ["build"],
+        ["build", "demo", "--rows", "many"],
+        ["show", ".", "--n", "0"],
+        ["filter", "demo"],
+        ["filter", "--input", ".", "demo", "air-300k"],
+    ],
 )
 def test_wrong_arguments_say_how_the_command_is_used(tmp_path: Path, arguments: list[str]) -> None:
     result = magpie(*arguments, cwd=tmp_path)
