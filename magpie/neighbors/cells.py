@@ -179,7 +179,9 @@ def choose_probes(
     A share that is None is not asked for. Pairs get twice the probes that the sample needs: it holds few of the pairs,
     and what they need varies. The shares given back are those of another sample, which had no say.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(
+        1
+    )  # not the seed of the centres: they lie near the vectors they were found from
     most = cells.probes.shape[1]
     near = _pair_ranks(units, cells, threshold, rng) if pairs is not None else np.empty(0, np.int64)
     first = _nearest_ranks(units, cells, rng) if nearest is not None else np.empty(0, np.int64)
