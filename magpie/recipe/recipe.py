@@ -159,6 +159,26 @@ class Language(Part):
         raise ValueError("must be a list of languages such as [en, de], or `steered`")
 
 
+PiiKind = Literal["email", "phone", "secret"]
+
+
+class Pii(Part):
+    """Looks for what may belong to a person, in the instruction and in all that answers it.
+
+    `mark` says in the columns `pii` and `response_pii` what was found, `reject` puts such rows out, and `redact`
+    replaces it by [EMAIL], [PHONE] or [SECRET] for every later step and the dataset. Secrets are keys, tokens and
+    passwords in addresses. `phone_region` is where phone numbers without a country's code are from (an ISO 3166 code
+    such as US); null finds those with a code only.
+    """
+
+    action: Literal["mark", "reject", "redact"] = "mark"
+    kinds: tuple[PiiKind, ...] = Field(default=("email", "phone", "secret"), min_length=1)
+    columns: tuple[Literal["instruction", "response"], ...] = Field(
+        default=("instruction", "response"), min_length=1
+    )
+    phone_region: str | None = Field(default="US", pattern=r"^[A-Z]{2}$")
+
+
 class Embed(Part):
     """Turns each instruction into a vector of length 1."""
 
@@ -299,6 +319,7 @@ class Recipe(Part):
     steer: Steer | None = None
     instruct: Instruct = Instruct()
     clean: Clean = Clean()
+    pii: Pii | None = None
     language: Language | None = Language()
     embed: Embed | None = Embed()
     dedup: Dedup | None = Dedup()
