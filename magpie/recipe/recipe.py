@@ -217,13 +217,24 @@ TagName = Literal["difficulty", "quality", "category"]
 
 
 class Tag(Part):
-    """A judge's view of each instruction: one constrained JSON answer for each of `tags`."""
+    """A judge's view of each instruction: one constrained JSON answer for each of `tags`.
+
+    `times` is how often the judge is asked for each, with seeds of their own: its votes are kept, the tag is what most
+    of them say, and how well they agree is in the run's report.
+    """
 
     model: str = "judge"
     tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
     temperature: float = Field(default=0.0, ge=0)
+    times: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=512, ge=16)
     max_text_length: int = Field(default=400, ge=16)
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> Tag:
+        if self.times > 1 and self.temperature == 0:
+            raise ValueError("`times` asks a judge that says the same each time; set `temperature` above 0")
+        return self
 
 
 class Respond(Part):
