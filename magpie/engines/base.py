@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
@@ -58,13 +58,16 @@ class Completion:
 
     `token_count` counts every token generated, a stop token included. Special tokens that are not stops stay visible
     in `text`, so that a leaked role header can be seen. `finish_reason` is "repetition" where `stop_repetition` ended
-    it. `error` says what went wrong when `finish_reason` is "error".
+    it. `error` says what went wrong when `finish_reason` is "error". `cached_tokens` are those of the prompt that the
+    engine had in its prefix cache, None where it does not say; they depend on what was asked before, and so two
+    completions that differ in nothing else are equal.
     """
 
     text: str
     token_count: int
     finish_reason: FinishReason
     error: str | None = None
+    cached_tokens: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

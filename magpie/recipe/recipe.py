@@ -159,6 +159,26 @@ class Language(Part):
         raise ValueError("must be a list of languages such as [en, de], or `steered`")
 
 
+PiiKind = Literal["email", "phone", "secret"]
+
+
+class Pii(Part):
+    """Looks for what may belong to a person, in the instruction and in all that answers it.
+
+    `mark` says in the columns `pii` and `response_pii` what was found, `reject` puts such rows out, and `redact`
+    replaces it by [EMAIL], [PHONE] or [SECRET] for every later step and the dataset. Secrets are keys, tokens and
+    passwords in addresses. `phone_region` is where phone numbers without a country's code are from (an ISO 3166 code
+    such as US); null finds those with a code only.
+    """
+
+    action: Literal["mark", "reject", "redact"] = "mark"
+    kinds: tuple[PiiKind, ...] = Field(default=("email", "phone", "secret"), min_length=1)
+    columns: tuple[Literal["instruction", "response"], ...] = Field(
+        default=("instruction", "response"), min_length=1
+    )
+    phone_region: str | None = Field(default="US", pattern=r"^[A-Z]{2}$")
+
+
 class Embed(Part):
     """Turns each instruction into a vector of length 1."""
 
@@ -215,13 +235,24 @@ TagName = Literal["difficulty", "quality", "category"]
 
 
 class Tag(Part):
-    """A judge's view of each instruction: one constrained JSON answer for each of `tags`."""
+    """A judge's view of each instruction: one constrained JSON answer for each of `tags`.
+
+    `times` is how often the judge is asked for each, with seeds of their own: its votes are kept, the tag is what most
+    of them say, and how well they agree is in the run's report.
+    """
 
     model: str = "judge"
     tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
     temperature: float = Field(default=0.0, ge=0)
+    times: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=512, ge=16)
     max_text_length: int = Field(default=400, ge=16)
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> Tag:
+        if self.times > 1 and self.temperature == 0:
+            raise ValueError("`times` asks a judge that says the same each time; set `temperature` above 0")
+        return self
 
 
 class Respond(Part):
@@ -317,6 +348,7 @@ class Recipe(Part):
     steer: Steer | None = None
     instruct: Instruct = Instruct()
     clean: Clean = Clean()
+    pii: Pii | None = None
     language: Language | None = Language()
     embed: Embed | None = Embed()
     decontaminate: Decontaminate | None = None

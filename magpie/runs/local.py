@@ -80,7 +80,9 @@ class _MeteredEngine:
             gauge.waiting -= 1
             if gauge.wants_more:
                 gauge.hungry.set()
-        self._progress.completed(step, completion.token_count)
+        self._progress.completed(
+            step, completion.token_count, prompt=len(prompt), cached=completion.cached_tokens
+        )
         return completion
 
     async def close(self) -> None:
@@ -188,6 +190,7 @@ class LocalBuild:
             self._progress.doing(phase.name)
             await self._stream(phase, sorted(set().union(*missing)), engine)
         finally:
+            self._progress.log_prefix_cache([planned.name for planned in phase.steps])
             for step in large:
                 await step.close()
 
@@ -335,12 +338,13 @@ def _rejections(table: pa.Table) -> int:
 
 
 def _carry(rows: pa.Table, result: pa.Table) -> pa.Table:
-    """The rows with the step's columns beside them; a reason given earlier stays."""
+    """The rows with the step's columns: new ones beside them, others anew; a reason given earlier stays."""
     for name in result.column_names:
         column = result[name]
         if name == REJECTED.name:
-            merged = merge_reasons([rows[name], column], rows.num_rows)
-            rows = rows.set_column(rows.column_names.index(name), name, merged)
-        elif name != "id":
+            column = merge_reasons([rows[name], column], rows.num_rows)
+        if name in rows.column_names:
+            rows = rows.set_column(rows.column_names.index(name), name, column)
+        else:
             rows = rows.append_column(name, column)
     return rows

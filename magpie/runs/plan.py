@@ -22,6 +22,7 @@ from magpie.steps.extend import ExtendStep
 from magpie.steps.filter import FilterStep, PrefilterStep, applicable, check, split
 from magpie.steps.instruct import InstructStep
 from magpie.steps.language import LanguageStep, names_languages
+from magpie.steps.pii import PiiStep
 from magpie.steps.respond import RespondStep
 from magpie.steps.tag import TagStep
 
@@ -32,6 +33,8 @@ _BASE = pa.schema([("id", pa.string()), ("index", pa.int64())])
 _BYTES_PER_ROW = {
     "instruct": 120,
     "clean": 60,
+    "pii": 2,
+    "response_pii": 2,
     "language": 2,
     "decontaminate": 2,
     "dedup": 28,
@@ -147,6 +150,8 @@ def make_plan(recipe: Recipe) -> Plan:
     instruct = InstructStep(recipe.instruct, recipe.seed, recipe.steer, names_languages(recipe.steer))
     add(instruct, generator, chat=generator)
     add(CleanStep(recipe.clean), chat=generator)
+    if recipe.pii is not None and "instruction" in recipe.pii.columns:
+        add(PiiStep(recipe.pii, "instruction"))
     if recipe.language is not None:
         add(LanguageStep(recipe.language, recipe.steer))
     if recipe.embed is not None:
@@ -219,11 +224,13 @@ def _add_answers_and_filter(
     recipe: Recipe, planned: list[PlannedStep], add: Callable[..., None]
 ) -> tuple[str, ...]:
     """The steps that cost a response, and the filter on both sides of them; the names of the rules left out."""
-    answers: list[tuple[RowStep, str]] = []
+    answers: list[tuple[RowStep, str | None]] = []
     if recipe.respond is not None:
         answers.append((RespondStep(recipe.respond, recipe.seed), recipe.respond.model))
     if recipe.extend is not None:
         answers.append((ExtendStep(recipe.extend, recipe.seed), recipe.extend.model))
+    if recipe.pii is not None and "response" in recipe.pii.columns and answers:
+        answers.append((PiiStep(recipe.pii, "response", extended=recipe.extend is not None), None))
 
     def answer() -> None:
         for step, role in answers:
@@ -233,7 +240,8 @@ def _add_answers_and_filter(
         answer()
         return ()
     early = _schema(planned)
-    whole = pa.schema([*early, *(field for step, _ in answers for field in step.adds if field not in early)])
+    fields = {field.name: field for field in (*early, *(field for step, _ in answers for field in step.adds))}
+    whole = pa.schema(list(fields.values()))
     kept, skipped = applicable(recipe.filter, whole)
     check(kept, whole)
     early_rules, late_rules = split(kept, early.names)

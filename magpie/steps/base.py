@@ -29,8 +29,9 @@ class RowStep(Protocol):
 
     `run` is given `id`, `index` (int64, the row's position in the run), `rejected` and the columns in `reads`, and
     returns `id` and the columns in `adds`, for the same rows in the same order. Rows whose `rejected` is set are
-    passed over: their new columns are null. `settings` is all that shapes the output besides the model: it goes into
-    the step's fingerprint. `version` rises when the code starts to give other output for the same settings.
+    passed over: their new columns are null. A column that is there already is replaced. `settings` is all that shapes
+    the output besides the model: it goes into the step's fingerprint. `version` rises when the code starts to give
+    other output for the same settings.
     """
 
     @property

@@ -196,7 +196,7 @@ class VllmEngine:
         for output in outputs:
             request = self._requests.pop(output.request_id, None)
             if request is not None:
-                _answer(request.answer, _completion(output.outputs[0]))
+                _answer(request.answer, _completion(output))
 
     def _fail_all(self, error: BaseException) -> None:
         for request in self._requests.values():
@@ -210,11 +210,12 @@ def _answer(future: asyncio.Future[Completion], completion: Completion) -> None:
         future.set_result(completion)
 
 
-def _completion(output: Any) -> Completion:
-    reason = output.finish_reason
+def _completion(request: Any) -> Completion:
+    output, cached = request.outputs[0], request.num_cached_tokens
+    text, count, reason = output.text, len(output.token_ids), output.finish_reason
     if reason in {"stop", "length", "repetition"}:
-        return Completion(output.text, len(output.token_ids), reason)
-    return Completion(output.text, len(output.token_ids), "error", f"vLLM ended the request: {reason}")
+        return Completion(text, count, reason, cached_tokens=cached)
+    return Completion(text, count, "error", f"vLLM ended the request: {reason}", cached)
 
 
 def _death(error: BaseException) -> str:
