@@ -22,6 +22,7 @@ from magpie.recipe.recipe import (
     TagName,
     Top,
 )
+from magpie.recipe.scores import Guard, GuardSubject, Reward
 from magpie.recipe.steer import Steer, SteerText
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "EngineKind",
     "Extend",
     "Filter",
+    "Guard",
+    "GuardSubject",
     "Instruct",
     "Language",
     "Model",
@@ -39,6 +42,7 @@ __all__ = [
     "Quotas",
     "Recipe",
     "Respond",
+    "Reward",
     "Rule",
     "Script",
     "Server",

@@ -12,6 +12,7 @@ import pyarrow as pa
 from magpie.neighbors.vectors import Watch
 
 if TYPE_CHECKING:
+    from magpie.chat import Transcript
     from magpie.engines.base import Engine
 
 REJECTED = pa.field("rejected", pa.string())
@@ -73,6 +74,16 @@ class Prepared(Protocol):
     async def prepare(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A row step whose model is shown finished conversations, in the words of its own chat template.
+
+    With `scores` the model is a reward model, and `run` is given a Scorer in place of an Engine.
+    """
+
+    def with_transcript(self, transcript: Transcript) -> RowStep: ...
 
 
 @runtime_checkable

@@ -138,7 +138,9 @@ def test_a_killed_build_lets_go_of_its_folder(tmp_path: Path, undisturbed: Undis
     with start("build", undisturbed.recipe, "--out", folder) as first:
         while len(log_lines(folder)) < 6 and first.poll() is None:
             time.sleep(0.001)
-        first.send_signal(signal.SIGSTOP)  # it holds still, and the folder, however slow the second is to start
+        first.send_signal(
+            signal.SIGSTOP
+        )  # it holds still, and the folder, however slow the second is to start
         second = magpie("build", undisturbed.recipe, "--out", folder)
         first.kill()
     assert first.returncode == -9, "the first build was over too soon"
