@@ -1,5 +1,6 @@
 """What magpie costs, measured: `python -m benchmarks.NAME`, a table for people and one JSON object as the last line.
 
 saturation: a build's tokens/s over those of a bare engine loop. pushdown: what it saves to filter before answering.
-overhead: CPU time of the pipeline per completion. reward: vLLM pooling over transformers one by one. README.md says what each figure means.
+overhead: CPU time of the pipeline per completion. reward: vLLM pooling over transformers one by one.
+README.md says what each figure means.
 """

@@ -22,10 +22,11 @@ from magpie.recipe.recipe import (
     TagName,
     Top,
 )
-from magpie.recipe.scores import Guard, GuardSubject, Reward
+from magpie.recipe.scores import Baseline, Guard, GuardSubject, Reward
 from magpie.recipe.steer import Steer, SteerText
 
 __all__ = [
+    "Baseline",
     "Clean",
     "Dedup",
     "Draw",

@@ -319,6 +319,12 @@ class Recipe(Part):
                 raise ValueError(
                     f"`{part}.model` is {section.model!r}, which is not under `models`; the roles there are: {roles}"
                 )
+        baseline = self.reward and self.reward.baseline
+        if baseline and baseline.model not in self.models:
+            raise ValueError(
+                f"`reward.baseline.model` is {baseline.model!r}, which is not under `models`; "
+                "name there the base model that the generator was aligned from"
+            )
         for needs, needed in (("dedup", "embed"), ("extend", "respond"), ("reward", "respond")):
             if getattr(self, needs) is not None and getattr(self, needed) is None:
                 raise ValueError(

@@ -11,10 +11,22 @@ from magpie.recipe.base import Part
 GuardSubject = Literal["instruction", "response"]
 
 
+class Baseline(Part):
+    """The base model that the generator was aligned from answers too; it is shown a page of answered questions."""
+
+    model: str = "base"
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=1024, ge=1)
+
+
 class Reward(Part):
-    """A reward model scores the response to the instruction: any sequence-classification model of one label."""
+    """A reward model scores the response to the instruction: any sequence-classification model of one label.
+
+    With `baseline` it scores the base model's answer as well, and `reward_difference` is what the response is above it.
+    """
 
     model: str = "reward"
+    baseline: Baseline | None = None
 
 
 class Guard(Part):

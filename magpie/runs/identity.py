@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from magpie.chat import ChatFormat, Transcript
+from magpie.chat import ChatFormat, PlainText, Transcript
 from magpie.engines import pick
 from magpie.errors import ChatFormatError
 from magpie.models import resolve
@@ -24,7 +24,8 @@ class Identity:
     """What a plan is on this machine, with these models.
 
     `ingredients` holds, step by step, all that decides what the step writes; `fingerprints` the digest of them and of
-    the step before. `id_prefix` starts every row id. `chats` and `transcripts` are keyed by `model_key`.
+    the step before. `id_prefix` starts every row id. `chats`, `transcripts` and `plains` are keyed by
+    `model_key`.
     """
 
     ingredients: tuple[dict[str, Any], ...]
@@ -32,6 +33,7 @@ class Identity:
     id_prefix: str
     chats: Mapping[str, ChatFormat]
     transcripts: Mapping[str, Transcript]
+    plains: Mapping[str, PlainText]
 
     def row_ids(self, rows: range) -> list[str]:
         """The ids of the rows at these positions."""
@@ -42,14 +44,22 @@ def identify(plan: Plan) -> Identity:
     """Look up every model's revision and chat format. Loads tokenizers, no weights. Raises ModelError."""
     chats: dict[str, ChatFormat] = {}
     transcripts: dict[str, Transcript] = {}
+    plains: dict[str, PlainText] = {}
     for planned in plan.steps:
         if planned.chat_model is None:
             continue
         key = model_key(planned.chat_model)
-        if planned.judges and key not in transcripts:
+        if planned.reads_as == "transcript" and key not in transcripts:
             transcripts[key] = transcript(planned.chat_model)
-        elif not planned.judges and key not in chats:
+        elif planned.reads_as == "plain" and key not in plains:
+            plains[key] = plain_text(planned.chat_model)
+        elif planned.reads_as == "chat" and key not in chats:
             chats[key] = chat_format(planned.chat_model)
+    formats: dict[str, Mapping[str, ChatFormat | Transcript | PlainText]] = {
+        "chat": chats,
+        "transcript": transcripts,
+        "plain": plains,
+    }
     revisions: dict[str, dict[str, Any]] = {}
     ingredients, fingerprints = [], [digest({"format": FORMAT})]
     for planned in plan.steps:
@@ -63,7 +73,7 @@ def identify(plan: Plan) -> Identity:
                 "model": None if planned.model is None else revisions[model_key(planned.model)],
                 "chat": None
                 if planned.chat_model is None
-                else (transcripts if planned.judges else chats)[model_key(planned.chat_model)].identity(),
+                else formats[planned.reads_as][model_key(planned.chat_model)].identity(),
             }
         )
         fingerprints.append(digest({"upstream": fingerprints[-1], **ingredients[-1]}))
@@ -73,6 +83,7 @@ def identify(plan: Plan) -> Identity:
         id_prefix=f"{plan.recipe.name}-{fingerprints[1][:8]}",
         chats=chats,
         transcripts=transcripts,
+        plains=plains,
     )
 
 
@@ -153,6 +164,15 @@ def transcript(model: Model) -> Transcript:
 
         return Transcript.derive(ScriptedTokenizer())
     return Transcript.from_model(model)
+
+
+def plain_text(model: Model) -> PlainText:
+    """How a base model is given text; the scripted engine has its own way."""
+    if pick(model.engine) == "scripted":
+        from magpie.engines.scripted import ScriptedTokenizer
+
+        return PlainText((), ScriptedTokenizer())
+    return PlainText.from_model(model)
 
 
 def _model_identity(planned: PlannedStep) -> dict[str, Any]:

@@ -265,10 +265,15 @@ class LocalBuild:
 
     def _ready(self, planned: PlannedStep) -> RowStep:
         step: Any = planned.step
-        if planned.chat_model is not None and planned.judges:
-            step = step.with_transcript(self._identity.transcripts[model_key(planned.chat_model)])
-        elif planned.chat_model is not None:
-            step = step.with_chat(self._identity.chats[model_key(planned.chat_model)])
+        if planned.chat_model is None:
+            return cast("RowStep", step)
+        key = model_key(planned.chat_model)
+        if planned.reads_as == "transcript":
+            step = step.with_transcript(self._identity.transcripts[key])
+        elif planned.reads_as == "plain":
+            step = step.with_plain(self._identity.plains[key])
+        else:
+            step = step.with_chat(self._identity.chats[key])
         return cast("RowStep", step)
 
     def _run_global(self, planned: PlannedStep) -> None:

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from magpie.errors import RecipeError
 from magpie.recipe import Dedup, Model, Recipe
-from magpie.steps.base import REJECTED, GlobalStep, Judging, RowStep
+from magpie.steps.base import REJECTED, GlobalStep, Judging, Plain, RowStep
+from magpie.steps.baseline import BaselineStep
 from magpie.steps.clean import CleanStep
 from magpie.steps.dedup import DedupStep
 from magpie.steps.embed import EmbedStep
@@ -81,9 +82,11 @@ class PlannedStep:
         return bool(getattr(self.step, "scores", False))
 
     @property
-    def judges(self) -> bool:
-        """Whether the model is shown finished conversations, and so needs a transcript and no chat format."""
-        return isinstance(self.step, Judging)
+    def reads_as(self) -> Literal["chat", "transcript", "plain"]:
+        """How the model is spoken to: in its chat format, by finished conversations, or in plain text."""
+        if isinstance(self.step, Judging):
+            return "transcript"
+        return "plain" if isinstance(self.step, Plain) else "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
 
 
 def _check_reward(recipe: Recipe) -> None:
+    """A server gives text and no logits."""
     if recipe.reward is not None and recipe.model(recipe.reward.model).engine == "server":
         raise RecipeError(
             f"`models.{recipe.reward.model}` is to score and a server only writes; "
@@ -241,6 +245,8 @@ def _add_answers_and_filter(
         answers.append((RespondStep(recipe.respond, recipe.seed), recipe.respond.model))
     if recipe.extend is not None:
         answers.append((ExtendStep(recipe.extend, recipe.seed), recipe.extend.model))
+    if recipe.reward is not None and recipe.reward.baseline is not None:
+        answers.append((BaselineStep(recipe.reward.baseline, recipe.seed), recipe.reward.baseline.model))
     if recipe.reward is not None:
         answers.append((RewardStep(recipe.reward), recipe.reward.model))
     if recipe.guard is not None:
@@ -299,6 +305,8 @@ def _bytes_per_row(planned: PlannedStep) -> int:
     if planned.name == "embed":
         return 2 * 768
     if planned.name == "respond":
+        return min(1600, 3 * int(settings["max_tokens"]))
+    if planned.name == "baseline":
         return min(1600, 3 * int(settings["max_tokens"]))
     if planned.name == "extend":
         return min(1600, 3 * int(settings["respond_max_tokens"])) * (int(settings["turns"]) - 1)

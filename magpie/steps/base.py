@@ -12,7 +12,7 @@ import pyarrow as pa
 from magpie.neighbors.vectors import Watch
 
 if TYPE_CHECKING:
-    from magpie.chat import Transcript
+    from magpie.chat import PlainText, Transcript
     from magpie.engines.base import Engine
 
 REJECTED = pa.field("rejected", pa.string())
@@ -84,6 +84,13 @@ class Judging(Protocol):
     """
 
     def with_transcript(self, transcript: Transcript) -> RowStep: ...
+
+
+@runtime_checkable
+class Plain(Protocol):
+    """A row step whose model is a base model, and is given plain text to go on with."""
+
+    def with_plain(self, plain: PlainText) -> RowStep: ...
 
 
 @runtime_checkable

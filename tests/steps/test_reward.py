@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from builds import small_recipe
@@ -14,7 +15,7 @@ from magpie.chat import Transcript
 from magpie.engines.base import Scorer
 from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
 from magpie.errors import RecipeError
-from magpie.recipe import Recipe, Reward, Script
+from magpie.recipe import Baseline, Recipe, Reward, Script
 from magpie.runs.plan import make_plan
 from magpie.steps.reward import RewardStep
 
@@ -48,6 +49,21 @@ def test_what_cannot_be_scored_stays_in_with_the_reason() -> None:
     assert failing["reward_error"].to_pylist() == ["scripted failure"] * 2
 
 
+def test_what_the_base_model_wrote_is_taken_off() -> None:
+    asked, scorer = ["a?", "b?", "c?"], ScriptedScorer()
+    rows = base_rows(0, 3, out=[2], instruction=asked, response=["A", "B", "C"])
+    rows = rows.append_column("base_response", pa.array(["x", None, "z"], pa.string()))
+    step = RewardStep(Reward(baseline=Baseline())).with_transcript(TRANSCRIPT)
+    table = asyncio.run(step.run(rows, scorer))
+    own, base = (asyncio.run(scorer.score(TRANSCRIPT.ids(["a?", text]))).value for text in ("A", "x"))
+    assert own is not None
+    assert base is not None
+    assert table["base_reward"].to_pylist() == [pytest.approx(base), None, None]
+    assert table["reward_difference"].to_pylist() == [pytest.approx(own - base), None, None]
+    assert table["instruct_reward"].is_null().to_pylist() == [False, False, True]
+    assert table["reward_error"].to_pylist() == [None, "baseline: there is no answer", None]
+
+
 def recipe(**changes: Any) -> Recipe:
     return small_recipe(models=MODELS, **({"reward": {}, "guard": {}} | changes))
 
@@ -57,6 +73,22 @@ def test_scoring_comes_after_the_answers_and_before_the_filter() -> None:
     names = [planned.name for planned in plan.steps]
     assert names[-5:] == ["respond", "extend", "reward", "guard", "filter"]
     assert [phase.name for phase in plan.phases if phase.scores] == ["reward"]
+
+
+def test_the_base_model_answers_before_both_answers_are_scored(tmp_path: Path) -> None:
+    models = MODELS | {"base": "scripted"}
+    rules = [{"name": "above the base model's", "where": "reward_difference > 0"}]
+    changes = {"reward": {"baseline": {}}, "filter": {"name": "above", "rules": rules}}
+    built = small_recipe(models=models, **changes)
+    assert [planned.name for planned in make_plan(built).steps][-3:] == ["baseline", "reward", "filter"]
+    magpie.build(built, tmp_path / "run")
+    kept = ds.dataset(tmp_path / "run" / "dataset").to_table().to_pylist()
+    assert kept
+    for row in kept:
+        assert row["reward_difference"] == pytest.approx(
+            row["instruct_reward"] - row["base_reward"], abs=1e-4
+        )
+        assert row["base_response"]
 
 
 def test_one_folder_as_generator_and_reward_model_is_loaded_twice_over() -> None:
@@ -77,6 +109,7 @@ def test_a_build_scores_every_row_that_is_in_and_filters_by_it(tmp_path: Path) -
     ("changes", "why"),
     [
         ({"reward": {"model": "nobody"}}, "nobody"),
+        ({"reward": {"baseline": {"model": "nobody"}}}, "`reward.baseline.model` is 'nobody'"),
         ({"respond": None, "extend": None, "guard": None, "filter": None}, "`reward` needs `respond`"),
         ({"respond": None, "extend": None, "reward": None, "filter": None}, "of: .instruction."),
         ({"guard": {"of": ["response", "response"]}}, "once"),
