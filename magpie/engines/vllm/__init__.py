@@ -85,7 +85,7 @@ class VllmThread(Generic[A]):
             raise EngineError(_death(self._lost)) from self._lost
         key = str(self._next_id)
         self._next_id += 1
-        request = _Request[A](list(prompt), sampling, self._loop.create_future())
+        request: _Request[A] = _Request(list(prompt), sampling, self._loop.create_future())
         self._requests[key] = request
         self._tell(key)
         try:
