@@ -25,9 +25,11 @@ from magpie.recipe.recipe import (
     TagName,
     Top,
 )
+from magpie.recipe.scores import Baseline, Guard, GuardSubject, Reward
 from magpie.recipe.steer import Steer, SteerText
 
 __all__ = [
+    "Baseline",
     "Clean",
     "Decontaminate",
     "Dedup",
@@ -36,6 +38,8 @@ __all__ = [
     "EngineKind",
     "Extend",
     "Filter",
+    "Guard",
+    "GuardSubject",
     "Instruct",
     "Language",
     "Model",
@@ -45,6 +49,7 @@ __all__ = [
     "Quotas",
     "Recipe",
     "Respond",
+    "Reward",
     "Rule",
     "Script",
     "Server",

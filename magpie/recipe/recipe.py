@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Share, Text
+from magpie.recipe.scores import Guard, Reward
 from magpie.recipe.steer import Steer
 
 EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
@@ -356,18 +357,26 @@ class Recipe(Part):
     tag: Tag | None = Tag()
     respond: Respond | None = Respond()
     extend: Extend | None = None
+    reward: Reward | None = None
+    guard: Guard | None = None
     filter: Filter | None = None
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        for part in ("instruct", "embed", "tag", "respond", "extend"):
+        for part in ("instruct", "embed", "tag", "respond", "extend", "reward", "guard"):
             section = getattr(self, part)
             if section is not None and section.model not in self.models:
                 roles = ", ".join(self.models) or "none"
                 raise ValueError(
                     f"`{part}.model` is {section.model!r}, which is not under `models`; the roles there are: {roles}"
                 )
-        for needs, needed in (("dedup", "embed"), ("extend", "respond")):
+        baseline = self.reward and self.reward.baseline
+        if baseline and baseline.model not in self.models:
+            raise ValueError(
+                f"`reward.baseline.model` is {baseline.model!r}, which is not under `models`; "
+                "name there the base model that the generator was aligned from"
+            )
+        for needs, needed in (("dedup", "embed"), ("extend", "respond"), ("reward", "respond")):
             if getattr(self, needs) is not None and getattr(self, needed) is None:
                 raise ValueError(
                     f"`{needs}` needs `{needed}`, which is switched off; switch off both or neither"
@@ -376,6 +385,8 @@ class Recipe(Part):
             raise ValueError(
                 "`decontaminate.distance` needs `embed`, which is switched off; switch it on, or leave `distance` out"
             )
+        if self.guard is not None and "response" in self.guard.of and self.respond is None:
+            raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")
         if self.steer is not None and self.instruct.system_prompt is not None:
             raise ValueError(
                 "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"
