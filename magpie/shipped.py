@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = Path(__file__).resolve().parent
-Kind = Literal["recipes", "filters", "templates/chat", "templates/judge"]
+Kind = Literal["recipes", "filters", "templates/chat", "templates/judge", "templates/baseline"]
 
 
 def folder(kind: Kind) -> Path:

@@ -20,6 +20,15 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+GUARD = (
+    "{% if messages | length % 2 == 0 %}{% set role = 'Agent' %}{% else %}{% set role = 'User' %}{% endif %}"
+    "<|im_start|>Task: say whether the last message of {{ role }} is safe.\n"
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{{ 'User' if m['role'] == 'user' else 'Agent' }}: {{ m['content'] | trim }}\n\n{% endfor %}"
+    "Your verdict on {{ role }}:<|im_end|>\n<|im_start|>verdict"
+)
+"""A guard's template in the manner of Llama Guard: its own instructions around the conversation, turns in order."""
 
 
 def tokenizer_folders() -> list[str]:

@@ -111,27 +111,9 @@ class ChatFormat:
         when the model is not there, ChatFormatError when its template cannot be used.
         """
         model = Model(model=model) if isinstance(model, str) else model
-        named, thinking = model.chat_template, model.thinking != "off"
-        shipped_too = named is not None and shipped.find("templates/chat", named) is not None
-        family = load_template(named) if named is not None and shipped_too else None
-        files = models.resolve(model, weights=False)
-        own = ModelTokenizer(
-            files.path,
-            name=model.model,
-            trust_remote_code=model.trust_remote_code,
-            template_kwargs=model.chat_template_kwargs,
-            template_name=None if family is not None else named,
-            thinking=thinking,
-        )
-        if family is not None:
-            chosen = FamilyTokenizer(own, family)
-            notes = list(chosen.notes)
-            if model.chat_template_kwargs:
-                notes.append(f"`chat_template_kwargs` say nothing to the template {family.name!r}")
-            return cls.derive(chosen, source=family.name, notes=notes, thinking=thinking)
-        if own.template is None:
-            raise own.without_template(fitting(own))
-        return cls.derive(own, notes=own.notes, thinking=thinking)
+        thinking = model.thinking != "off"
+        chosen, source, notes = speaking(model)
+        return cls.derive(chosen, source=source, notes=notes, thinking=thinking)
 
     @property
     def pre_query(self) -> str:
@@ -249,6 +231,34 @@ class ChatFormat:
                 self._heads.clear()
             opening = self._heads[system] = system_opening(self.tokenizer, self.texts, system)
         return opening
+
+
+def speaking(model: Model) -> tuple[ChatTokenizer, str, list[str]]:
+    """A model's tokenizer with the chat template that its settings choose, the template's source, and notes on it.
+
+    Raises ModelError when the model is not there, ChatFormatError when it has no such template.
+    """
+    named = model.chat_template
+    shipped_too = named is not None and shipped.find("templates/chat", named) is not None
+    family = load_template(named) if named is not None and shipped_too else None
+    files = models.resolve(model, weights=False)
+    own = ModelTokenizer(
+        files.path,
+        name=model.model,
+        trust_remote_code=model.trust_remote_code,
+        template_kwargs=model.chat_template_kwargs,
+        template_name=None if family is not None else named,
+        thinking=model.thinking != "off",
+    )
+    if family is not None:
+        chosen = FamilyTokenizer(own, family)
+        notes = list(chosen.notes)
+        if model.chat_template_kwargs:
+            notes.append(f"`chat_template_kwargs` say nothing to the template {family.name!r}")
+        return chosen, family.name, notes
+    if own.template is None:
+        raise own.without_template(fitting(own))
+    return own, "tokenizer", list(own.notes)
 
 
 def _without_thinking(

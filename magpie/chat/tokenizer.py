@@ -62,6 +62,11 @@ class ModelTokenizer:
         }
 
     @property
+    def begins_with_bos(self) -> bool:
+        """Whether the tokenizer puts its beginning-of-text token before plain text."""
+        return self.bos_id is not None and self.bos_id in self._tokenizer.encode("a")
+
+    @property
     def template(self) -> str | None:
         """The chat template itself; None where there is none."""
         return self._template
@@ -96,7 +101,7 @@ class ModelTokenizer:
             known = ", ".join(self.options) or "nothing that can be set"
             notes.append(f"the chat template does not read {', '.join(unread)}; it reads {known}")
         bos, text = self._tokenizer.bos_token, self._template or ""
-        if bos and bos not in text and "bos_token" not in text and self.bos_id in self._tokenizer.encode("a"):
+        if bos and bos not in text and "bos_token" not in text and self.begins_with_bos:
             notes.append(
                 f"the template writes no {bos}, which the tokenizer puts before plain text; it is followed"
             )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from magpie.errors import ModelError
+
+if TYPE_CHECKING:
+    from magpie.models import ModelFiles
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
 Control = Literal["hold_back", "first_token_divisor", "stop_repetition"]
@@ -58,12 +64,23 @@ class Completion:
 
     `token_count` counts every token generated, a stop token included. Special tokens that are not stops stay visible
     in `text`, so that a leaked role header can be seen. `finish_reason` is "repetition" where `stop_repetition` ended
-    it. `error` says what went wrong when `finish_reason` is "error".
+    it. `error` says what went wrong when `finish_reason` is "error". `cached_tokens` are those of the prompt that the
+    engine had in its prefix cache, None where it does not say; they depend on what was asked before, and so two
+    completions that differ in nothing else are equal.
     """
 
     text: str
     token_count: int
     finish_reason: FinishReason
+    error: str | None = None
+    cached_tokens: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward model gave one conversation: its raw logit, or null and what went wrong in `error`."""
+
+    value: float | None
     error: str | None = None
 
 
@@ -105,5 +122,67 @@ class Engine(Protocol):
     def model(self) -> ModelInfo: ...
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion: ...
+
+    async def close(self) -> None: ...
+
+
+def oversize(length: int, context_length: int) -> str | None:
+    """Why a conversation of `length` tokens cannot be scored, or None when it can."""
+    if length == 0:
+        return "the conversation is empty; give at least one token"
+    if length <= context_length:
+        return None
+    return (
+        f"the conversation has {length} tokens and the context holds {context_length}; raise context_length"
+    )
+
+
+def reward_padding(files: ModelFiles, *, trust_remote_code: bool = False) -> int | None:
+    """The padding token that a reward model's head looks past; None where it has none.
+
+    Raises ModelError for a model that does not give one number: code of its own, where trusted, may give what it likes.
+    """
+    try:
+        config = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the config.json of {files.name} cannot be read; fetch the model again") from error
+    made_for = ", ".join(config.get("architectures") or ["nothing in particular"])
+    if not trust_remote_code and not made_for.endswith("ForSequenceClassification"):
+        raise ModelError(
+            f"{files.name} is no reward model (it was made for {made_for}); name a sequence-classification model"
+        )
+    labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
+    if not trust_remote_code and labels != 1:
+        raise ModelError(
+            f"{files.name} tells {labels} classes apart and a reward model gives one number; name another model"
+        )
+    padding = config.get("pad_token_id")
+    return padding if isinstance(padding, int) else None
+
+
+def without_padding(conversation: Sequence[int], padding: int | None) -> list[int]:
+    """The conversation without padding tokens at its end.
+
+    transformers reads the reward at the last token that is no padding, and models are trained that way; vLLM reads it
+    at the last token. They differ where a template ends in the token that the model's config calls padding.
+    """
+    end = len(conversation)
+    while end and conversation[end - 1] == padding:
+        end -= 1
+    return list(conversation[:end])
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Gives a whole conversation, as token ids, one number: a reward model's raw logit, no sigmoid over it.
+
+    `score` never raises for one conversation's failure: it returns a Score that holds an `error`. It raises
+    EngineError only when the scorer as a whole is lost. All calls come from one asyncio event loop.
+    """
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    async def score(self, conversation: Sequence[int]) -> Score: ...
 
     async def close(self) -> None: ...

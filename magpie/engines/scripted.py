@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from magpie.engines.base import Completion, ModelInfo, Sampling
+from magpie.engines.base import Completion, ModelInfo, Sampling, Score, oversize
 from magpie.recipe import Script
 
 _SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
@@ -156,6 +156,34 @@ class ScriptedEngine:
             details = " ".join(draw.choice(_DETAILS) for _ in range(max(1, tokens // 4)))
             text = f"{draw.choice(starts)} {draw.choice(_VERBS)} {draw.choice(_THINGS)} {details}?"
         return Completion(text, tokens, "length" if cut else "stop")
+
+
+class ScriptedScorer:
+    """Scores by rule, from -20 to 20: the same conversation, the same reward. `failure_rate` is `Script`'s."""
+
+    def __init__(
+        self, script: Script | None = None, *, name: str = "scripted", context_length: int = 4096
+    ) -> None:
+        self._engine = ScriptedEngine(script, name=name, context_length=context_length)
+        self._failure_rate = (script or Script()).failure_rate
+
+    @property
+    def model(self) -> ModelInfo:
+        """What this scorer says it is."""
+        return self._engine.model
+
+    async def score(self, conversation: Sequence[int]) -> Score:
+        """One number, decided by the conversation alone."""
+        if trouble := oversize(len(conversation), self.model.context_length):
+            return Score(None, trouble)
+        spelled = ",".join(map(str, conversation)).encode()
+        draw = random.Random(hashlib.blake2b(spelled, digest_size=8).digest())
+        if draw.random() < self._failure_rate:
+            return Score(None, "scripted failure")
+        return Score(draw.uniform(-20, 20))
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def _fill(schema: dict[str, Any], draw: random.Random) -> Any:

@@ -13,6 +13,8 @@ from magpie.recipe.recipe import (
     Instruct,
     Language,
     Model,
+    Pii,
+    PiiKind,
     Quotas,
     Recipe,
     Respond,
@@ -23,9 +25,11 @@ from magpie.recipe.recipe import (
     TagName,
     Top,
 )
+from magpie.recipe.scores import Baseline, Guard, GuardSubject, Reward
 from magpie.recipe.steer import Steer, SteerText
 
 __all__ = [
+    "Baseline",
     "Clean",
     "Decontaminate",
     "Dedup",
@@ -34,13 +38,18 @@ __all__ = [
     "EngineKind",
     "Extend",
     "Filter",
+    "Guard",
+    "GuardSubject",
     "Instruct",
     "Language",
     "Model",
     "Part",
+    "Pii",
+    "PiiKind",
     "Quotas",
     "Recipe",
     "Respond",
+    "Reward",
     "Rule",
     "Script",
     "Server",

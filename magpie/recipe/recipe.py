@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Share, Text
+from magpie.recipe.scores import Guard, Reward
 from magpie.recipe.steer import Steer
 
 EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
@@ -159,6 +160,26 @@ class Language(Part):
         raise ValueError("must be a list of languages such as [en, de], or `steered`")
 
 
+PiiKind = Literal["email", "phone", "secret"]
+
+
+class Pii(Part):
+    """Looks for what may belong to a person, in the instruction and in all that answers it.
+
+    `mark` says in the columns `pii` and `response_pii` what was found, `reject` puts such rows out, and `redact`
+    replaces it by [EMAIL], [PHONE] or [SECRET] for every later step and the dataset. Secrets are keys, tokens and
+    passwords in addresses. `phone_region` is where phone numbers without a country's code are from (an ISO 3166 code
+    such as US); null finds those with a code only.
+    """
+
+    action: Literal["mark", "reject", "redact"] = "mark"
+    kinds: tuple[PiiKind, ...] = Field(default=("email", "phone", "secret"), min_length=1)
+    columns: tuple[Literal["instruction", "response"], ...] = Field(
+        default=("instruction", "response"), min_length=1
+    )
+    phone_region: str | None = Field(default="US", pattern=r"^[A-Z]{2}$")
+
+
 class Embed(Part):
     """Turns each instruction into a vector of length 1."""
 
@@ -215,13 +236,24 @@ TagName = Literal["difficulty", "quality", "category"]
 
 
 class Tag(Part):
-    """A judge's view of each instruction: one constrained JSON answer for each of `tags`."""
+    """A judge's view of each instruction: one constrained JSON answer for each of `tags`.
+
+    `times` is how often the judge is asked for each, with seeds of their own: its votes are kept, the tag is what most
+    of them say, and how well they agree is in the run's report.
+    """
 
     model: str = "judge"
     tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
     temperature: float = Field(default=0.0, ge=0)
+    times: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=512, ge=16)
     max_text_length: int = Field(default=400, ge=16)
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> Tag:
+        if self.times > 1 and self.temperature == 0:
+            raise ValueError("`times` asks a judge that says the same each time; set `temperature` above 0")
+        return self
 
 
 class Respond(Part):
@@ -317,6 +349,7 @@ class Recipe(Part):
     steer: Steer | None = None
     instruct: Instruct = Instruct()
     clean: Clean = Clean()
+    pii: Pii | None = None
     language: Language | None = Language()
     embed: Embed | None = Embed()
     decontaminate: Decontaminate | None = None
@@ -324,18 +357,26 @@ class Recipe(Part):
     tag: Tag | None = Tag()
     respond: Respond | None = Respond()
     extend: Extend | None = None
+    reward: Reward | None = None
+    guard: Guard | None = None
     filter: Filter | None = None
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        for part in ("instruct", "embed", "tag", "respond", "extend"):
+        for part in ("instruct", "embed", "tag", "respond", "extend", "reward", "guard"):
             section = getattr(self, part)
             if section is not None and section.model not in self.models:
                 roles = ", ".join(self.models) or "none"
                 raise ValueError(
                     f"`{part}.model` is {section.model!r}, which is not under `models`; the roles there are: {roles}"
                 )
-        for needs, needed in (("dedup", "embed"), ("extend", "respond")):
+        baseline = self.reward and self.reward.baseline
+        if baseline and baseline.model not in self.models:
+            raise ValueError(
+                f"`reward.baseline.model` is {baseline.model!r}, which is not under `models`; "
+                "name there the base model that the generator was aligned from"
+            )
+        for needs, needed in (("dedup", "embed"), ("extend", "respond"), ("reward", "respond")):
             if getattr(self, needs) is not None and getattr(self, needed) is None:
                 raise ValueError(
                     f"`{needs}` needs `{needed}`, which is switched off; switch off both or neither"
@@ -344,6 +385,8 @@ class Recipe(Part):
             raise ValueError(
                 "`decontaminate.distance` needs `embed`, which is switched off; switch it on, or leave `distance` out"
             )
+        if self.guard is not None and "response" in self.guard.of and self.respond is None:
+            raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")
         if self.steer is not None and self.instruct.system_prompt is not None:
             raise ValueError(
                 "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from magpie.chat import ChatFormat
+from magpie.chat import ChatFormat, PlainText, Transcript
 from magpie.engines import pick
 from magpie.errors import ChatFormatError
 from magpie.models import resolve
@@ -24,13 +24,16 @@ class Identity:
     """What a plan is on this machine, with these models.
 
     `ingredients` holds, step by step, all that decides what the step writes; `fingerprints` the digest of them and of
-    the step before. `id_prefix` starts every row id. `chats` is keyed by `model_key`.
+    the step before. `id_prefix` starts every row id. `chats`, `transcripts` and `plains` are keyed by
+    `model_key`.
     """
 
     ingredients: tuple[dict[str, Any], ...]
     fingerprints: tuple[str, ...]
     id_prefix: str
     chats: Mapping[str, ChatFormat]
+    transcripts: Mapping[str, Transcript]
+    plains: Mapping[str, PlainText]
 
     def row_ids(self, rows: range) -> list[str]:
         """The ids of the rows at these positions."""
@@ -40,9 +43,23 @@ class Identity:
 def identify(plan: Plan) -> Identity:
     """Look up every model's revision and chat format. Loads tokenizers, no weights. Raises ModelError."""
     chats: dict[str, ChatFormat] = {}
+    transcripts: dict[str, Transcript] = {}
+    plains: dict[str, PlainText] = {}
     for planned in plan.steps:
-        if planned.chat_model is not None and model_key(planned.chat_model) not in chats:
-            chats[model_key(planned.chat_model)] = chat_format(planned.chat_model)
+        if planned.chat_model is None:
+            continue
+        key = model_key(planned.chat_model)
+        if planned.reads_as == "transcript" and key not in transcripts:
+            transcripts[key] = transcript(planned.chat_model)
+        elif planned.reads_as == "plain" and key not in plains:
+            plains[key] = plain_text(planned.chat_model)
+        elif planned.reads_as == "chat" and key not in chats:
+            chats[key] = chat_format(planned.chat_model)
+    formats: dict[str, Mapping[str, ChatFormat | Transcript | PlainText]] = {
+        "chat": chats,
+        "transcript": transcripts,
+        "plain": plains,
+    }
     revisions: dict[str, dict[str, Any]] = {}
     ingredients, fingerprints = [], [digest({"format": FORMAT})]
     for planned in plan.steps:
@@ -56,7 +73,7 @@ def identify(plan: Plan) -> Identity:
                 "model": None if planned.model is None else revisions[model_key(planned.model)],
                 "chat": None
                 if planned.chat_model is None
-                else chats[model_key(planned.chat_model)].identity(),
+                else formats[planned.reads_as][model_key(planned.chat_model)].identity(),
             }
         )
         fingerprints.append(digest({"upstream": fingerprints[-1], **ingredients[-1]}))
@@ -65,6 +82,8 @@ def identify(plan: Plan) -> Identity:
         fingerprints=tuple(fingerprints[1:]),
         id_prefix=f"{plan.recipe.name}-{fingerprints[1][:8]}",
         chats=chats,
+        transcripts=transcripts,
+        plains=plains,
     )
 
 
@@ -136,6 +155,24 @@ def chat_format(model: Model) -> ChatFormat:
 
         return ChatFormat.derive(ScriptedTokenizer())
     return ChatFormat.from_model(model)
+
+
+def transcript(model: Model) -> Transcript:
+    """How a model that judges is shown conversations; the scripted engine has its own way."""
+    if pick(model.engine) == "scripted":
+        from magpie.engines.scripted import ScriptedTokenizer
+
+        return Transcript.derive(ScriptedTokenizer())
+    return Transcript.from_model(model)
+
+
+def plain_text(model: Model) -> PlainText:
+    """How a base model is given text; the scripted engine has its own way."""
+    if pick(model.engine) == "scripted":
+        from magpie.engines.scripted import ScriptedTokenizer
+
+        return PlainText((), ScriptedTokenizer())
+    return PlainText.from_model(model)
 
 
 def _model_identity(planned: PlannedStep) -> dict[str, Any]:

@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pyarrow as pa
 
-from magpie.engines import open_engine
-from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
+from magpie.engines import open_engine, open_scorer
+from magpie.engines.base import Completion, Engine, ModelInfo, Sampling, Score, Scorer
 from magpie.errors import DamagedShardError, EngineError, RunError, StoppedError
 from magpie.neighbors.vectors import Watch
-from magpie.recipe import Model
 from magpie.runs.dataset import discard_dataset
 from magpie.runs.identity import Identity, model_key
 from magpie.runs.plan import Phase, Plan, PlannedStep
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from magpie.runs.progress import Progress
 
 _SHARDS_WITHOUT_ENGINE = 2
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -59,9 +60,9 @@ class _Gauge:
 
 
 class _MeteredEngine:
-    """The engine as one shard sees it: every completion is counted, and the gauge kept."""
+    """The engine or scorer as one shard sees it: every answer is counted, and the gauge kept."""
 
-    def __init__(self, engine: Engine, gauge: _Gauge, progress: Progress, shard: int) -> None:
+    def __init__(self, engine: Engine | Scorer, gauge: _Gauge, progress: Progress, shard: int) -> None:
         self._engine, self._gauge, self._progress, self._shard = engine, gauge, progress, shard
         self.step = ""
 
@@ -70,18 +71,28 @@ class _MeteredEngine:
         return self._engine.model
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        step = self.step
+        completion = await self._metered(cast("Engine", self._engine).complete(prompt, sampling))
+        count, cached = completion.token_count, completion.cached_tokens
+        self._progress.completed(step, count, prompt=len(prompt), cached=cached)
+        return completion
+
+    async def score(self, conversation: Sequence[int]) -> Score:
+        step = self.step
+        score = await self._metered(cast("Scorer", self._engine).score(conversation))
+        self._progress.completed(step, 0)
+        return score
+
+    async def _metered(self, asked: Awaitable[T]) -> T:
         gauge = self._gauge
         gauge.promised.pop(self._shard, None)
         gauge.waiting += 1
-        step = self.step
         try:
-            completion = await self._engine.complete(prompt, sampling)
+            return await asked
         finally:
             gauge.waiting -= 1
             if gauge.wants_more:
                 gauge.hungry.set()
-        self._progress.completed(step, completion.token_count)
-        return completion
 
     async def close(self) -> None:
         """The build closes the engine, not the shard."""
@@ -95,7 +106,7 @@ class LocalBuild:
         self._plan: Plan = run.plan
         self._identity = identity
         self._progress = progress
-        self._engine: Engine | None = None
+        self._engine: Engine | Scorer | None = None
         self._engine_key = ""
         self._standing = Standing(run)
         self._over = False
@@ -178,7 +189,7 @@ class LocalBuild:
             self._progress.doing(phase.name)
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
-        engine = await self._engine_for(phase.model) if phase.generates and phase.model is not None else None
+        engine = await self._engine_for(phase) if phase.generates else None
         first = next(at for at, shards in enumerate(missing) if shards)
         large = [planned.step for planned in phase.steps[first:] if isinstance(planned.step, Prepared)]
         try:
@@ -188,10 +199,11 @@ class LocalBuild:
             self._progress.doing(phase.name)
             await self._stream(phase, sorted(set().union(*missing)), engine)
         finally:
+            self._progress.log_prefix_cache([planned.name for planned in phase.steps])
             for step in large:
                 await step.close()
 
-    async def _stream(self, phase: Phase, todo: list[int], engine: Engine | None) -> None:
+    async def _stream(self, phase: Phase, todo: list[int], engine: Engine | Scorer | None) -> None:
         """Let shards in as the engine asks for them, until all are through."""
         gauge = _Gauge(slots=engine.model.slots if engine is not None else 0)
         rows = self._plan.recipe.shard_rows
@@ -256,8 +268,15 @@ class LocalBuild:
 
     def _ready(self, planned: PlannedStep) -> RowStep:
         step: Any = planned.step
-        if planned.chat_model is not None:
-            step = step.with_chat(self._identity.chats[model_key(planned.chat_model)])
+        if planned.chat_model is None:
+            return cast("RowStep", step)
+        key = model_key(planned.chat_model)
+        if planned.reads_as == "transcript":
+            step = step.with_transcript(self._identity.transcripts[key])
+        elif planned.reads_as == "plain":
+            step = step.with_plain(self._identity.plains[key])
+        else:
+            step = step.with_chat(self._identity.chats[key])
         return cast("RowStep", step)
 
     def _run_global(self, planned: PlannedStep) -> None:
@@ -310,14 +329,17 @@ class LocalBuild:
 
     # The engine
 
-    async def _engine_for(self, model: Model) -> Engine:
-        """The engine that holds this model: the one that is loaded, when it is the same."""
-        if self._engine is not None and self._engine_key == model_key(model):
+    async def _engine_for(self, phase: Phase) -> Engine | Scorer:
+        """The engine or scorer that holds the phase's model: the one that is loaded, when it is the same."""
+        model = phase.model
+        assert model is not None
+        key = f"{'scorer' if phase.scores else 'engine'} {model_key(model)}"
+        if self._engine is not None and self._engine_key == key:
             return self._engine
         await self._close_engine()
         self._progress.doing(f"loading {model.model}")
-        self._engine = await open_engine(model)
-        self._engine_key = model_key(model)
+        self._engine = await (open_scorer(model) if phase.scores else open_engine(model))
+        self._engine_key = key
         info = self._engine.model
         self._progress.log.write("loaded", model=info.name, revision=info.revision, engine=info.engine)
         return self._engine
@@ -335,12 +357,13 @@ def _rejections(table: pa.Table) -> int:
 
 
 def _carry(rows: pa.Table, result: pa.Table) -> pa.Table:
-    """The rows with the step's columns beside them; a reason given earlier stays."""
+    """The rows with the step's columns: new ones beside them, others anew; a reason given earlier stays."""
     for name in result.column_names:
         column = result[name]
         if name == REJECTED.name:
-            merged = merge_reasons([rows[name], column], rows.num_rows)
-            rows = rows.set_column(rows.column_names.index(name), name, merged)
-        elif name != "id":
+            column = merge_reasons([rows[name], column], rows.num_rows)
+        if name in rows.column_names:
+            rows = rows.set_column(rows.column_names.index(name), name, column)
+        else:
             rows = rows.append_column(name, column)
     return rows

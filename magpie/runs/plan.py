@@ -13,16 +13,20 @@ import pyarrow as pa
 
 from magpie.errors import RecipeError
 from magpie.recipe import Dedup, Model, Recipe
-from magpie.steps.base import REJECTED, GlobalStep, RowStep
+from magpie.steps.base import REJECTED, GlobalStep, Judging, Plain, RowStep
+from magpie.steps.baseline import BaselineStep
 from magpie.steps.clean import CleanStep
 from magpie.steps.decontaminate import DecontaminateStep
 from magpie.steps.dedup import DedupStep
 from magpie.steps.embed import EmbedStep
 from magpie.steps.extend import ExtendStep
 from magpie.steps.filter import FilterStep, PrefilterStep, applicable, check, split
+from magpie.steps.guard import GuardStep
 from magpie.steps.instruct import InstructStep
 from magpie.steps.language import LanguageStep, names_languages
+from magpie.steps.pii import PiiStep
 from magpie.steps.respond import RespondStep
+from magpie.steps.reward import RewardStep
 from magpie.steps.tag import TagStep
 
 _BASE = pa.schema([("id", pa.string()), ("index", pa.int64())])
@@ -32,6 +36,8 @@ _BASE = pa.schema([("id", pa.string()), ("index", pa.int64())])
 _BYTES_PER_ROW = {
     "instruct": 120,
     "clean": 60,
+    "pii": 2,
+    "response_pii": 2,
     "language": 2,
     "decontaminate": 2,
     "dedup": 28,
@@ -72,8 +78,20 @@ class PlannedStep:
 
     @property
     def generates(self) -> bool:
-        """Whether the step sends prompts to an engine."""
+        """Whether the step sends prompts to an engine, or conversations to a scorer."""
         return self.model is not None and self.chat_model is not None
+
+    @property
+    def scores(self) -> bool:
+        """Whether the model is a reward model, for a scorer to load."""
+        return bool(getattr(self.step, "scores", False))
+
+    @property
+    def reads_as(self) -> Literal["chat", "transcript", "plain"]:
+        """How the model is spoken to: in its chat format, by finished conversations, or in plain text."""
+        if isinstance(self.step, Judging):
+            return "transcript"
+        return "plain" if isinstance(self.step, Plain) else "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,11 @@ class Phase:
     def generates(self) -> bool:
         """Whether the phase needs an engine."""
         return any(step.generates for step in self.steps)
+
+    @property
+    def scores(self) -> bool:
+        """Whether the phase needs a scorer in the place of an engine."""
+        return any(step.scores for step in self.steps)
 
     @property
     def name(self) -> str:
@@ -147,6 +170,8 @@ def make_plan(recipe: Recipe) -> Plan:
     instruct = InstructStep(recipe.instruct, recipe.seed, recipe.steer, names_languages(recipe.steer))
     add(instruct, generator, chat=generator)
     add(CleanStep(recipe.clean), chat=generator)
+    if recipe.pii is not None and "instruction" in recipe.pii.columns:
+        add(PiiStep(recipe.pii, "instruction"))
     if recipe.language is not None:
         add(LanguageStep(recipe.language, recipe.steer))
     if recipe.embed is not None:
@@ -165,6 +190,7 @@ def make_plan(recipe: Recipe) -> Plan:
     skipped = _add_answers_and_filter(recipe, planned, add)
     _check_servers(recipe, planned)
     _check_controls(recipe)
+    _check_reward(recipe)
     steps = tuple(planned)
     return Plan(recipe=recipe, steps=steps, phases=_phases(steps), skipped_rules=skipped)
 
@@ -203,6 +229,15 @@ def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
             )
 
 
+def _check_reward(recipe: Recipe) -> None:
+    """A server gives text and no logits."""
+    if recipe.reward is not None and recipe.model(recipe.reward.model).engine == "server":
+        raise RecipeError(
+            f"`models.{recipe.reward.model}` is to score and a server only writes; "
+            "give it `engine: vllm` or `engine: transformers`"
+        )
+
+
 def _check_controls(recipe: Recipe) -> None:
     """Refuse what a server cannot be asked for: it takes prompts, and lets nobody at the logits."""
     part = recipe.instruct
@@ -219,11 +254,19 @@ def _add_answers_and_filter(
     recipe: Recipe, planned: list[PlannedStep], add: Callable[..., None]
 ) -> tuple[str, ...]:
     """The steps that cost a response, and the filter on both sides of them; the names of the rules left out."""
-    answers: list[tuple[RowStep, str]] = []
+    answers: list[tuple[RowStep, str | None]] = []
     if recipe.respond is not None:
         answers.append((RespondStep(recipe.respond, recipe.seed), recipe.respond.model))
     if recipe.extend is not None:
         answers.append((ExtendStep(recipe.extend, recipe.seed), recipe.extend.model))
+    if recipe.pii is not None and "response" in recipe.pii.columns and answers:
+        answers.append((PiiStep(recipe.pii, "response", extended=recipe.extend is not None), None))
+    if recipe.reward is not None and recipe.reward.baseline is not None:
+        answers.append((BaselineStep(recipe.reward.baseline, recipe.seed), recipe.reward.baseline.model))
+    if recipe.reward is not None:
+        answers.append((RewardStep(recipe.reward), recipe.reward.model))
+    if recipe.guard is not None:
+        answers.append((GuardStep(recipe.guard), recipe.guard.model))
 
     def answer() -> None:
         for step, role in answers:
@@ -233,7 +276,8 @@ def _add_answers_and_filter(
         answer()
         return ()
     early = _schema(planned)
-    whole = pa.schema([*early, *(field for step, _ in answers for field in step.adds if field not in early)])
+    fields = {field.name: field for field in (*early, *(field for step, _ in answers for field in step.adds))}
+    whole = pa.schema(list(fields.values()))
     kept, skipped = applicable(recipe.filter, whole)
     check(kept, whole)
     early_rules, late_rules = split(kept, early.names)
@@ -249,12 +293,20 @@ def _phases(steps: tuple[PlannedStep, ...]) -> tuple[Phase, ...]:
     phases: list[Phase] = []
     for step in steps:
         last = phases[-1] if phases else None
-        joins = last is not None and not last.is_global and not step.is_global
-        if last is not None and joins and (step.model is None or last.model in (None, step.model)):
+        if last is not None and _joins(last, step):
             phases[-1] = Phase((*last.steps, step), last.model or step.model)
         else:
             phases.append(Phase((step,), step.model))
     return tuple(phases)
+
+
+def _joins(phase: Phase, step: PlannedStep) -> bool:
+    """Whether the step needs nothing loaded besides what the phase has."""
+    if phase.is_global or step.is_global:
+        return False
+    if step.model is None or phase.model is None:
+        return True
+    return phase.model == step.model and phase.scores == step.scores
 
 
 def _schema(steps: Any) -> pa.Schema:
@@ -269,6 +321,8 @@ def _bytes_per_row(planned: PlannedStep) -> int:
     if planned.name == "embed":
         return 2 * 768
     if planned.name == "respond":
+        return min(1600, 3 * int(planned.step.settings["max_tokens"]))
+    if planned.name == "baseline":
         return min(1600, 3 * int(planned.step.settings["max_tokens"]))
     if planned.name == "extend":
         settings = planned.step.settings

@@ -24,7 +24,10 @@ _PLAIN_EVERY = 15.0
 
 @dataclass(slots=True)
 class StepCount:
-    """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them."""
+    """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them.
+
+    `prompt_tokens` and `cached_tokens` count the prompts of which the engine says how much it had in its prefix cache.
+    """
 
     name: str
     generates: bool
@@ -32,6 +35,8 @@ class StepCount:
     rejected: int = 0
     tokens: int = 0
     answered: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
     fresh: int = 0
     started: float | None = None
     last: float = field(default_factory=time.monotonic)
@@ -104,11 +109,14 @@ class Progress:
         """`step` starts on a shard."""
         self.counts[step].touch()
 
-    def completed(self, step: str, tokens: int) -> None:
-        """One completion of `step` came back."""
+    def completed(self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None) -> None:
+        """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
         count = self.counts[step]
         count.answered += 1
         count.tokens += tokens
+        if cached is not None:
+            count.prompt_tokens += prompt
+            count.cached_tokens += cached
         count.touch()
         self._tick()
 
@@ -121,6 +129,18 @@ class Progress:
         count.touch()
         self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
         self._tick()
+
+    def log_prefix_cache(self, steps: Iterable[str]) -> None:
+        """Log how much of these steps' prompts this build's engine had in its prefix cache, where it says."""
+        for count in (self.counts[step] for step in steps):
+            if count.prompt_tokens:
+                self.log.write(
+                    "prefix cache",
+                    step=count.name,
+                    prompt_tokens=count.prompt_tokens,
+                    cached_tokens=count.cached_tokens,
+                    hit_rate=round(count.cached_tokens / count.prompt_tokens, 4),
+                )
 
     def moved(self, step: str, what: str, done: int, total: int) -> None:
         """A step that sees every row at once is at `what`, and has done so much of so much of it."""

@@ -99,6 +99,8 @@ class Run:
     ) -> pa.Table:
         """A shard's rows put together: `id`, `index`, `rejected` and `columns`, as they stand before step `before`.
 
+        A column that two steps add is the later one's.
+
         Raises DamagedShardError when a shard is missing, damaged or holds other rows than its neighbours.
         """
         wanted = set(columns)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
+from magpie.runs.agreement import Agreement, agreement
 from magpie.runs.plan import PlannedStep
 from magpie.runs.run import Run, merge_reasons
 from magpie.runs.saturation import Saturation, saturation
@@ -26,13 +27,15 @@ _TOKENS = {
     "respond": "response_tokens",
     "extend": "extend_tokens",
 }
+_TAG_ERROR = "tag_error"
 
 
 @dataclass(frozen=True, slots=True)
 class StepStatus:
     """One step of a run. `rows_in` counts rows that were still in, over the shards that are done.
 
-    rows_in = rows_out + the sum of `rejected`, whose keys are the reasons.
+    rows_in = rows_out + the sum of `rejected`, whose keys are the reasons. The sum of `outcomes` is rows_in too: the
+    rows that a judge has tagged, and those it has not, by what `tag_error` says of them; None for other steps.
     """
 
     name: str
@@ -42,6 +45,7 @@ class StepStatus:
     rows_out: int
     rejected: dict[str, int]
     tokens: int | None
+    outcomes: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Status:
     damaged: tuple[str, ...]
     saturation: Saturation | None = None
     no_saturation: str | None = None
+    agreement: tuple[Agreement, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""
@@ -87,6 +92,7 @@ def status(run: Run) -> Status:
         damaged=tuple(damaged),
         saturation=curve,
         no_saturation=no_curve,
+        agreement=agreement(run),
     )
 
 
@@ -95,9 +101,11 @@ def _step_status(
 ) -> StepStatus:
     """Counts of one step; `out` carries, shard by shard, which rows earlier steps put out."""
     reasons: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     done = rows_in = tokens = 0
     token_column = _TOKENS.get(planned.name)
-    columns = [name for name in (REJECTED.name, token_column) if name and name in planned.step.adds.names]
+    wanted = (REJECTED.name, token_column, _TAG_ERROR)
+    columns = [name for name in wanted if name and name in planned.step.adds.names]
     for shard in range(run.plan.shards):
         path = run.shard_path(planned, shard)
         if not path.is_file():
@@ -117,6 +125,9 @@ def _step_status(
             here = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
             reasons.update(table[REJECTED.name].filter(pa.array(here & ~before)).to_pylist())
             out[shard] = before | here
+        if _TAG_ERROR in columns:
+            said = table[_TAG_ERROR].filter(pa.array(~before)).fill_null("tagged")
+            outcomes.update(said.to_pylist())
         if token_column in columns:
             tokens += pc.sum(table[token_column]).as_py() or 0
     return StepStatus(
@@ -127,6 +138,7 @@ def _step_status(
         rows_out=rows_in - reasons.total(),
         rejected=dict(reasons.most_common()),
         tokens=tokens if token_column in columns else None,
+        outcomes=dict(outcomes.most_common()) if _TAG_ERROR in columns else None,
     )
 
 

@@ -14,6 +14,7 @@ from magpie.errors import ModelError
 from magpie.neighbors.vectors import NoDirectionError, Positions, UnitVectors, Watch
 
 if TYPE_CHECKING:
+    from magpie.chat import PlainText, Transcript
     from magpie.engines.base import Engine
 
 REJECTED = pa.field("rejected", pa.string())
@@ -29,8 +30,9 @@ class RowStep(Protocol):
 
     `run` is given `id`, `index` (int64, the row's position in the run), `rejected` and the columns in `reads`, and
     returns `id` and the columns in `adds`, for the same rows in the same order. Rows whose `rejected` is set are
-    passed over: their new columns are null. `settings` is all that shapes the output besides the model: it goes into
-    the step's fingerprint. `version` rises when the code starts to give other output for the same settings.
+    passed over: their new columns are null. A column that is there already is replaced. `settings` is all that shapes
+    the output besides the model: it goes into the step's fingerprint. `version` rises when the code starts to give
+    other output for the same settings.
     """
 
     @property
@@ -75,6 +77,23 @@ class Prepared(Protocol):
     async def prepare(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A row step whose model is shown finished conversations, in the words of its own chat template.
+
+    With `scores` the model is a reward model, and `run` is given a Scorer in place of an Engine.
+    """
+
+    def with_transcript(self, transcript: Transcript) -> RowStep: ...
+
+
+@runtime_checkable
+class Plain(Protocol):
+    """A row step whose model is a base model, and is given plain text to go on with."""
+
+    def with_plain(self, plain: PlainText) -> RowStep: ...
 
 
 @runtime_checkable

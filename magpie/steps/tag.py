@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,16 @@ class Question:
             values[self.others] = [other for other in dict.fromkeys(named) if other not in {None, label}]
         return values
 
+    def answer(self, completion: Completion) -> dict[str, Any] | None:
+        """The same of a completion; one that failed is no answer, whatever it holds."""
+        return None if completion.finish_reason == "error" else self.read(completion.text)
+
+    def majority(self, answers: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """The first answer with the label that most have, of equals the one given first; None where there is none."""
+        given = [answer for answer in answers if answer is not None]
+        counts = Counter(answer[self.label] for answer in given)
+        return max(given, key=lambda answer: counts[answer[self.label]], default=None)
+
     def _known(self, label: object) -> str | None:
         known = {name.casefold(): name for name in self.labels}
         return known.get(label.strip().casefold()) if isinstance(label, str) else None
@@ -109,6 +120,10 @@ class TagStep:
 
     `tag_tokens` counts what the judge wrote for the row, all tags together. An instruction too long for the judge's
     context is cut in the prompt, at a token, and the judge is told so; the row itself keeps all of it.
+
+    A judge asked several times votes: `difficulty_votes` and the like hold the label of each vote, null for one that is
+    no answer. The tag is the label with most votes, of equals the one voted first, and the texts beside it are those of
+    its first vote. `tag_error` is set when no vote is an answer.
     """
 
     part: Tag
@@ -126,8 +141,12 @@ class TagStep:
 
     @property
     def adds(self) -> pa.Schema:
-        """The columns of the tags asked for, then `tag_error` and `tag_tokens`."""
+        """The columns of the tags asked for, the votes where there are several, then `tag_error` and `tag_tokens`."""
         fields = [field for tag in self.tags for field in QUESTIONS[tag].fields]
+        if self.part.times > 1:
+            fields += [
+                pa.field(votes_column(QUESTIONS[tag].label), pa.list_(pa.string())) for tag in self.tags
+            ]
         return pa.schema([*fields, ("tag_error", pa.string()), ("tag_tokens", pa.int32())])
 
     @property
@@ -145,53 +164,53 @@ class TagStep:
         return replace(self, chat=chat)
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
-        """One request for each row and tag, all at once."""
+        """One request for each row, tag and vote, all at once."""
         assert engine is not None and self.chat is not None
         at = live(rows)
         index = rows["index"].to_numpy()[at]
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
-        room = engine.model.context_length - self.part.max_tokens
         columns: dict[str, Sequence[Any]] = {}
         errors: list[list[str]] = [[] for _ in at]
         tokens = [0] * len(at)
-        asked = [
-            self._ask(tag, instructions, seeds(self.seed, f"tag/{tag}", index).tolist(), room, engine)
-            for tag in self.tags
-        ]
-        for tag, completions in zip(self.tags, await asyncio.gather(*asked), strict=True):
+        asked = [self._ask(tag, instructions, index, engine) for tag in self.tags]
+        for tag, ballots in zip(self.tags, await asyncio.gather(*asked), strict=True):
             question = QUESTIONS[tag]
-            answers = [
-                None if done.finish_reason == "error" else question.read(done.text) for done in completions
-            ]
+            answers = [[question.answer(done) for done in ballot] for ballot in ballots]
+            chosen = [question.majority(given) for given in answers]
             for field in question.fields:
-                columns[field.name] = [answer and answer[field.name] for answer in answers]
-            for row, (answer, done) in enumerate(zip(answers, completions, strict=True)):
-                tokens[row] += done.token_count
+                columns[field.name] = [answer and answer[field.name] for answer in chosen]
+            columns[votes_column(question.label)] = [
+                [answer and answer[question.label] for answer in given] for given in answers
+            ]
+            for row, (answer, ballot) in enumerate(zip(chosen, ballots, strict=True)):
+                tokens[row] += sum(done.token_count for done in ballot)
                 if answer is None:
-                    errors[row].append(f"{tag}: {_why(done)}")
+                    errors[row].append(f"{tag}: {_why(ballot[0])}")
         columns["tag_error"] = ["; ".join(error) or None for error in errors]
         columns["tag_tokens"] = tokens
         return spread(rows, at, columns, self.adds)
 
     async def _ask(
-        self, tag: TagName, instructions: Sequence[str], row_seeds: Sequence[int], room: int, engine: Engine
-    ) -> list[Completion]:
+        self, tag: TagName, instructions: Sequence[str], index: Any, engine: Engine
+    ) -> list[list[Completion]]:
+        """The judge's votes on each instruction."""
         assert self.chat is not None
+        room = engine.model.context_length - self.part.max_tokens
         prompt = JudgePrompt.load(tag, self.chat)
-        schema = QUESTIONS[tag].schema(max_text_length=self.part.max_text_length)
+        once = Sampling(
+            max_tokens=self.part.max_tokens,
+            seed=0,
+            temperature=self.part.temperature,
+            stop_ids=self.chat.stop_ids,
+            schema=QUESTIONS[tag].schema(max_text_length=self.part.max_text_length),
+        )
+        purposes = [f"tag/{tag}", *(f"tag/{tag}/{vote}" for vote in range(2, self.part.times + 1))]
+        row_seeds = zip(*(seeds(self.seed, purpose, index).tolist() for purpose in purposes), strict=True)
+        prompts = (prompt.ids(instruction, room=room) for instruction in instructions)
         return await asyncio.gather(
             *(
-                engine.complete(
-                    prompt.ids(instruction, room=room),
-                    Sampling(
-                        max_tokens=self.part.max_tokens,
-                        seed=seed,
-                        temperature=self.part.temperature,
-                        stop_ids=self.chat.stop_ids,
-                        schema=schema,
-                    ),
-                )
-                for instruction, seed in zip(instructions, row_seeds, strict=True)
+                asyncio.gather(*(engine.complete(ids, replace(once, seed=seed)) for seed in own))
+                for ids, own in zip(prompts, row_seeds, strict=True)
             )
         )
 
@@ -242,6 +261,11 @@ class JudgePrompt:
             mark = self.chat.encode(_CUT)
             body = [*body[: max(0, left - len(mark))], *mark]
         return [*self.before, *opening, *body, *closing, *self.after]
+
+
+def votes_column(label: str) -> str:
+    """The column of the votes on a label, such as `difficulty_votes`."""
+    return f"{label}_votes"
 
 
 def _source(tag: TagName) -> str:

@@ -15,6 +15,7 @@ from magpie.engines.base import Completion, Engine, Sampling
 from magpie.errors import EngineError
 from magpie.models import ModelFiles, resolve
 from magpie.recipe import Model
+from magpie.steps.tag import JudgePrompt
 
 pytest.importorskip("vllm", reason="vLLM is not installed on this machine")
 pytestmark = pytest.mark.slow
@@ -44,6 +45,7 @@ def test_one_loaded_model_does_all_it_promises() -> None:
         await seeds_decide(engine, chat)
         await stops_end_and_are_left_out(engine, chat)
         await schemas_hold(engine, chat)
+        await prompts_of_a_judge_are_cached(engine, chat)
         await controls_hold(engine, chat, resolve(MODEL))
         await too_long_a_prompt_is_one_failed_completion(engine)
         await cancelled_requests_leave_the_engine(engine, chat)
@@ -100,6 +102,17 @@ async def schemas_hold(engine: Engine, chat: ChatFormat) -> None:
         assert list(answer) == ["why", "label"]
         assert answer["label"] in {"good", "poor"}
         assert len(answer["why"]) <= 60
+
+
+async def prompts_of_a_judge_are_cached(engine: Engine, chat: ChatFormat) -> None:
+    """What the engine itself says of its prefix cache, over prompts it has not seen: all but the instruction hits."""
+    judge = JudgePrompt.load("quality", chat)
+    prompts = [judge.ids(f"What is {number} times seven?", room=800) for number in range(40)]
+    sampling = replace(SAMPLING, temperature=0.0, max_tokens=1)
+    done = await asyncio.gather(*(engine.complete(prompt, sampling) for prompt in prompts))
+    hits = sum(one.cached_tokens or 0 for one in done)
+    assert hits / sum(map(len, prompts)) > 0.5
+    assert all((one.cached_tokens or 0) < len(prompt) for one, prompt in zip(done, prompts, strict=True))
 
 
 async def too_long_a_prompt_is_one_failed_completion(engine: Engine) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -36,3 +38,17 @@ def test_a_step_that_sees_every_row_at_once_says_how_far_it_is(monkeypatch: pyte
     assert lines[1].startswith("dedup: comparing all pairs, 25%, 0:")
     assert lines[1].endswith(" left")
     assert lines[2] == "dedup: comparing all pairs, 100%"
+
+
+def test_what_the_prefix_cache_gave_is_logged_where_the_engine_says(tmp_path: Path) -> None:
+    steps = [("instruct", True), ("tag", True)]
+    with Progress(steps, 8, log=Log(tmp_path / "log.jsonl"), console=None) as progress:
+        progress.completed("instruct", 5, prompt=10, cached=None)
+        progress.completed("tag", 5, prompt=100, cached=0)
+        progress.completed("tag", 5, prompt=100, cached=96)
+        progress.log_prefix_cache(["instruct", "tag"])
+    (event,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    del event["time"]
+    assert event == {
+        "event": "prefix cache", "step": "tag", "prompt_tokens": 200, "cached_tokens": 96, "hit_rate": 0.48,
+    }  # fmt: skip

@@ -201,3 +201,71 @@ def test_the_wording_of_the_prompts_is_part_of_the_settings(
     (tmp_path / "quality.jinja").write_text("Judge this: {{ instruction }}")
     monkeypatch.setattr("magpie.shipped.folder", lambda kind: tmp_path)
     assert step.settings["templates"] != before["templates"]
+
+
+@dataclass
+class Voting:
+    """An engine whose answers to the votes on one row are given beforehand, by seed."""
+
+    votes: list[Completion]
+    seeds: list[int] = field(default_factory=list)
+
+    @property
+    def model(self) -> ModelInfo:
+        return ModelInfo("voting", "1", "test", 4096, 8)
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        self.seeds.append(sampling.seed)
+        return self.votes[len(self.seeds) - 1]
+
+    async def close(self) -> None: ...
+
+
+def quality(label: str, why: str) -> Completion:
+    return Completion(json.dumps({"quality_explanation": why, "input_quality": label}), 7, "stop")
+
+
+@pytest.mark.parametrize(
+    ("votes", "label", "why"),
+    [
+        ([quality("good", "1"), quality("poor", "2"), quality("poor", "3")], "poor", "2"),
+        ([quality("good", "1"), quality("poor", "2"), quality("average", "3")], "good", "1"),
+        ([Completion("{", 7, "length"), quality("poor", "2"), quality("good", "3")], "poor", "2"),
+        ([Completion("", 7, "error", "lost"), Completion("{", 7, "stop"), quality("good", "3")], "good", "3"),
+    ],
+)
+def test_the_tag_is_what_most_votes_say(votes: list[Completion], label: str, why: str) -> None:
+    engine = Voting(votes)
+    table = tag(rows("How do I plan a trip?"), engine, tags=("quality",), times=3, temperature=0.7)
+    (row,) = table.to_pylist()
+    assert (row["input_quality"], row["quality_explanation"]) == (label, why)
+    assert len(set(engine.seeds)) == 3
+    assert row["tag_error"] is None and row["tag_tokens"] == 21
+    said = [json.loads(vote.text)["input_quality"] if len(vote.text) > 1 else None for vote in votes]
+    assert row["input_quality_votes"] == said
+
+
+def test_a_row_without_one_vote_that_is_an_answer_says_why() -> None:
+    engine = Voting([Completion("{", 7, "length"), Completion("", 0, "error", "lost")])
+    table = tag(rows("How do I plan a trip?"), engine, tags=("quality",), times=2, temperature=0.7)
+    (row,) = table.to_pylist()
+    assert row["tag_error"] == "quality: cut by length"
+    assert row["input_quality"] is None and row["input_quality_votes"] == [None, None]
+
+
+def test_the_first_vote_is_what_a_judge_asked_once_says() -> None:
+    table = rows("How do I plan a trip?", None, "What is a prime?")
+    once = tag(table, ScriptedEngine(Script()), temperature=0.7)
+    often = tag(table, ScriptedEngine(Script()), temperature=0.7, times=4)
+    assert often.schema == pa.schema(
+        [("id", pa.string()), *TagStep(Tag(times=4, temperature=1), seed=1).adds]
+    )
+    for label in ("difficulty", "input_quality", "task_category"):
+        votes = often[f"{label}_votes"].to_pylist()
+        assert votes[1] is None and all(len(votes[at]) == 4 for at in (0, 2))
+        assert [votes[at][0] for at in (0, 2)] == [once[label][at].as_py() for at in (0, 2)]
+
+
+def test_asking_a_greedy_judge_again_is_refused() -> None:
+    with pytest.raises(ValueError, match="set `temperature` above 0"):
+        Tag(times=2)

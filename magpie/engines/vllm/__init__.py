@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from magpie import first_token, orphans, quiet
 from magpie.engines.base import Completion, ModelInfo, Sampling, misfit
@@ -27,26 +27,29 @@ from magpie.recipe import Model
 
 _log = logging.getLogger(__name__)
 
+A = TypeVar("A")
+
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(Generic[A]):
     prompt: list[int]
-    sampling: Sampling
-    answer: asyncio.Future[Completion]
+    sampling: Sampling | None
+    answer: asyncio.Future[A]
 
 
-class VllmEngine:
-    """A vLLM engine of the version installed, on a GPU or with the CPU build.
+class VllmThread(Generic[A]):
+    """A vLLM engine of the version installed, on a GPU or with the CPU build, in a thread that answers with `A`.
 
-    Open it with `await VllmEngine.open(model, files)`; loading takes from 20 seconds to minutes and happens off the
-    event loop. Raises EngineError when the model cannot be loaded.
+    Open it with `await ....open(model, files)`; loading takes from 20 seconds to minutes and happens off the event
+    loop. Raises EngineError when the model cannot be loaded. A subclass says what vLLM is asked for and what an answer
+    is made of.
     """
 
     def __init__(self, model: Model, files: ModelFiles) -> None:
         self._settings = model
         self._files = files
         self._inbox: deque[str] = deque()  # ids to admit, or to abort when they are no longer in _requests
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, _Request[A]] = {}
         self._wake = threading.Event()
         self._closing = False
         self._lost: BaseException | None = None
@@ -76,15 +79,13 @@ class VllmEngine:
         """What was loaded."""
         return self._model
 
-    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        """One completion; cancelling the call takes the request out of the engine."""
+    async def _ask(self, prompt: Sequence[int], sampling: Sampling | None = None) -> A:
+        """The answer to one request; cancelling the call takes it out of the engine."""
         if self._lost is not None:
             raise EngineError(_death(self._lost)) from self._lost
-        if trouble := misfit(len(prompt), self._model.context_length):
-            return Completion("", 0, "error", trouble)
         key = str(self._next_id)
         self._next_id += 1
-        request = _Request(list(prompt), sampling, self._loop.create_future())
+        request: _Request[A] = _Request(list(prompt), sampling, self._loop.create_future())
         self._requests[key] = request
         self._tell(key)
         try:
@@ -99,6 +100,27 @@ class VllmEngine:
         self._closing = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join, 30)
+
+    # What a subclass says.
+
+    def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
+        """What `vllm.EngineArgs` is given."""
+        raise NotImplementedError
+
+    def _configure(self, config: Any) -> None:
+        """Change vLLM's configuration before it loads the model."""
+
+    def _parameters(self, sampling: Sampling | None) -> Any:
+        """What vLLM is asked to do with one prompt."""
+        raise NotImplementedError
+
+    def _read(self, output: Any) -> A:
+        """The answer in what vLLM gave for a request."""
+        raise NotImplementedError
+
+    def _refusal(self, why: str) -> A:
+        """The answer to a request that vLLM refuses."""
+        raise NotImplementedError
 
     # Everything below runs in the engine's own thread.
 
@@ -145,9 +167,9 @@ class VllmEngine:
         separate = self._settings.separate_process
         separate = not on_cpu if separate is None else separate
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(separate))
-        arguments = vllm.EngineArgs(**engine_arguments(self._settings, self._files, on_cpu=on_cpu))
+        arguments = vllm.EngineArgs(**self._arguments(on_cpu=on_cpu))
         config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
-        config.model_config.logits_processors = [first_token.VLLM[config.use_v2_model_runner]]
+        self._configure(config)
         has_processes = separate or self._settings.tensor_parallel > 1
         with orphans.watch() if has_processes else contextlib.nullcontext():
             llm = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
@@ -169,7 +191,8 @@ class VllmEngine:
                 llm.abort_request([key])
                 continue
             try:
-                llm.add_request(key, {"prompt_token_ids": request.prompt}, sampling_params(request.sampling))
+                parameters = self._parameters(request.sampling)
+                llm.add_request(key, {"prompt_token_ids": request.prompt}, parameters)
             except ValueError as error:
                 self._tell_loop(self._refuse, key, _last_line(error))
 
@@ -190,13 +213,13 @@ class VllmEngine:
     def _refuse(self, key: str, why: str) -> None:
         request = self._requests.pop(key, None)
         if request is not None:
-            _answer(request.answer, Completion("", 0, "error", why))
+            _answer(request.answer, self._refusal(why))
 
     def _deliver(self, outputs: list[Any]) -> None:
         for output in outputs:
             request = self._requests.pop(output.request_id, None)
             if request is not None:
-                _answer(request.answer, _completion(output.outputs[0]))
+                _answer(request.answer, self._read(output))
 
     def _fail_all(self, error: BaseException) -> None:
         for request in self._requests.values():
@@ -205,16 +228,39 @@ class VllmEngine:
         self._requests.clear()
 
 
-def _answer(future: asyncio.Future[Completion], completion: Completion) -> None:
+class VllmEngine(VllmThread[Completion]):
+    """The vLLM engine that writes."""
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        """One completion; cancelling the call takes the request out of the engine."""
+        if trouble := misfit(len(prompt), self.model.context_length):
+            return Completion("", 0, "error", trouble)
+        return await self._ask(prompt, sampling)
+
+    def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
+        return engine_arguments(self._settings, self._files, on_cpu=on_cpu)
+
+    def _configure(self, config: Any) -> None:
+        config.model_config.logits_processors = [first_token.VLLM[config.use_v2_model_runner]]
+
+    def _parameters(self, sampling: Sampling | None) -> Any:
+        assert sampling is not None
+        return sampling_params(sampling)
+
+    def _read(self, output: Any) -> Completion:
+        (written,) = output.outputs
+        reason, tokens, cached = written.finish_reason, len(written.token_ids), output.num_cached_tokens
+        if reason in {"stop", "length", "repetition"}:
+            return Completion(written.text, tokens, reason, cached_tokens=cached)
+        return Completion(written.text, tokens, "error", f"vLLM ended the request: {reason}", cached)
+
+    def _refusal(self, why: str) -> Completion:
+        return Completion("", 0, "error", why)
+
+
+def _answer(future: asyncio.Future[A], answer: A) -> None:
     if not future.done():
-        future.set_result(completion)
-
-
-def _completion(output: Any) -> Completion:
-    reason = output.finish_reason
-    if reason in {"stop", "length", "repetition"}:
-        return Completion(output.text, len(output.token_ids), reason)
-    return Completion(output.text, len(output.token_ids), "error", f"vLLM ended the request: {reason}")
+        future.set_result(answer)
 
 
 def _death(error: BaseException) -> str:

@@ -61,6 +61,17 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
     }
 
 
+def scorer_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[str, Any]:
+    """What `vllm.EngineArgs` is given for a reward model.
+
+    No two conversations share more than the template, so their prefixes are not kept.
+    """
+    arguments = engine_arguments(model, files, on_cpu=on_cpu)
+    for key in ("generation_config", "structured_outputs_config"):
+        del arguments[key]
+    return arguments | {"runner": "pooling", "convert": "classify", "enable_prefix_caching": False}
+
+
 def sampling_params(sampling: Sampling) -> Any:
     """`sampling` in vLLM's own words, a `vllm.SamplingParams`."""
     from vllm import SamplingParams

@@ -1,0 +1,47 @@
+"""What a recipe says of scoring and of safety: the reward model and the guard."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from magpie.recipe.base import Part
+
+GuardSubject = Literal["instruction", "response"]
+
+
+class Baseline(Part):
+    """The base model that the generator was aligned from answers too; it is shown a page of answered questions."""
+
+    model: str = "base"
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=1024, ge=1)
+
+
+class Reward(Part):
+    """A reward model scores the response to the instruction: any sequence-classification model of one label.
+
+    With `baseline` it scores the base model's answer as well, and `reward_difference` is what the response is above it.
+    """
+
+    model: str = "reward"
+    baseline: Baseline | None = None
+
+
+class Guard(Part):
+    """A Llama-Guard-style model says whether the instruction, and the response to it, are safe.
+
+    `max_tokens` is for one verdict: a word, and on a second line the categories.
+    """
+
+    model: str = "guard"
+    of: tuple[GuardSubject, ...] = Field(default=("instruction", "response"), min_length=1)
+    max_tokens: int = Field(default=32, ge=4)
+
+    @field_validator("of")
+    @classmethod
+    def _each_once(cls, of: tuple[GuardSubject, ...]) -> tuple[GuardSubject, ...]:
+        if len(set(of)) < len(of):
+            raise ValueError("must name each of `instruction` and `response` once")
+        return of

@@ -1,0 +1,94 @@
+"""The base model answers too: what the instruction was worth before the generator was aligned.
+
+A base model has no chat template. It is shown a page of questions and answers of our own and goes on with the answer to
+the instruction, in the manner of URIAL (arXiv 2312.01552). The reward of the response over that of this answer is the
+`reward_difference` of arXiv 2406.08464.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from magpie import shipped
+from magpie.engines.base import Sampling
+from magpie.recipe import Baseline
+from magpie.steps.base import live, seeds, spread
+
+if TYPE_CHECKING:
+    from magpie.chat import PlainText
+    from magpie.engines.base import Engine
+
+_PLACE = "{{ instruction }}"
+_STOPS = ("</answer>", "<question>", "</question>")
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineStep:
+    """Adds `base_response`, which is null where the engine gave none."""
+
+    part: Baseline
+    seed: int
+    plain: PlainText | None = None
+
+    name = "baseline"
+    reads = ("instruction",)
+    adds = pa.schema(
+        [
+            ("base_response", pa.string()),
+            ("base_tokens", pa.int32()),
+            ("base_finish_reason", pa.string()),
+        ]
+    )
+    version = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the output besides the model, the page included."""
+        page = hashlib.sha256(_page().encode()).hexdigest()
+        return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"}), "page": page}
+
+    def with_plain(self, plain: PlainText) -> BaselineStep:
+        """The same step, writing texts as this base model reads them."""
+        return replace(self, plain=plain)
+
+    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+        """One request a row, all at once."""
+        assert engine is not None and self.plain is not None
+        at = live(rows)
+        row_seeds = seeds(self.seed, "baseline", rows["index"].to_numpy()[at]).tolist()
+        instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
+        before, _, after = _page().partition(_PLACE)
+        can_stop = "stop_repetition" in engine.model.controls
+        completions = await asyncio.gather(
+            *(
+                engine.complete(
+                    self.plain.ids(f"{before}{instruction}{after}"),
+                    Sampling(
+                        max_tokens=self.part.max_tokens,
+                        seed=seed,
+                        temperature=self.part.temperature,
+                        stop_ids=self.plain.stop_ids,
+                        stop=_STOPS,
+                        stop_repetition=can_stop,
+                    ),
+                )
+                for instruction, seed in zip(instructions, row_seeds, strict=True)
+            )
+        )
+        columns: dict[str, list[Any]] = {
+            "base_response": [
+                None if done.finish_reason == "error" else done.text.strip() for done in completions
+            ],
+            "base_tokens": [done.token_count for done in completions],
+            "base_finish_reason": [done.finish_reason for done in completions],
+        }
+        return spread(rows, at, columns, self.adds)
+
+
+def _page() -> str:
+    return (shipped.folder("templates/baseline") / "examples.txt").read_text(encoding="utf-8")
