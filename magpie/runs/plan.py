@@ -54,7 +54,10 @@ _EXACT_NEAREST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One step in its place. `model` is what it loads, `chat_model` is whose chat format it speaks."""
+    """One step in its place. `model` is what it loads, `chat_model` is whose chat format it speaks.
+
+    A judge's `thinking` is off: what it writes is JSON from the first token on.
+    """
 
     number: int
     step: RowStep | GlobalStep
@@ -80,6 +83,11 @@ class PlannedStep:
     def generates(self) -> bool:
         """Whether the step sends prompts to an engine, or conversations to a scorer."""
         return self.model is not None and self.chat_model is not None
+
+    @property
+    def judges(self) -> bool:
+        """Whether the model is a judge, whose answer leaves no place for reasoning before it."""
+        return isinstance(self.step, TagStep)
 
     @property
     def scores(self) -> bool:
@@ -157,12 +165,15 @@ def make_plan(recipe: Recipe) -> Plan:
     planned: list[PlannedStep] = []
 
     def add(step: RowStep | GlobalStep, role: str | None = None, *, chat: str | None = None) -> None:
+        spoken = None if chat is None else recipe.model(chat)
+        if spoken is not None and isinstance(step, TagStep):
+            spoken = spoken.model_copy(update={"thinking": "off"})
         planned.append(
             PlannedStep(
                 number=len(planned) + 1,
                 step=step,
                 model=None if role is None else recipe.model(role).as_loaded,
-                chat_model=None if chat is None else recipe.model(chat),
+                chat_model=spoken,
             )
         )
 
