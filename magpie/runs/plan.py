@@ -42,6 +42,7 @@ _BYTES_PER_ROW = {
     "decontaminate": 2,
     "dedup": 28,
     "tag": 220,
+    "second_tag": 220,
     "prefilter": 2,
     "filter": 2,
 }
@@ -196,6 +197,9 @@ def make_plan(recipe: Recipe) -> Plan:
         add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
     if recipe.tag is not None:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
+        if recipe.tag.second_judge is not None:
+            second = TagStep(recipe.tag, seed=recipe.seed, prefix="second_")
+            add(second, recipe.tag.second_judge, chat=recipe.tag.second_judge)
     if recipe.dedup is not None and tagged_first:
         add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
     skipped = _add_answers_and_filter(recipe, planned, add)
