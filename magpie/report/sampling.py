@@ -208,7 +208,7 @@ class _Counting:
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         completion = await self.engine.complete(prompt, sampling)
         self.back += 1
-        self.tell(self.what, self.back, self.total)
+        self.tell(self.what, self.back, max(self.back, self.total))  # a judge may be asked twice
         return completion
 
     async def close(self) -> None:
