@@ -21,12 +21,11 @@ from magpie.recipe.recipe import (
     Rule,
     Script,
     Server,
-    Tag,
-    TagName,
     Top,
 )
 from magpie.recipe.scores import Baseline, Guard, GuardSubject, Reward
 from magpie.recipe.steer import Steer, SteerText
+from magpie.recipe.tag import Tag, TagName
 
 __all__ = [
     "Baseline",

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from magpie.recipe.base import Part, Share, Text
 from magpie.recipe.scores import Guard, Reward
 from magpie.recipe.steer import Steer
+from magpie.recipe.tag import Tag
 
 EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
 
@@ -232,30 +233,6 @@ class Decontaminate(Part):
         return (files,) if isinstance(files, str) else files
 
 
-TagName = Literal["difficulty", "quality", "category"]
-
-
-class Tag(Part):
-    """A judge's view of each instruction: one constrained JSON answer for each of `tags`.
-
-    `times` is how often the judge is asked for each, with seeds of their own: its votes are kept, the tag is what most
-    of them say, and how well they agree is in the run's report.
-    """
-
-    model: str = "judge"
-    tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
-    temperature: float = Field(default=0.0, ge=0)
-    times: int = Field(default=1, ge=1)
-    max_tokens: int = Field(default=512, ge=16)
-    max_text_length: int = Field(default=400, ge=16)
-
-    @model_validator(mode="after")
-    def _can_differ(self) -> Tag:
-        if self.times > 1 and self.temperature == 0:
-            raise ValueError("`times` asks a judge that says the same each time; set `temperature` above 0")
-        return self
-
-
 class Respond(Part):
     """The generator answers. `rows: all` answers rows that the filter will drop, for those who want the raw set.
 
@@ -370,6 +347,7 @@ class Recipe(Part):
                 raise ValueError(
                     f"`{part}.model` is {section.model!r}, which is not under `models`; the roles there are: {roles}"
                 )
+        _check_second_judge(self)
         baseline = self.reward and self.reward.baseline
         if baseline and baseline.model not in self.models:
             raise ValueError(
@@ -397,3 +375,27 @@ class Recipe(Part):
         """The model that plays `role`, with the recipe's engine filled in."""
         model = self.models[role]
         return model if model.engine is not None else model.model_copy(update={"engine": self.engine})
+
+
+_NO_SECOND_OPINION = (
+    "engine", "context_length", "tensor_parallel", "slots", "gpu_memory", "separate_process", "thinking",
+)  # fmt: skip
+"""What may differ between models that judge alike: where and how they run, and a reasoning that judges leave out."""
+
+
+def _check_second_judge(recipe: Recipe) -> None:
+    """A second judge is there, and is another than the first."""
+    if recipe.tag is None or recipe.tag.second_judge is None:
+        return
+    first, second = recipe.tag.model, recipe.tag.second_judge
+    if second not in recipe.models:
+        raise ValueError(
+            f"`tag.second_judge` is {second!r}, which is not under `models`; "
+            f"the roles there are: {', '.join(recipe.models)}"
+        )
+    one, other = recipe.model(first), recipe.model(second)
+    if one.model_copy(update={name: getattr(other, name) for name in _NO_SECOND_OPINION}) == other:
+        raise ValueError(
+            f"`tag.second_judge` is {second!r}, the same model as the first judge {first!r}: no second opinion; "
+            "name another model, or ask the one several times with `tag.times`"
+        )

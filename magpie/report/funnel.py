@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from magpie.report.agreement import print_agreement
 from magpie.report.base import as_text, one_line
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def print_funnel(found: Refiltered, console: Console) -> None:
     """Rows in, rows lost and rows left, rule by rule.
 
     Where it was asked to explain, also what each rule would lose alone, which share of that it lost after the rules
-    before it, and the first rows it lost.
+    before it, and the first rows it lost. Where several judges tagged the run, or one several times, how well they
+    agree on what the rules go by.
     """
     table = Table(box=None, pad_edge=False)
     for heading in ("rule", "rows in", "lost", "left", *(("lost alone", "share") if found.explained else ())):
@@ -47,6 +49,7 @@ def print_funnel(found: Refiltered, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    print_agreement(found.agreement, console)
     _print_skipped(found.skipped, found.what, console)
 
 

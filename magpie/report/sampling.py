@@ -119,7 +119,7 @@ class Sampler:
         """The rows with one step's columns, and the seconds it took, loading left out."""
         step: Any = planned.step
         if planned.chat_model is not None:
-            step = step.with_chat(self._chat(planned.chat_model))
+            step = step.with_chat(self._chat(planned.chat_model, judges=planned.judges))
         if isinstance(step, Prepared):
             self._prepared.append(step)
         engine: Any = None
@@ -139,10 +139,10 @@ class Sampler:
             self._engine, self._loaded = await open_engine(model), wanted
         return self._engine
 
-    def _chat(self, model: Model) -> ChatFormat:
+    def _chat(self, model: Model, *, judges: bool = False) -> ChatFormat:
         key = model_key(model)
         if key not in self._chats:
-            self._chats[key] = chat_format(model)
+            self._chats[key] = chat_format(model, judges=judges)
         return self._chats[key]
 
 
@@ -208,7 +208,7 @@ class _Counting:
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         completion = await self.engine.complete(prompt, sampling)
         self.back += 1
-        self.tell(self.what, self.back, self.total)
+        self.tell(self.what, self.back, max(self.back, self.total))  # a judge may be asked twice
         return completion
 
     async def close(self) -> None:

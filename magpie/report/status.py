@@ -8,12 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from magpie.report.agreement import print_agreement
 from magpie.runs.status import quarantined, status
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.runs.agreement import Agreement
     from magpie.runs.run import Run
     from magpie.runs.status import Status
 
@@ -48,24 +48,11 @@ def print_status(found: Status, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    for one in found.agreement:
-        console.print(_agreement(one), highlight=False, soft_wrap=True)
+    print_agreement(found.agreement, console)
     for path in found.damaged:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in found.skipped_rules:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _agreement(found: Agreement) -> str:
-    """One tag's agreement, in a line."""
-    figures = {"Krippendorff's alpha": found.alpha, "Cohen's kappa": found.kappa}
-    named = [f"{name} {value:.2f}" for name, value in figures.items() if value is not None]
-    equal = "none" if found.unanimous is None else f"{found.unanimous:.0%}"
-    return (
-        f"{found.tag}: {found.times} votes on {found.rows:,} rows, {equal} unanimous"
-        + "".join(f", {one}" for one in named)
-        + (f"; {found.lost:,} votes were no answer" if found.lost else "")
-    )
 
 
 def print_outcome(run: Run, console: Console) -> None:

@@ -30,6 +30,9 @@ _INNER = {
     "later_turns",
     "instruct_error",
     "tag_error",
+    "tag_retries",
+    "second_tag_error",
+    "second_tag_retries",
     REJECTED.name,
 }
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -148,7 +151,11 @@ def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
         if name not in _INNER and name != "id":
             table = table.append_column(name, rows[name])
     recipe = run.recipe
-    roles = {"generator": recipe.instruct.model, "judge": recipe.tag.model if recipe.tag else None}
+    roles = {
+        "generator": recipe.instruct.model,
+        "judge": recipe.tag.model if recipe.tag else None,
+        "second_judge": recipe.tag.second_judge if recipe.tag else None,
+    }
     for column, role in roles.items():
         if role is not None:
             value = pa.array([recipe.models[role].model] * rows.num_rows, pa.string())

@@ -54,7 +54,7 @@ def identify(plan: Plan) -> Identity:
         elif planned.reads_as == "plain" and key not in plains:
             plains[key] = plain_text(planned.chat_model)
         elif planned.reads_as == "chat" and key not in chats:
-            chats[key] = chat_format(planned.chat_model)
+            chats[key] = chat_format(planned.chat_model, judges=planned.judges)
     formats: dict[str, Mapping[str, ChatFormat | Transcript | PlainText]] = {
         "chat": chats,
         "transcript": transcripts,
@@ -148,13 +148,26 @@ def model_key(model: Model) -> str:
     return model.model_dump_json()
 
 
-def chat_format(model: Model) -> ChatFormat:
-    """The chat format a model speaks; the scripted engine has its own."""
+def chat_format(model: Model, *, judges: bool = False) -> ChatFormat:
+    """The chat format a model speaks; the scripted engine has its own.
+
+    Raises ChatFormatError, also where the model `judges` and can only answer after it has reasoned.
+    """
     if pick(model.engine) == "scripted":
         from magpie.engines.scripted import ScriptedTokenizer
 
         return ChatFormat.derive(ScriptedTokenizer())
-    return ChatFormat.from_model(model)
+    try:
+        return ChatFormat.from_model(model)
+    except ChatFormatError as error:
+        if not judges:
+            raise
+        ChatFormat.from_model(model.model_copy(update={"thinking": "strip"}))  # raises what has another cause
+        raise ChatFormatError(
+            f"{model.model} cannot judge: its chat template opens a thinking block in the assistant's header, has "
+            "nothing that leaves it out, and a judge's answer is JSON from the beginning; name another model as the "
+            "judge, or give it a `chat_template` without that block"
+        ) from error
 
 
 def transcript(model: Model) -> Transcript:

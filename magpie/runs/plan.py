@@ -42,6 +42,7 @@ _BYTES_PER_ROW = {
     "decontaminate": 2,
     "dedup": 28,
     "tag": 220,
+    "second_tag": 220,
     "prefilter": 2,
     "filter": 2,
 }
@@ -54,7 +55,10 @@ _EXACT_NEAREST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One step in its place. `model` is what it loads, `chat_model` is whose chat format it speaks."""
+    """One step in its place. `model` is what it loads, `chat_model` is whose chat format it speaks.
+
+    A judge's `thinking` is off: what it writes is JSON from the first token on.
+    """
 
     number: int
     step: RowStep | GlobalStep
@@ -80,6 +84,11 @@ class PlannedStep:
     def generates(self) -> bool:
         """Whether the step sends prompts to an engine, or conversations to a scorer."""
         return self.model is not None and self.chat_model is not None
+
+    @property
+    def judges(self) -> bool:
+        """Whether the model is a judge, whose answer leaves no place for reasoning before it."""
+        return isinstance(self.step, TagStep)
 
     @property
     def scores(self) -> bool:
@@ -157,12 +166,15 @@ def make_plan(recipe: Recipe) -> Plan:
     planned: list[PlannedStep] = []
 
     def add(step: RowStep | GlobalStep, role: str | None = None, *, chat: str | None = None) -> None:
+        spoken = None if chat is None else recipe.model(chat)
+        if spoken is not None and isinstance(step, TagStep):
+            spoken = spoken.model_copy(update={"thinking": "off"})
         planned.append(
             PlannedStep(
                 number=len(planned) + 1,
                 step=step,
                 model=None if role is None else recipe.model(role).as_loaded,
-                chat_model=None if chat is None else recipe.model(chat),
+                chat_model=spoken,
             )
         )
 
@@ -185,6 +197,9 @@ def make_plan(recipe: Recipe) -> Plan:
         add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
     if recipe.tag is not None:
         add(TagStep(recipe.tag, seed=recipe.seed), recipe.tag.model, chat=recipe.tag.model)
+        if recipe.tag.second_judge is not None:
+            second = TagStep(recipe.tag, seed=recipe.seed, prefix="second_")
+            add(second, recipe.tag.second_judge, chat=recipe.tag.second_judge)
     if recipe.dedup is not None and tagged_first:
         add(dedup_step(recipe.dedup, rows=recipe.rows, embedder=embedder))
     skipped = _add_answers_and_filter(recipe, planned, add)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from magpie.errors import RunError
 from magpie.recipe import Filter
+from magpie.runs.agreement import Agreement, agreement
 from magpie.runs.dataset import kept_rows, write_files
 from magpie.runs.published import Published
 from magpie.runs.run import Run, merge_reasons
@@ -50,7 +51,7 @@ class Refiltered:
     """What another filter made of a run or a dataset: rows kept, the funnel, and the names of the rules left out.
 
     `explained` is the same funnel with more to say, where that was asked for. `never_answered` rows were dropped by the
-    build's own filter before they were answered, and so are out here too.
+    build's own filter before they were answered, and so are out here too. `agreement` is that of the run's judges.
     """
 
     kept: int
@@ -59,6 +60,7 @@ class Refiltered:
     skipped: tuple[str, ...]
     what: str = "the run"
     explained: tuple[Explained, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def refilter(
         tables = rows.kept(decided.verdict[REJECTED.name])
         write_files(out, tables, kept, run_name=rows.name, made_from=made_from)
     never = rows.never_answered(decided.rows) if isinstance(rows, _RunRows) else 0
-    return Refiltered(kept, never, lines, decided.skipped, rows.what, explained)
+    agreed = agreement(source) if isinstance(source, Run) else ()
+    return Refiltered(kept, never, lines, decided.skipped, rows.what, explained, agreed)
 
 
 def compare(source: Run | Published, one: Filter, other: Filter) -> Comparison:

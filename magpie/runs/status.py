@@ -24,10 +24,14 @@ from magpie.steps.base import REJECTED
 _TOKENS = {
     "instruct": "instruct_tokens",
     "tag": "tag_tokens",
+    "second_tag": "second_tag_tokens",
     "respond": "response_tokens",
     "extend": "extend_tokens",
 }
-_TAG_ERROR = "tag_error"
+_OUTCOMES = {
+    "tag": ("tag_error", "tag_retries"),
+    "second_tag": ("second_tag_error", "second_tag_retries"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class StepStatus:
     """One step of a run. `rows_in` counts rows that were still in, over the shards that are done.
 
     rows_in = rows_out + the sum of `rejected`, whose keys are the reasons. The sum of `outcomes` is rows_in too: the
-    rows that a judge has tagged, and those it has not, by what `tag_error` says of them; None for other steps.
+    rows that a judge has tagged, those among them for which it had to be asked twice, and those it has not tagged, by
+    what `tag_error` says of them; None for other steps.
     """
 
     name: str
@@ -104,7 +109,8 @@ def _step_status(
     outcomes: Counter[str] = Counter()
     done = rows_in = tokens = 0
     token_column = _TOKENS.get(planned.name)
-    wanted = (REJECTED.name, token_column, _TAG_ERROR)
+    outcome_columns = _OUTCOMES.get(planned.name, ())
+    wanted = (REJECTED.name, token_column, *outcome_columns)
     columns = [name for name in wanted if name and name in planned.step.adds.names]
     for shard in range(run.plan.shards):
         path = run.shard_path(planned, shard)
@@ -125,9 +131,9 @@ def _step_status(
             here = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
             reasons.update(table[REJECTED.name].filter(pa.array(here & ~before)).to_pylist())
             out[shard] = before | here
-        if _TAG_ERROR in columns:
-            said = table[_TAG_ERROR].filter(pa.array(~before)).fill_null("tagged")
-            outcomes.update(said.to_pylist())
+        if outcome_columns:
+            errors, retries = (table[name].filter(pa.array(~before)) for name in outcome_columns)
+            outcomes.update(_outcomes(errors, retries))
         if token_column in columns:
             tokens += pc.sum(table[token_column]).as_py() or 0
     return StepStatus(
@@ -138,8 +144,15 @@ def _step_status(
         rows_out=rows_in - reasons.total(),
         rejected=dict(reasons.most_common()),
         tokens=tokens if token_column in columns else None,
-        outcomes=dict(outcomes.most_common()) if _TAG_ERROR in columns else None,
+        outcomes=dict(outcomes.most_common()) if outcome_columns else None,
     )
+
+
+def _outcomes(errors: pa.ChunkedArray, retries: pa.ChunkedArray) -> list[str]:
+    """What became of each row: tagged at once, tagged when it was asked again, or the error."""
+    tagged = pc.if_else(pc.greater(retries, 0), "tagged, asked twice", "tagged")
+    said: list[str] = pc.coalesce(errors, tagged, pa.scalar("tagged")).to_pylist()
+    return said
 
 
 def _saturation(run: Run) -> tuple[Saturation | None, str | None]:

@@ -60,7 +60,7 @@ def test_every_row_gets_labels_of_the_published_sets() -> None:
     tags = tag(rows(*(f"How do I plan trip {at}?" for at in range(200))), ScriptedEngine(Script()))
     assert tags.column_names == [
         "id", "intent", "knowledge", "difficulty", "quality_explanation", "input_quality",
-        "task_category", "other_task_categories", "tag_error", "tag_tokens",
+        "task_category", "other_task_categories", "tag_error", "tag_tokens", "tag_retries",
     ]  # fmt: skip
     assert set(tags["difficulty"].to_pylist()) == set(DIFFICULTIES)
     assert set(tags["input_quality"].to_pylist()) == set(QUALITIES)
@@ -78,17 +78,18 @@ def test_the_answers_have_the_announced_schema_whatever_tags_are_asked_for() -> 
     tags = asyncio.run(step.run(rows("How do I plan a trip?"), ScriptedEngine(Script())))
     assert tags.schema == pa.schema([("id", pa.string()), *step.adds])
     assert step.adds.names == [
-        "task_category", "other_task_categories", "intent", "knowledge", "difficulty", "tag_error", "tag_tokens",
+        "task_category", "other_task_categories", "intent", "knowledge", "difficulty",
+        "tag_error", "tag_tokens", "tag_retries",
     ]  # fmt: skip
 
 
 def test_failed_and_cut_answers_are_counted_and_no_row_is_lost() -> None:
     table = rows(*(f"How do I plan trip {at}?" for at in range(200)))
-    tags = tag(table, ScriptedEngine(Script(failure_rate=0.2, cut_rate=0.2)))
+    tags = tag(table, ScriptedEngine(Script(failure_rate=0.2, cut_rate=0.4)))
     errors = tags["tag_error"].to_pylist()
     assert tags["id"].to_pylist() == table["id"].to_pylist()
     assert 50 < sum(error is not None for error in errors) < 200
-    assert {"difficulty: cut by length", "quality: scripted failure"} <= {
+    assert {"difficulty: cut by length twice", "quality: scripted failure"} <= {
         part for error in errors if error for part in error.split("; ")
     }
     for error, difficulty in zip(errors, tags["difficulty"].to_pylist(), strict=True):
@@ -114,6 +115,7 @@ def test_a_shard_with_no_live_row_asks_nothing() -> None:
         ('{"intent": "a", "knowledge": "b", "difficulty": "Very Hard "}', "very hard"),
         ('Sure!\n```json\n{"intent": "a", "knowledge": "b", "difficulty": "easy"}\n```', "easy"),
         ('{"intent": "a", "knowledge": "b", "difficulty": "trivial"}', None),
+        ('{"intent": "a\tb", "knowledge": "c\x00\u2028", "difficulty": "hard"}', "hard"),
         ('{"intent": 1, "knowledge": "b", "difficulty": "easy"}', None),
         ('{"knowledge": "b", "difficulty": "easy"}', None),
         ('{"intent": "a", "know', None),
@@ -230,7 +232,7 @@ def quality(label: str, why: str) -> Completion:
     [
         ([quality("good", "1"), quality("poor", "2"), quality("poor", "3")], "poor", "2"),
         ([quality("good", "1"), quality("poor", "2"), quality("average", "3")], "good", "1"),
-        ([Completion("{", 7, "length"), quality("poor", "2"), quality("good", "3")], "poor", "2"),
+        ([Completion("{", 7, "stop"), quality("poor", "2"), quality("good", "3")], "poor", "2"),
         ([Completion("", 7, "error", "lost"), Completion("{", 7, "stop"), quality("good", "3")], "good", "3"),
     ],
 )
@@ -246,10 +248,10 @@ def test_the_tag_is_what_most_votes_say(votes: list[Completion], label: str, why
 
 
 def test_a_row_without_one_vote_that_is_an_answer_says_why() -> None:
-    engine = Voting([Completion("{", 7, "length"), Completion("", 0, "error", "lost")])
+    engine = Voting([Completion("{", 7, "stop"), Completion("", 0, "error", "lost")])
     table = tag(rows("How do I plan a trip?"), engine, tags=("quality",), times=2, temperature=0.7)
     (row,) = table.to_pylist()
-    assert row["tag_error"] == "quality: cut by length"
+    assert row["tag_error"] == "quality: not the JSON asked for"
     assert row["input_quality"] is None and row["input_quality_votes"] == [None, None]
 
 

@@ -1,0 +1,202 @@
+"""A judge reads each instruction and says how hard it is, how well it is written and what kind of task it sets.
+
+A second judge may be asked the same questions; its columns begin with `second_`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from magpie.engines.base import Completion, Sampling
+from magpie.recipe import Tag, TagName
+from magpie.steps.base import live, seeds, spread
+from magpie.steps.tag.prompt import JudgePrompt, source
+from magpie.steps.tag.questions import CATEGORIES, DIFFICULTIES, QUALITIES, QUESTIONS, Question
+
+if TYPE_CHECKING:
+    from magpie.chat import ChatFormat
+    from magpie.engines.base import Engine
+
+__all__ = [
+    "CATEGORIES",
+    "DIFFICULTIES",
+    "QUALITIES",
+    "QUESTIONS",
+    "JudgePrompt",
+    "Question",
+    "TagStep",
+    "votes_column",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TagStep:
+    """Adds the judge's tags. A row whose tags cannot be had stays in, and `tag_error` says which and why.
+
+    `tag_tokens` counts what the judge wrote for the row, all tags together. An instruction too long for the judge's
+    context is cut in the prompt, at a token, and the judge is told so; the row itself keeps all of it.
+
+    An answer that is cut by length, so that its label is missing, is asked for once more, with texts so short that the
+    whole of it fits `max_tokens`. `tag_retries` counts how often that was; the tokens of both count.
+
+    A judge asked several times votes: `difficulty_votes` and the like hold the label of each vote, null for one that is
+    no answer. The tag is the label with most votes, of equals the one voted first, and the texts beside it are those of
+    its first vote. `tag_error` is set when no vote is an answer.
+
+    The step of the second judge is named `second_tag`, and its columns are those of the first with `second_` before
+    them: `second_difficulty`, `second_tag_error`. Its seeds are its own.
+    """
+
+    part: Tag
+    seed: int
+    chat: ChatFormat | None = None
+    prefix: Literal["", "second_"] = ""
+
+    reads = ("instruction",)
+    version = 2
+
+    @property
+    def name(self) -> str:
+        """`tag` or `second_tag`."""
+        return f"{self.prefix}tag"
+
+    @property
+    def tags(self) -> tuple[TagName, ...]:
+        """What is asked, each once."""
+        return tuple(dict.fromkeys(self.part.tags))
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The tags asked for, the votes where there are several, then `tag_error`, `tag_tokens` and `tag_retries`."""
+        fields = [field for tag in self.tags for field in QUESTIONS[tag].fields]
+        if self.part.times > 1:
+            fields += [
+                pa.field(votes_column(QUESTIONS[tag].label), pa.list_(pa.string())) for tag in self.tags
+            ]
+        fields += [
+            pa.field("tag_error", pa.string()),
+            pa.field("tag_tokens", pa.int32()),
+            pa.field("tag_retries", pa.int32()),
+        ]
+        return pa.schema([field.with_name(f"{self.prefix}{field.name}") for field in fields])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the output besides the model, the wording of the prompts included."""
+        templates = {tag: hashlib.sha256(source(tag).encode()).hexdigest() for tag in self.tags}
+        return {
+            "seed": self.seed,
+            **self.part.model_dump(mode="json", exclude={"model", "second_judge"}),
+            "templates": templates,
+        }
+
+    def with_chat(self, chat: ChatFormat) -> TagStep:
+        """The same step, speaking this model's format."""
+        return replace(self, chat=chat)
+
+    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+        """One request for each row, tag and vote, all at once."""
+        assert engine is not None and self.chat is not None
+        at = live(rows)
+        index = rows["index"].to_numpy()[at]
+        instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
+        columns: dict[str, Sequence[Any]] = {}
+        errors: list[list[str]] = [[] for _ in at]
+        tokens, retries = [0] * len(at), [0] * len(at)
+        asked = [self._ask(tag, instructions, index, engine) for tag in self.tags]
+        for tag, ballots in zip(self.tags, await asyncio.gather(*asked), strict=True):
+            question = QUESTIONS[tag]
+            chosen = [question.majority([vote.answer for vote in ballot]) for ballot in ballots]
+            for field in question.fields:
+                columns[field.name] = [answer and answer[field.name] for answer in chosen]
+            columns[votes_column(question.label)] = [
+                [vote.answer and vote.answer[question.label] for vote in ballot] for ballot in ballots
+            ]
+            for row, (answer, ballot) in enumerate(zip(chosen, ballots, strict=True)):
+                tokens[row] += sum(vote.tokens for vote in ballot)
+                retries[row] += sum(vote.retried for vote in ballot)
+                if answer is None:
+                    errors[row].append(f"{tag}: {ballot[0].error}")
+        columns["tag_error"] = ["; ".join(error) or None for error in errors]
+        columns["tag_tokens"] = tokens
+        columns["tag_retries"] = retries
+        named = {f"{self.prefix}{name}": values for name, values in columns.items()}
+        return spread(rows, at, named, self.adds)
+
+    async def _ask(
+        self, tag: TagName, instructions: Sequence[str], index: Any, engine: Engine
+    ) -> list[list[_Vote]]:
+        """The judge's votes on each instruction."""
+        assert self.chat is not None
+        part, question = self.part, QUESTIONS[tag]
+        prompt = JudgePrompt.load(tag, self.chat)
+        once = Sampling(
+            max_tokens=part.max_tokens,
+            seed=0,
+            temperature=part.temperature,
+            stop_ids=self.chat.stop_ids,
+            schema=question.schema(max_text_length=part.max_text_length),
+        )
+        again = replace(
+            once,
+            schema=question.fitting_schema(max_tokens=part.max_tokens, max_text_length=part.max_text_length),
+        )
+        purposes = [f"{self.name}/{tag}", *(f"{self.name}/{tag}/{vote}" for vote in range(2, part.times + 1))]
+        first, second = (
+            zip(*(seeds(self.seed, f"{purpose}{what}", index).tolist() for purpose in purposes), strict=True)
+            for what in ("", "/again")
+        )
+        room = engine.model.context_length - part.max_tokens
+        prompts = (prompt.ids(instruction, room=room) for instruction in instructions)
+        return await asyncio.gather(
+            *(
+                asyncio.gather(
+                    *(
+                        _vote(question, engine, ids, replace(once, seed=seed), replace(again, seed=other))
+                        for seed, other in zip(own, others, strict=True)
+                    )
+                )
+                for ids, own, others in zip(prompts, first, second, strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Vote:
+    """One answer of the judge, or why there is none. `tokens` are those of both tries, where there were two."""
+
+    answer: dict[str, Any] | None
+    tokens: int
+    retried: bool
+    error: str
+
+
+async def _vote(
+    question: Question, engine: Engine, prompt: Sequence[int], once: Sampling, again: Sampling
+) -> _Vote:
+    """Ask, and once more where the answer was cut before its end."""
+    first = await engine.complete(prompt, once)
+    answer = question.answer(first)
+    if answer is not None or first.finish_reason != "length":
+        return _Vote(answer, first.token_count, False, _why(first))
+    second = await engine.complete(prompt, again)
+    why = "cut by length twice" if second.finish_reason == "length" else _why(second)
+    return _Vote(question.answer(second), first.token_count + second.token_count, True, why)
+
+
+def votes_column(label: str) -> str:
+    """The column of the votes on a label, such as `difficulty_votes`."""
+    return f"{label}_votes"
+
+
+def _why(completion: Completion) -> str:
+    """Why a completion is no answer."""
+    if completion.finish_reason == "error":
+        return completion.error or "engine error"
+    return "cut by length" if completion.finish_reason == "length" else "not the JSON asked for"

@@ -1,0 +1,75 @@
+"""A judge that would reason first: its template is told not to let it, or it is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builds import small_recipe
+from tokenizers_made import CHATML, real_tokenizer, small
+
+from magpie.errors import ChatFormatError
+from magpie.recipe import Model
+from magpie.runs.identity import chat_format, identify, model_key
+from magpie.runs.plan import PlannedStep, make_plan
+
+PLAIN = CHATML.partition("{% if add_generation_prompt")[0]
+OPENS = PLAIN + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+SWITCHED = PLAIN + (
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+    "{% else %}<think>\n{% endif %}{% endif %}"
+)
+
+
+def judge(model: Model) -> PlannedStep:
+    """The tag step of a recipe whose judge this is."""
+    models = {"generator": "scripted", "judge": model.model_dump(mode="json"), "embedder": "scripted"}
+    return next(one for one in make_plan(small_recipe(models=models)).steps if one.name == "tag")
+
+
+def header(model: Model) -> str:
+    """The assistant's header that the judge is given."""
+    planned = judge(model)
+    assert planned.chat_model is not None and planned.judges
+    return chat_format(planned.chat_model, judges=True).post_query
+
+
+@pytest.mark.parametrize("thinking", ["strip", "keep", "off"])
+def test_a_switch_is_turned_whatever_the_recipe_says_of_responses(tmp_path: Path, thinking: str) -> None:
+    model = Model(model=small(tmp_path, SWITCHED), engine="vllm").model_copy(update={"thinking": thinking})
+    assert header(model).endswith("assistant\n<think>\n\n</think>\n\n")
+    as_generator = chat_format(model).post_query
+    assert as_generator.endswith("</think>\n\n" if thinking == "off" else "assistant\n<think>\n")
+
+
+def test_qwen3_answers_past_its_thoughts() -> None:
+    model = Model(model=real_tokenizer("qwen3"), engine="vllm")
+    assert header(model).endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize("thinking", ["strip", "off"])
+def test_a_judge_that_can_only_answer_after_a_thought_is_refused(tmp_path: Path, thinking: str) -> None:
+    model = Model(model=small(tmp_path / "tokenizer", OPENS), engine="vllm").model_copy(
+        update={"thinking": thinking}
+    )
+    with pytest.raises(
+        ChatFormatError, match=r"cannot judge.*thinking block.*; name another model as the judge"
+    ):
+        header(model)
+    models = {"generator": "scripted", "judge": model.model_dump(mode="json"), "embedder": "scripted"}
+    with pytest.raises(ChatFormatError, match="cannot judge"):
+        identify(make_plan(small_recipe(models=models)))
+
+
+def test_what_else_is_wrong_with_a_judge_s_template_is_said_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ChatFormatError, match="has no chat template"):
+        header(Model(model=small(tmp_path, None), engine="vllm"))
+
+
+def test_a_model_without_reasoning_is_spoken_to_as_before(tmp_path: Path) -> None:
+    model = Model(model=small(tmp_path, CHATML), engine="vllm")
+    planned = judge(model)
+    assert planned.chat_model is not None
+    assert chat_format(planned.chat_model, judges=True) == chat_format(model)
+    assert model_key(planned.chat_model) != model_key(model)
