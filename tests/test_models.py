@@ -21,6 +21,7 @@ import pytest
 from magpie import models
 from magpie.errors import ModelError
 from magpie.models import Embedded, cache_folder, resolve
+from magpie.models.cache import made_once
 from magpie.recipe import Model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -297,7 +298,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
 MAKE = """
 import sys, time
 from pathlib import Path
-from magpie.models import _made_once
+from magpie.models.cache import made_once
 
 def make(to):
     (to / "half").write_text("1")
@@ -306,7 +307,7 @@ def make(to):
     time.sleep(float(sys.argv[3]))
     (to / "whole").write_text("2")
 
-print(sorted(path.name for path in _made_once(Path(sys.argv[1]), make).iterdir()))
+print(sorted(path.name for path in made_once(Path(sys.argv[1]), make).iterdir()))
 """
 
 
@@ -337,7 +338,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_whole(tmp_path: Path) -> 
 def test_a_cache_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ModelError, match="set MAGPIE_CACHE"):
-        models._made_once(tmp_path / "file" / "made", lambda to: None)
+        made_once(tmp_path / "file" / "made", lambda to: None)
 
 
 @needs_smollm2

@@ -61,8 +61,9 @@ class Script(Part):
 class Model(Part):
     """One model and how it is run.
 
-    `model` is a hub id, a folder, or an embedded model's name (`demo`, `demo-embedder`). `context_length` is tokens,
-    prompt and completion together. `slots` is how many completions are worked on at once; None takes the engine's
+    `model` is a hub id, a folder, or the name of an embedded model (`demo`, `demo-embedder`) or of a stand-in that is
+    made here (`demo-reward`, whose rewards mean nothing, and `demo-guard`, which goes by keywords). `context_length` is
+    tokens, prompt and completion together. `slots` is how many completions are worked on at once; None takes the engine's
     default for the machine. `gpu_memory` is the share of a GPU's memory the engine may hold. `chat_template` names a
     file of templates/chat, or is a path to one, for a tokenizer without a template of its own; or it names one of the
     templates of a tokenizer that has several.
