@@ -35,16 +35,14 @@ def stand_in(name: str, *, weights: bool) -> ModelFiles:
 
 def _reward(name: str, weights: bool) -> ModelFiles:
     """Whole, or where `weights` is False perhaps without them: those take a few seconds and 270 MB."""
-    base = from_package(_BASE, weights=False)
+    base = from_package(_BASE, weights=weights)
     revision = f"{name}-{_digest({**_HEAD, 'base': base.revision})}"
     whole = cache_folder() / revision
-    if whole.is_dir():
-        return ModelFiles(name, whole, revision)
-    if weights:
-        base = from_package(_BASE, weights=True)
+    if weights or whole.is_dir():
         return ModelFiles(name, made_once(whole, lambda to: _make_reward(base.path, to)), revision)
     tokenizer = whole.with_name(f"{revision}-tokenizer")
-    return ModelFiles(name, made_once(tokenizer, lambda to: _make_reward_tokenizer(base.path, to)), revision)
+    made = made_once(tokenizer, lambda to: _make_reward_tokenizer(base.path, to))
+    return ModelFiles(name, made, revision)
 
 
 def _guard(name: str, weights: bool) -> ModelFiles:
