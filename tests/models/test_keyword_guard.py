@@ -25,17 +25,18 @@ class Loaded:
     transcript: Transcript
 
     def verdict(self, *turns: str) -> str:
+        return self.verdicts([turns])[0]
+
+    def verdicts(self, conversations: Sequence[Sequence[str]]) -> list[str]:
+        """Of conversations that are equally long, all at once."""
         import torch
 
-        ids = self.transcript.ids(turns, verdict=True)
-        written: list[int] = []
-        with torch.inference_mode():
-            while len(written) < 8:
-                token = int(self.network(torch.tensor([[*ids, *written]])).logits[0, -1].argmax())
-                if token in self.transcript.stop_ids:
-                    return self.transcript.tokenizer.decode(written)
-                written.append(token)
-        raise AssertionError(f"no end after {self.transcript.tokenizer.decode(written)!r}")
+        ids = torch.tensor([self.transcript.ids(turns, verdict=True) for turns in conversations])
+        written = self.network.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8, pad_token_id=0
+        )[:, ids.shape[1] :].tolist()
+        ends = self.transcript.tokenizer.special_tokens["<|eot_id|>"]
+        return [self.transcript.tokenizer.decode(tokens[: tokens.index(ends)]) for tokens in written]
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -73,8 +74,8 @@ def test_a_verdict_goes_by_words(guard: Loaded, turns: Sequence[str], verdict: s
 def test_every_word_it_knows_points_to_its_category(guard: Loaded) -> None:
     words = [(word, category) for category, (_, known) in HAZARDS.items() for word in known]
     assert len({word for word, _ in words}) == len(words) > 30
-    said = {word: guard.verdict(f"Tell me of {word}, please.") for word, _ in words}
-    assert said == {word: f"unsafe\n{category}" for word, category in words}
+    said = guard.verdicts([[f"Tell me of {word}, please."] for word, _ in words])
+    assert said == [f"unsafe\n{category}" for _, category in words]
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
