@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from magpie import shipped
 from magpie.errors import RecipeError
+from magpie.instructions import read_instructions
+from magpie.models import EMBEDDED, STAND_INS
 from magpie.recipe import Top
 from magpie.recipe.loading import load_filter, load_recipe
+from magpie.runs.build import build
 from magpie.runs.plan import make_plan
+from magpie.runs.status import verify
 from magpie.steps.instruct import steered
 
 
@@ -85,3 +91,32 @@ def test_the_multilingual_recipe_checks_itself() -> None:
     assert recipe.language is not None and recipe.language.keep == "steered"
     with pytest.raises(RecipeError, match="needs languages to steer to"):
         make_plan(load_recipe("multilingual", overrides={"steer": None}))
+
+
+def test_the_full_demo_takes_every_step_and_needs_no_hub() -> None:
+    recipe = load_recipe("demo-full")
+    assert [step.name for step in make_plan(recipe).steps] == [
+        "instruct", "clean", "pii", "language", "embed", "decontaminate", "dedup", "tag", "prefilter", "respond",
+        "extend", "response_pii", "baseline", "reward", "guard", "filter",
+    ]  # fmt: skip
+    assert {model.model for model in recipe.models.values()} <= {*EMBEDDED, *STAND_INS}
+    assert make_plan(recipe).skipped_rules == ()
+    assert recipe.tag is not None and recipe.tag.times == 2
+
+
+def test_the_full_demos_evaluation_set_lies_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    part = load_recipe("demo-full").decontaminate
+    assert part is not None and part.files == (str(shipped.folder("recipes") / "demo-full-evaluation.jsonl"),)
+    questions = read_instructions(part.files[0]).texts
+    assert len(questions) >= 3 and all(len(text.split()) > part.ngram for text in questions)
+    assert "demo-full-evaluation" not in shipped.names("recipes")
+
+
+def test_the_full_demo_runs_from_end_to_end(tmp_path: Path) -> None:
+    run = build("demo-full", tmp_path / "run", rows=24, engine="scripted", overrides={"filter": None})
+    assert verify(run) == []
+    written = run.dataset().column_names
+    assert {"input_quality", "reward_difference", "llama_guard", "min_neighbor_distance"} <= set(written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import types
 import typing
 from difflib import get_close_matches
@@ -15,12 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from magpie import shipped
 from magpie.errors import RecipeError
-from magpie.recipe.reading import read_texts, read_yaml
+from magpie.recipe.reading import read_yaml
 from magpie.recipe.recipe import EngineKind, Filter, Recipe
+from magpie.recipe.short_forms import write_out_datasets, write_out_models, write_out_steer
 
 P = TypeVar("P", bound=BaseModel)
-
-_LONGEST_ID = 40
 
 
 def load_recipe(
@@ -72,14 +70,17 @@ def load_recipe(
 def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None) -> Recipe:
     """A Recipe from what YAML gave, with its short forms written out.
 
-    Files that `steer` names lie in `folder`, by default the working directory.
+    Files that `steer` names lie in `folder`, by default the working directory. Datasets that `decontaminate` and
+    `dedup` name lie there where they are not in the working directory.
     """
     if isinstance(raw, dict):
         raw = dict(raw)
         if isinstance(raw.get("models"), dict):
-            raw["models"] = _write_out_models(raw["models"], origin)
+            raw["models"] = write_out_models(raw["models"], origin)
         if isinstance(raw.get("steer"), dict):
-            raw["steer"] = _write_out_steer(raw["steer"], origin, folder or Path())
+            raw["steer"] = write_out_steer(raw["steer"], origin, folder or Path())
+        if folder is not None:
+            raw = write_out_datasets(raw, folder)
         if isinstance(raw.get("filter"), str):
             raw["filter"] = load_filter(raw["filter"], origin=origin).model_dump(mode="json")
         elif isinstance(raw.get("filter"), list):
@@ -137,70 +138,6 @@ def parse_value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def _write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
-    """`role: other-role` becomes that role's model, `role: name` becomes `{model: name}`."""
-    written: dict[str, Any] = {}
-    for role, target in models.items():
-        value, seen = target, [role]
-        while isinstance(value, str) and value in models:
-            if value in seen:
-                raise RecipeError(f"{origin}: `models.{role}` points at itself; give one of {seen} a model")
-            seen.append(value)
-            value = models[value]
-        written[str(role)] = {"model": value} if isinstance(value, str) else value
-    return written
-
-
-def _write_out_steer(steer: dict[Any, Any], origin: str, folder: Path) -> dict[Any, Any]:
-    """The steering prompts and the values of variables as lists of `{id, text}`, files read."""
-    written = dict(steer)
-    if "prompts" in written:
-        written["prompts"] = _texts(written["prompts"], f"{origin}: `steer.prompts`", folder)
-    if isinstance(written.get("variables"), dict):
-        written["variables"] = {
-            str(name): _texts(values, f"{origin}: `steer.variables.{name}`", folder)
-            for name, values in written["variables"].items()
-        }
-    return written
-
-
-def _texts(written: Any, place: str, folder: Path) -> Any:
-    """`[text, {text}]`, `{id: text}` or `{file: name}` as a list of `{id, text}`; what is none of them as it is."""
-    if isinstance(written, dict) and list(written) == ["file"]:
-        try:
-            written = read_texts(folder / str(written["file"]))
-        except RecipeError as error:
-            raise RecipeError(f"{place}: {error}") from error
-    if isinstance(written, dict):
-        mistaken = [key for key in written if isinstance(key, bool)]
-        if mistaken:
-            raise RecipeError(f"{place}: YAML reads an id as {mistaken[0]}; write the id in quotes")
-        pairs = [(str(id), _entry(text)) for id, text in written.items()]
-        return [{"id": id, **entry} if isinstance(entry, dict) else entry for id, entry in pairs]
-    if not isinstance(written, list):
-        return written
-    entries = [_entry(one) for one in written]
-    return [
-        {"id": _name(entry["text"], number), **entry}
-        if isinstance(entry, dict) and isinstance(entry.get("text"), str)
-        else entry
-        for number, entry in enumerate(entries, start=1)
-    ]
-
-
-def _entry(written: Any) -> Any:
-    """A text alone, or a number, as `{text}`."""
-    if isinstance(written, str | int | float) and not isinstance(written, bool):
-        return {"text": str(written)}
-    return written
-
-
-def _name(text: str, number: int) -> str:
-    """The id of a text that was given none: itself where it is short, else its place in the list."""
-    name = re.sub(r"[^\w.+#-]+", "-", text.lower()).strip("-.")
-    return name if name and len(text) <= _LONGEST_ID else str(number)
 
 
 def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:

@@ -62,11 +62,12 @@ class Script(Part):
 class Model(Part):
     """One model and how it is run.
 
-    `model` is a hub id, a folder, or an embedded model's name (`demo`, `demo-embedder`). `context_length` is tokens,
-    prompt and completion together. `slots` is how many completions are worked on at once; None takes the engine's
-    default for the machine. `gpu_memory` is the share of a GPU's memory the engine may hold. `chat_template` names a
-    file of templates/chat, or is a path to one, for a tokenizer without a template of its own; or it names one of the
-    templates of a tokenizer that has several.
+    `model` is a hub id, a folder, or the name of an embedded model (`demo`, `demo-embedder`) or of a stand-in that is
+    made here (`demo-reward`, whose rewards mean nothing, and `demo-guard`, which goes by keywords). `context_length` is
+    tokens, prompt and completion together. `slots` is how many completions are worked on at once; None takes the
+    engine's default for the machine. `gpu_memory` is the share of a GPU's memory the engine may hold. `chat_template`
+    names a file of templates/chat, or is a path to one, for a tokenizer without a template of its own; or it names one
+    of the templates of a tokenizer that has several.
 
     `thinking` is for models that reason before they answer: `strip` keeps their reasoning in a column of its own,
     `keep` puts it into the messages as well, and `off` has the template tell the model not to reason.
@@ -200,7 +201,7 @@ class Dedup(Part):
 
     Rows as near to an instruction of another dataset are rejected too: `against` lists runs, .parquet, .jsonl and .json
     files, and hub datasets (ORG/NAME or ORG/NAME:SPLIT). For adding to an earlier build, and for keeping a benchmark's
-    questions out.
+    questions out. A relative path is looked for in the working directory, then beside the recipe's own file.
     """
 
     threshold: float = Field(default=0.05, ge=0, le=4)

@@ -1,0 +1,52 @@
+"""Where a model's files come from: a package that ships them, a stand-in made here, a local folder, or the hub.
+
+`resolve` gives a folder and the exact revision in it, or one clear ModelError. Only safetensors are ever loaded, and
+an access token is read from the environment (HF_TOKEN) and from nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from magpie.errors import ModelError
+from magpie.models.cache import cache_folder
+from magpie.models.embedded import EMBEDDED, Embedded, from_package
+from magpie.models.files import ModelFiles, check_weights, from_folder
+from magpie.models.hub import from_hub
+from magpie.models.standins import STAND_INS, stand_in
+from magpie.recipe import Model
+
+__all__ = ["EMBEDDED", "STAND_INS", "Embedded", "ModelFiles", "cache_folder", "resolve"]
+
+
+def resolve(model: Model, *, weights: bool = True) -> ModelFiles:
+    """The files of `model`, fetched, converted or made when they are not on this machine yet.
+
+    `weights` False asks for the tokenizer and the config alone, which is quick. Raises ModelError when the name is
+    known nowhere, when the hub refuses or cannot be reached, or when the weights are not safetensors.
+    """
+    folder = Path(model.model).expanduser()
+    if model.model in EMBEDDED:
+        files = _pinned(from_package(model.model, weights=weights), model.revision)
+    elif model.model in STAND_INS:
+        files = _pinned(stand_in(model.model, weights=weights), model.revision)
+    elif folder.is_dir():
+        files = _pinned(from_folder(model.model, folder.resolve()), model.revision)
+    elif folder.is_file():
+        raise ModelError(
+            f"{model.model} is a file; give the folder that holds the model's config and safetensors"
+        )
+    else:
+        files = from_hub(model, weights=weights)
+    if weights:
+        check_weights(files)
+    return files
+
+
+def _pinned(files: ModelFiles, wanted: str | None) -> ModelFiles:
+    if wanted is not None and wanted != files.revision:
+        raise ModelError(
+            f"{files.name} is here at revision {files.revision}, and the recipe asks for {wanted}; "
+            "bring that revision back, or take `revision` out of the recipe"
+        )
+    return files

