@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
 from magpie.engines import open_engine, open_scorer
-from magpie.engines.base import Completion, Engine, ModelInfo, Sampling, Score, Scorer
+from magpie.engines.base import Engine, Scorer
 from magpie.errors import DamagedShardError, EngineError, RunError, StoppedError
 from magpie.neighbors.vectors import Watch
 from magpie.runs.dataset import discard_dataset
+from magpie.runs.gauge import Gauge, MeteredEngine
 from magpie.runs.identity import Identity, model_key
 from magpie.runs.plan import Phase, Plan, PlannedStep
 from magpie.runs.run import Run, merge_reasons
@@ -33,69 +32,6 @@ if TYPE_CHECKING:
     from magpie.runs.progress import Progress
 
 _SHARDS_WITHOUT_ENGINE = 2
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Gauge:
-    """How much work the engine has: completions asked for and not yet given, and rows about to ask."""
-
-    slots: int
-    waiting: int = 0
-    promised: dict[int, int] = field(default_factory=dict)
-    hungry: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def wants_more(self) -> bool:
-        return self.asked < 2 * self.slots
-
-    @property
-    def asked(self) -> int:
-        return self.waiting + sum(self.promised.values())
-
-    def has_room(self, running: int, most: int) -> bool:
-        """Whether to let one more shard in: up to `most` at once, or more of them while slots are empty."""
-        return self.wants_more and (running < most or (running < 4 * most and self.asked < self.slots))
-
-
-class _MeteredEngine:
-    """The engine or scorer as one shard sees it: every answer is counted, and the gauge kept."""
-
-    def __init__(self, engine: Engine | Scorer, gauge: _Gauge, progress: Progress, shard: int) -> None:
-        self._engine, self._gauge, self._progress, self._shard = engine, gauge, progress, shard
-        self.step = ""
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._engine.model
-
-    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        step = self.step
-        completion = await self._metered(cast("Engine", self._engine).complete(prompt, sampling))
-        count, cached = completion.token_count, completion.cached_tokens
-        self._progress.completed(step, count, prompt=len(prompt), cached=cached)
-        return completion
-
-    async def score(self, conversation: Sequence[int]) -> Score:
-        step = self.step
-        score = await self._metered(cast("Scorer", self._engine).score(conversation))
-        self._progress.completed(step, 0)
-        return score
-
-    async def _metered(self, asked: Awaitable[T]) -> T:
-        gauge = self._gauge
-        gauge.promised.pop(self._shard, None)
-        gauge.waiting += 1
-        try:
-            return await asked
-        finally:
-            gauge.waiting -= 1
-            if gauge.wants_more:
-                gauge.hungry.set()
-
-    async def close(self) -> None:
-        """The build closes the engine, not the shard."""
 
 
 class LocalBuild:
@@ -205,7 +141,7 @@ class LocalBuild:
 
     async def _stream(self, phase: Phase, todo: list[int], engine: Engine | Scorer | None) -> None:
         """Let shards in as the engine asks for them, until all are through."""
-        gauge = _Gauge(slots=engine.model.slots if engine is not None else 0)
+        gauge = Gauge(slots=engine.model.slots if engine is not None else 0)
         rows = self._plan.recipe.shard_rows
         most = 4 * -(-2 * gauge.slots // rows) + 4 if engine is not None else _SHARDS_WITHOUT_ENGINE
         queue, running = deque(todo), set[asyncio.Task[None]]()
@@ -216,7 +152,7 @@ class LocalBuild:
                 ):
                     shard = queue.popleft()
                     gauge.promised[shard] = len(self._plan.shard_range(shard))
-                    metered = None if engine is None else _MeteredEngine(engine, gauge, self._progress, shard)
+                    metered = None if engine is None else MeteredEngine(engine, gauge, self._progress, shard)
                     running.add(asyncio.create_task(self._shard(phase, shard, metered, gauge)))
                 gauge.hungry.clear()
                 hungry = [asyncio.create_task(gauge.hungry.wait())] if queue else []
@@ -231,7 +167,7 @@ class LocalBuild:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _shard(self, phase: Phase, shard: int, engine: _MeteredEngine | None, gauge: _Gauge) -> None:
+    async def _shard(self, phase: Phase, shard: int, engine: MeteredEngine | None, gauge: Gauge) -> None:
         """Take one shard through the steps of a phase."""
         carried: pa.Table | None = None
         try:
