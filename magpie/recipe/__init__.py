@@ -25,7 +25,7 @@ from magpie.recipe.recipe import (
     TagName,
     Top,
 )
-from magpie.recipe.scores import Baseline, Guard, GuardSubject, Reward
+from magpie.recipe.scores import Baseline, Guard, GuardSubject, Prefer, Reward
 from magpie.recipe.steer import Steer, SteerText
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Part",
     "Pii",
     "PiiKind",
+    "Prefer",
     "Quotas",
     "Recipe",
     "Respond",

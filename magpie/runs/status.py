@@ -26,6 +26,7 @@ _TOKENS = {
     "tag": "tag_tokens",
     "respond": "response_tokens",
     "extend": "extend_tokens",
+    "candidates": "candidate_tokens",
 }
 _TAG_ERROR = "tag_error"
 
@@ -129,7 +130,9 @@ def _step_status(
             said = table[_TAG_ERROR].filter(pa.array(~before)).fill_null("tagged")
             outcomes.update(said.to_pylist())
         if token_column in columns:
-            tokens += pc.sum(table[token_column]).as_py() or 0
+            counted = table[token_column]
+            counted = pc.list_flatten(counted) if pa.types.is_list(counted.type) else counted
+            tokens += pc.sum(counted).as_py() or 0
     return StepStatus(
         name=planned.name,
         shards_done=done,
