@@ -37,8 +37,9 @@ class PreferStep:
     """Adds the pair of each row: the candidate of the highest reward and that of the lowest, of equals the first.
 
     A candidate cut by length is never chosen: who trains on it would learn to end in the middle of a sentence. It may
-    be the rejected one, for an answer that does not come to its end is a worse answer. Candidates of the same text have
-    one reward, are scored once, and are never a pair. `candidate_rewards` holds raw logits.
+    be the rejected one, for an answer that does not come to its end is a worse answer; `rejected_finish_reason` is then
+    "length", for a filter that wants whole answers on both sides. Candidates of the same text have one reward, are
+    scored once, and are never a pair. Rewards are raw logits.
 
     A row without a pair is out: "prefer: near tie" when the best reward is not more than the margin above the worst,
     "prefer: fewer than two answers" that differ, "prefer: no whole answer", or "prefer: not scored" when the reward
@@ -62,6 +63,7 @@ class PreferStep:
             ("rejected_reasoning", pa.string()),
             ("rejected_response", pa.string()),
             ("rejected_reward", pa.float32()),
+            ("rejected_finish_reason", pa.string()),
             ("prefer_error", pa.string()),
             REJECTED,
         ]
@@ -95,6 +97,7 @@ class PreferStep:
             columns[f"{side}_reasoning"] = _picked(reasoning, places)
             columns[f"{side}_response"] = _picked(candidates, places)
             columns[f"{side}_reward"] = _picked([pair.rewards for pair in pairs], places)
+        columns["rejected_finish_reason"] = _picked(finish_reasons, [pair.rejected for pair in pairs])
         return spread(rows, at, columns, self.adds)
 
     async def _pair(

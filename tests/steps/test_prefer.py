@@ -102,6 +102,7 @@ def test_a_pair_is_what_a_person_would_choose(
     assert (row["chosen_response"], row["rejected_response"]) == told
     assert (row["chosen_reward"], row["rejected_reward"]) == tuple(REWARDS[text] for text in told)
     assert (row["chosen_reasoning"], row["rejected_reasoning"]) == tuple(f"about {text}" for text in told)
+    assert row["rejected_finish_reason"] == ("length" if told[1] in CUT else "stop")
     assert row["candidate_rewards"] == [None if text is None else REWARDS[text] for text in candidates]
 
 
