@@ -35,15 +35,16 @@ def test_dpo_trains_two_steps_on_the_pairs_of_a_run(respond: dict[str, Any] | No
     )
     assert pairs.num_rows == run.dataset().num_rows >= 8
 
-    tokenizer = AutoTokenizer.from_pretrained(small(tmp_path / "model", CHATML, eos="<|im_end|>"))
+    folder = small(tmp_path / "model", CHATML, eos="<|im_end|>")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
-    network = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-        )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    network = LlamaForCausalLM.from_pretrained(folder)  # TRL loads its reference from there too
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     settings = DPOConfig(
         output_dir=str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2,

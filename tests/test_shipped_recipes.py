@@ -83,7 +83,7 @@ def test_demo_dpo_makes_pairs_with_nothing_but_the_embedded_models() -> None:
     assert recipe.models["embedder"] == demo.models["embedder"]
     assert recipe.models["reward"].model == "demo-reward"
     assert recipe.rows <= 48 and recipe.tag is None and recipe.respond is None
-    assert recipe.prefer is not None and recipe.prefer.responses <= 4 and recipe.prefer.max_tokens <= 192
+    assert recipe.prefer is not None and recipe.prefer.responses <= 4 and recipe.prefer.max_tokens <= 384
     names = [phase.name for phase in make_plan(recipe).phases]
     assert names[-3:] == ["prefilter → candidates", "prefer", "filter"]
 

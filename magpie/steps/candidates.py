@@ -54,7 +54,7 @@ class CandidatesStep:
         return replace(self, chat=chat)
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
-        """All requests at once, those of a row next to one another: they share a prompt, which is read once."""
+        """All requests at once, those of a row next to one another: they share a prompt, for a prefix cache to find."""
         assert engine is not None and self.chat is not None
         at, many = live(rows), self.part.responses
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()

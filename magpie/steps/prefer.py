@@ -42,9 +42,9 @@ class PreferStep:
     scored once, and are never a pair. Rewards are raw logits.
 
     A row without a pair is out: "prefer: near tie" when the best reward is not more than the margin above the worst,
-    "prefer: fewer than two answers" that differ, "prefer: no whole answer", or "prefer: not scored" when the reward
-    model left fewer than two answers, or no whole one. `prefer_error` says why a candidate has no reward, whether the
-    row is out or not.
+    "prefer: only cut answers are better" when one that was cut is, "prefer: fewer than two answers" that differ,
+    "prefer: no whole answer", or "prefer: not scored" when the reward model left fewer than two answers, or no whole
+    one. `prefer_error` says why a candidate has no reward, whether the row is out or not.
     """
 
     part: Prefer
@@ -119,7 +119,9 @@ class PreferStep:
             return _Pair(rewards, reason="prefer: not scored", error=error)
         pair = choose(rewards, whole, self.part.margin)
         if pair is None:
-            return _Pair(rewards, reason="prefer: near tie", error=error)
+            cut_is_better = choose(rewards, [True] * len(rewards), self.part.margin) is not None
+            reason = "prefer: only cut answers are better" if cut_is_better else "prefer: near tie"
+            return _Pair(rewards, reason=reason, error=error)
         return _Pair(rewards, *pair, error=error)
 
     async def _score(self, instruction: str, answer: str, scorer: Scorer) -> Score:

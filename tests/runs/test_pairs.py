@@ -133,7 +133,8 @@ def test_reasons_and_tokens_are_counted(finished: Run) -> None:
     steps = {step.name: step for step in status(finished).steps}
     counted = finished.table(["candidate_tokens"])["candidate_tokens"].to_pylist()
     assert steps["candidates"].tokens == sum(sum(tokens) for tokens in counted if tokens)
-    assert steps["prefer"].rejected["prefer: near tie"] > 0
+    assert steps["prefer"].rejected["prefer: only cut answers are better"] > 0
+    assert all(reason.startswith("prefer: ") for reason in steps["prefer"].rejected)
 
 
 def test_a_finished_run_is_left_as_it_is_and_a_lost_shard_is_made_the_same(finished: Run) -> None:
