@@ -161,7 +161,7 @@ def filter_(
 @app.command()
 def export(
     run: RunFolder,
-    format_: Annotated[str, typer.Option("--format", help="messages, sharegpt or alpaca.")],
+    format_: Annotated[str, typer.Option("--format", help="messages, sharegpt, alpaca or preference.")],
     out: Annotated[Path, typer.Option(help="The file to write: .jsonl or .parquet.")],
 ) -> None:
     """Write the dataset in a format that trainers read."""

@@ -13,6 +13,7 @@ import yaml
 from builds import small_recipe
 
 import magpie
+from magpie.publish.formats import FORMATS
 
 
 def typed(*words: str | Path, code: int = 0, quiet: bool = True) -> str:
@@ -86,6 +87,11 @@ def test_show_kept_rejected_and_one(run: Path) -> None:
     assert "user" in typed("show", run, "--n", "2")
     assert "dedup: repeat" in typed("show", run, "--rejected")
     assert "input_quality" in typed("show", run, kept)
+
+
+def test_the_help_of_export_names_every_format() -> None:
+    printed = typed("export", "--help")
+    assert all(name in printed for name in FORMATS)
 
 
 @pytest.mark.parametrize("format_", ["messages", "sharegpt", "alpaca"])

@@ -30,6 +30,7 @@ ROW: dict[str, Any] = {
     "response": "## Step 1: Because",
     "response_finish_reason": "stop",
     "instruct_reward": 0.0,
+    "chosen_reward": 0.0,
     "reward_difference": 0.001,
     "min_similar_uuid": None,
     "repeat_count": 0,
@@ -45,7 +46,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"input_quality": "poor"}, ""),
     ({"input_quality": "very poor"}, ""),
     ({"input_quality": None}, ""),
-    ({"difficulty": "hard"}, "APapzrdbs"),
+    ({"difficulty": "hard", "chosen_reward": -5.0}, "APapzrdbs"),
     ({"difficulty": "easy"}, "Papzrb"),
     ({"difficulty": "very easy"}, "Pzrb"),
     ({"difficulty": None}, "Pzr"),
@@ -61,7 +62,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"instruction": "Tell me: "}, "APapzrdbs"),
     ({"min_similar_uuid": "uuid-0", "repeat_count": 1}, "zrdb"),
     ({"min_similar_uuid": "uuid-21", "repeat_count": 1}, "APapzrdb"),
-    ({"language": "en"}, "APaprdbs"),
+    ({"language": "en", "chosen_reward": -5.01}, "APaprbs"),
     ({"language": "ZH"}, "APapzrdbs"),
     ({"turns": 1}, "APzrdbs"),
     ({"raw_instruction": "Tell me: why?\n\n## Step 2: Ask"}, "APapzdbs"),
@@ -70,7 +71,9 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"llama_guard": "unsafe"}, "APapzrdb"),
     ({"response_finish_reason": "length"}, "APapzrdb"),
 ]
-SCORES = ("instruct_reward", "reward_difference", "llama_guard", "min_similar_uuid", "repeat_count")
+SCORES = (
+    "instruct_reward", "chosen_reward", "reward_difference", "llama_guard", "min_similar_uuid", "repeat_count",
+)  # fmt: skip
 
 
 def table(*, without: tuple[str, ...] = ()) -> pa.Table:
@@ -124,7 +127,7 @@ def test_a_filter_keeps_the_rows_that_a_person_would(letter: str) -> None:
         ("p", [16, 17, 20]),
         ("z", [16, 17]),
         ("r", [15, 16, 17]),
-        ("d", [13, 14, 15, 16, 17]),
+        ("d", [13, 14, 15, 16, 17, 22]),
         ("b", []),
         ("s", [10, 11, 13, 14, 15, 16, 17, 20, 21, 28]),
     ],

@@ -69,6 +69,31 @@ def test_what_air_and_pro_share_is_as_published(name: str) -> None:
     assert recipe.filter.top == Top(by="response_length", n=300_000)
 
 
+def test_air_dpo_is_air_with_published_pairs_in_place_of_responses() -> None:
+    recipe, air = load_recipe("air-dpo"), load_recipe("air")
+    assert recipe.instruct == air.instruct and recipe.models.items() > air.models.items()
+    assert (recipe.rows, recipe.tag, recipe.dedup) == (air.rows, air.tag, air.dedup)
+    assert recipe.respond is None and recipe.reward is None and recipe.prefer is not None
+    assert (recipe.prefer.responses, recipe.prefer.temperature, recipe.prefer.margin) == (5, 0.8, 0)
+    assert recipe.model("reward").model == "sfairXC/FsfairX-LLaMA3-RM-v0.1"
+    assert not recipe.model("reward").trust_remote_code
+    assert recipe.filter == load_filter("dpo-100k")
+    plan = make_plan(recipe)
+    assert [step.name for step in plan.steps][-5:] == ["tag", "prefilter", "candidates", "prefer", "filter"]
+    assert plan.skipped_rules == ("reward at least -5 (reads instruct_reward)",)
+
+
+def test_demo_dpo_makes_pairs_with_nothing_but_the_embedded_models() -> None:
+    recipe, demo = load_recipe("demo-dpo"), load_recipe("demo")
+    assert recipe.models["generator"] == demo.models["generator"]
+    assert recipe.models["embedder"] == demo.models["embedder"]
+    assert recipe.models["reward"].model == "demo-reward"
+    assert recipe.rows <= 48 and recipe.tag is None and recipe.respond is None
+    assert recipe.prefer is not None and recipe.prefer.responses <= 4 and recipe.prefer.max_tokens <= 384
+    names = [phase.name for phase in make_plan(recipe).phases]
+    assert names[-3:] == ["prefilter → candidates", "prefer", "filter"]
+
+
 STEERING = ["code", "math", "multilingual", "translation"]
 
 

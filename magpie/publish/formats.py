@@ -8,8 +8,11 @@
 datasets of more than one turn; `instruction` and `output` are then the last turn. LLaMA-Factory reads all four under
 these names. `input` is always empty: the whole message is the instruction.
 
-Each keeps the dataset's other columns. The first turn's `instruction` and `response`, which repeat what the messages
-say, are left out of `alpaca`, where the first name means the last turn.
+`preference`: `{"id", "prompt", "chosen", "rejected"}`, each of the last three a list of messages, as TRL takes pairs;
+for runs with `prefer` in their recipe.
+
+Each keeps the dataset's other columns; a pair is in `messages` and `preference` alone. The first turn's `instruction`
+and `response`, which repeat what the messages say, are left out of `alpaca`, where the first name means the last turn.
 """
 
 from __future__ import annotations
@@ -27,12 +30,13 @@ from magpie.errors import MagpieError, RunError
 from magpie.runs.run import Run
 from magpie.runs.store import inspect_shard, replacing, storage_errors
 
-Format = Literal["messages", "sharegpt", "alpaca"]
+Format = Literal["messages", "sharegpt", "alpaca", "preference"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _BATCH_ROWS = 4096
 _SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 _CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+_PAIR = ("prompt", "chosen", "rejected")
 _HISTORY = pa.list_(pa.list_(pa.string()))
 
 
@@ -64,7 +68,12 @@ def _writer(out: Path) -> Callable[[Path, Iterator[pa.Table]], int]:
 
 def _shaped(run: Run, format: Format) -> Iterator[pa.Table]:
     """The dataset in `format`, in tables of a few thousand rows; at least one, so that the columns are known."""
-    shape = {"messages": _as_messages, "sharegpt": _as_sharegpt, "alpaca": _as_alpaca}[format]
+    shape = {
+        "messages": _as_messages,
+        "sharegpt": _as_sharegpt,
+        "alpaca": _as_alpaca,
+        "preference": _as_preference,
+    }[format]
     for path in run.dataset_files:
         inspect_shard(path)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -86,7 +95,8 @@ def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
         for messages in rows["messages"].to_pylist()
     ]
     at = rows.column_names.index("messages")
-    return rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS))
+    rows = rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS))
+    return rows.drop_columns([name for name in _PAIR if name in rows.column_names])
 
 
 def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
@@ -102,8 +112,17 @@ def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
     }
     if run.recipe.extend is not None:
         columns["history"] = pa.array([pairs[:-1] for pairs in turns], _HISTORY)
-    others = [name for name in rows.column_names if name not in {*columns, "messages", "response"}]
+    others = [name for name in rows.column_names if name not in {*columns, *_PAIR, "messages", "response"}]
     return pa.table({**columns, **{name: rows[name] for name in others}})
+
+
+def _as_preference(run: Run, rows: pa.Table) -> pa.Table:
+    if run.recipe.prefer is None:
+        raise RunError(
+            f"{run.folder} has no pairs, for its recipe has no `prefer`; "
+            "use another --format, or build with a recipe such as air-dpo"
+        )
+    return rows.drop_columns(["messages"])
 
 
 def _turns(row_id: str, messages: list[dict[str, str]]) -> list[list[str]]:

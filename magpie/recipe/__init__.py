@@ -23,7 +23,7 @@ from magpie.recipe.recipe import (
     Server,
     Top,
 )
-from magpie.recipe.scores import Baseline, Guard, GuardSubject, Reward
+from magpie.recipe.scores import Baseline, Guard, GuardSubject, Prefer, Reward
 from magpie.recipe.steer import Steer, SteerText
 from magpie.recipe.tag import Tag, TagName
 
@@ -45,6 +45,7 @@ __all__ = [
     "Part",
     "Pii",
     "PiiKind",
+    "Prefer",
     "Quotas",
     "Recipe",
     "Respond",

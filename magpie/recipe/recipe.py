@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Share, Text
-from magpie.recipe.scores import Guard, Reward
+from magpie.recipe.scores import Guard, Prefer, Reward
 from magpie.recipe.steer import Steer
 from magpie.recipe.tag import Tag
 
@@ -166,7 +166,7 @@ PiiKind = Literal["email", "phone", "secret"]
 
 
 class Pii(Part):
-    """Looks for what may belong to a person, in the instruction and in all that answers it.
+    """Looks for what may belong to a person, in the instruction and in all that answers it, candidates for a pair too.
 
     `mark` says in the columns `pii` and `response_pii` what was found, `reject` puts such rows out, and `redact`
     replaces it by [EMAIL], [PHONE] or [SECRET] for every later step and the dataset. Secrets are keys, tokens and
@@ -336,12 +336,13 @@ class Recipe(Part):
     respond: Respond | None = Respond()
     extend: Extend | None = None
     reward: Reward | None = None
+    prefer: Prefer | None = None
     guard: Guard | None = None
     filter: Filter | None = None
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        for part in ("instruct", "embed", "tag", "respond", "extend", "reward", "guard"):
+        for part in ("instruct", "embed", "tag", "respond", "extend", "reward", "prefer", "guard"):
             section = getattr(self, part)
             if section is not None and section.model not in self.models:
                 roles = ", ".join(self.models) or "none"
@@ -354,6 +355,11 @@ class Recipe(Part):
             raise ValueError(
                 f"`reward.baseline.model` is {baseline.model!r}, which is not under `models`; "
                 "name there the base model that the generator was aligned from"
+            )
+        if self.prefer is not None and self.prefer.reward not in self.models:
+            raise ValueError(
+                f"`prefer.reward` is {self.prefer.reward!r}, which is not under `models`; "
+                "name there the reward model that chooses among the answers"
             )
         for needs, needed in (("dedup", "embed"), ("extend", "respond"), ("reward", "respond")):
             if getattr(self, needs) is not None and getattr(self, needed) is None:

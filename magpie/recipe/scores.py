@@ -1,4 +1,4 @@
-"""What a recipe says of scoring and of safety: the reward model and the guard."""
+"""What a recipe says of scoring and of safety: the reward model, preference pairs and the guard."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ class Reward(Part):
 
     model: str = "reward"
     baseline: Baseline | None = None
+
+
+class Prefer(Part):
+    """Pairs for preference training: several answers to one instruction, the best of them and the worst by reward.
+
+    `model` writes the answers and `reward` is the role that scores them. Five at a temperature of 0.8 are the published
+    setting. A row is out when its best reward is not more than `margin` above its worst: 0 drops exact ties alone.
+    `stop_repetition` ends an answer that repeats itself for good; null does so where the engine can.
+    """
+
+    model: str = "generator"
+    reward: str = "reward"
+    responses: int = Field(default=5, ge=2)
+    temperature: float = Field(default=0.8, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=4096, ge=1)
+    system_prompt: str | None = None
+    stop_repetition: bool | None = None
+    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class Guard(Part):

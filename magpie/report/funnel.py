@@ -45,7 +45,7 @@ def print_funnel(found: Refiltered, console: Console) -> None:
     if found.never_answered:
         console.print(
             f"{found.never_answered:,} rows are out because the build's own filter dropped them before they were "
-            "answered; for all rows, build with --set respond.rows=all",
+            "answered; for all rows, build with --set respond.rows=all, or without a filter",
             highlight=False,
             soft_wrap=True,
         )

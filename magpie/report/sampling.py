@@ -174,7 +174,7 @@ async def neighbors(
 
 def planned_steps(recipe: Recipe) -> dict[str, PlannedStep]:
     """What a build of `recipe` does to a row before it is answered or filtered, by name and in order."""
-    bare = recipe.model_copy(update={"respond": None, "extend": None, "filter": None})
+    bare = recipe.model_copy(update={"respond": None, "extend": None, "prefer": None, "filter": None})
     return {planned.name: planned for planned in make_plan(bare).steps}
 
 

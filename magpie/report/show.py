@@ -36,9 +36,17 @@ _TAGS = {
     "input_quality": "{} quality",
     "language": "{}",
     "instruct_reward": "reward {}",
+    "chosen_reward": "chosen {}",
+    "rejected_reward": "rejected {}",
 }
-_TEXTS = ("raw_instruction", "instruction", "reasoning", "response", "later_turns")
-_SPEAKER_STYLES = {"user": "bold cyan", "assistant": "bold green"}
+_PAIR = {"chosen": "chosen_response", "rejected": "rejected_response"}
+_TEXTS = ("raw_instruction", "instruction", "reasoning", "response", "later_turns", *_PAIR.values())
+_SPEAKER_STYLES = {
+    "user": "bold cyan",
+    "assistant": "bold green",
+    "chosen": "bold green",
+    "rejected": "bold red",
+}
 
 
 def show_rows(run: Run, console: Console, *, n: int = 5, seed: int = 0) -> None:
@@ -163,7 +171,8 @@ def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:
     if row.get("response") is not None:
         thought = {"role": "reasoning", "content": row["reasoning"]} if row.get("reasoning") else None
         messages += [*([thought] if thought else []), {"role": "assistant", "content": row["response"]}]
-    return [*messages, *(row.get("later_turns") or [])]
+    pair = [{"role": side, "content": row[name]} for side, name in _PAIR.items() if row.get(name) is not None]
+    return [*messages, *(row.get("later_turns") or []), *pair]
 
 
 def _examples(run: Run, places: set[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, str]]:

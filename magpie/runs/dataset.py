@@ -1,4 +1,8 @@
-"""The final dataset: the rows that were kept, as `messages` and the columns that say what they are."""
+"""The final dataset: the rows that were kept, as `messages` and the columns that say what they are.
+
+A run that makes preference pairs has them as `prompt`, `chosen` and `rejected`, each a list of messages, as TRL takes
+them. The run's own `rejected`, why a row is out, is null in every kept row and stays behind.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
+from magpie.recipe import Prefer, Recipe, Respond
 from magpie.runs.report import discard_report
 from magpie.runs.run import Run
 from magpie.runs.store import Stamp, inspect_shard, storage_errors, sync_folder, write_shard
@@ -33,8 +38,21 @@ _INNER = {
     "tag_retries",
     "second_tag_error",
     "second_tag_retries",
+    "candidates",
+    "candidate_reasoning",
+    "candidate_tokens",
+    "candidate_seeds",
+    "candidate_finish_reasons",
+    "chosen_response",
+    "rejected_response",
+    "prefer_error",
     REJECTED.name,
 }
+_SAID = {
+    "later_turns",
+    "chosen_response",
+    "rejected_response",
+}  # inner columns that are in the dataset as messages
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
@@ -60,7 +78,7 @@ def kept_rows(run: Run, decide: Any = None) -> Iterator[pa.Table]:
 
     `decide` (a table of `id` and `rejected` for the whole run) replaces the run's own filter.
     """
-    columns = [name for name in run.plan.schema.names if name not in {"embedding", "raw_instruction"}]
+    columns = [name for name in run.plan.schema.names if name not in _INNER or name in _SAID]
     before = None if decide is None else next((s for s in run.plan.steps if s.name == "filter"), None)
     for shard in range(run.plan.shards):
         rows = run.rows(shard, columns, before=before)
@@ -143,14 +161,17 @@ def _stands(folder: Path, made_from: str, total: int) -> bool:
 
 
 def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
-    respond = run.recipe.respond
-    thinks_aloud = respond is not None and run.recipe.models[respond.model].thinking == "keep"
-    table = pa.table({"id": rows["id"], "messages": _messages(rows, with_reasoning=thinks_aloud)})
+    recipe = run.recipe
+    messages = _messages(rows, with_reasoning=_thinks_aloud(recipe, recipe.respond or recipe.prefer))
+    table = pa.table({"id": rows["id"], "messages": messages})
+    if recipe.prefer is not None:
+        pairs = _pairs(rows, with_reasoning=_thinks_aloud(recipe, recipe.prefer))
+        for column, messages in pairs.items():
+            table = table.append_column(column, messages)
     names = [name for name in run.plan.schema.names if name in rows.column_names]
     for name in names:
         if name not in _INNER and name != "id":
             table = table.append_column(name, rows[name])
-    recipe = run.recipe
     roles = {
         "generator": recipe.instruct.model,
         "judge": recipe.tag.model if recipe.tag else None,
@@ -163,12 +184,20 @@ def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
     return table.combine_chunks()
 
 
-def _messages(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
-    """The conversation as `{role, content}` messages; without responses, the instruction alone.
+def _thinks_aloud(recipe: Recipe, answering: Respond | Prefer | None) -> bool:
+    """Whether what the model that answers reasons is in its messages."""
+    return answering is not None and recipe.models[answering.model].thinking == "keep"
 
+
+def _messages(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
+    """The conversation as `{role, content}` messages.
+
+    Without responses it is the instruction and the chosen one of its candidates; without those, the instruction alone.
     `with_reasoning` puts what the model reasoned before each answer, between the tags that most of them use.
     """
     names = ("instruction", "response", "later_turns", "reasoning", "later_reasoning")
+    if "response" not in rows.column_names:
+        names = ("instruction", "chosen_response", "later_turns", "chosen_reasoning", "later_reasoning")
     nothing = [None] * rows.num_rows
     columns = (rows[name].to_pylist() if name in rows.column_names else nothing for name in names)
     conversations = []
@@ -181,6 +210,21 @@ def _messages(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
             messages = _thinking_aloud(messages, [first_reasoning, *(later_reasoning or [])])
         conversations.append(messages)
     return pa.array(conversations, type=_MESSAGES)
+
+
+def _pairs(rows: pa.Table, *, with_reasoning: bool) -> dict[str, pa.Array]:
+    """`prompt`, and `chosen` and `rejected`, which go on from it: a message each, as a list."""
+    prompts = [[{"role": "user", "content": text}] for text in rows["instruction"].to_pylist()]
+    pairs = {"prompt": pa.array(prompts, type=_MESSAGES)}
+    for side in ("chosen", "rejected"):
+        answers = [[{"role": "assistant", "content": text}] for text in rows[f"{side}_response"].to_pylist()]
+        if with_reasoning:
+            thoughts = rows[f"{side}_reasoning"].to_pylist()
+            answers = [
+                _thinking_aloud(*one) for one in zip(answers, ([one] for one in thoughts), strict=True)
+            ]
+        pairs[side] = pa.array(answers, type=_MESSAGES)
+    return pairs
 
 
 def _thinking_aloud(messages: list[dict[str, str]], reasoning: list[str | None]) -> list[dict[str, str]]:

@@ -101,7 +101,8 @@ def _system_prompts(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     if recipe.steer is not None:
         for id, text in every_wording(recipe.steer):
             yield recipe.instruct.model, f"steer.prompts.{id}", text
-    for name, part in (("instruct", recipe.instruct), ("respond", recipe.respond), ("extend", recipe.extend)):
+    for name in ("instruct", "respond", "extend", "prefer"):
+        part = getattr(recipe, name)
         if part is not None and part.system_prompt:
             yield part.model, f"{name}.system_prompt", part.system_prompt
 

@@ -15,6 +15,7 @@ from magpie.errors import RecipeError
 from magpie.recipe import Dedup, Model, Recipe
 from magpie.steps.base import REJECTED, GlobalStep, Judging, Plain, RowStep
 from magpie.steps.baseline import BaselineStep
+from magpie.steps.candidates import CandidatesStep
 from magpie.steps.clean import CleanStep
 from magpie.steps.decontaminate import DecontaminateStep
 from magpie.steps.dedup import DedupStep
@@ -25,6 +26,7 @@ from magpie.steps.guard import GuardStep
 from magpie.steps.instruct import InstructStep
 from magpie.steps.language import LanguageStep, names_languages
 from magpie.steps.pii import PiiStep
+from magpie.steps.prefer import PreferStep
 from magpie.steps.respond import RespondStep
 from magpie.steps.reward import RewardStep
 from magpie.steps.tag import TagStep
@@ -43,6 +45,7 @@ _BYTES_PER_ROW = {
     "dedup": 28,
     "tag": 220,
     "second_tag": 220,
+    "prefer": 800,
     "prefilter": 2,
     "filter": 2,
 }
@@ -246,11 +249,14 @@ def _check_servers(recipe: Recipe, planned: list[PlannedStep]) -> None:
 
 def _check_reward(recipe: Recipe) -> None:
     """A server gives text and no logits."""
-    if recipe.reward is not None and recipe.model(recipe.reward.model).engine == "server":
-        raise RecipeError(
-            f"`models.{recipe.reward.model}` is to score and a server only writes; "
-            "give it `engine: vllm` or `engine: transformers`"
-        )
+    roles = [recipe.reward.model] if recipe.reward is not None else []
+    roles += [recipe.prefer.reward] if recipe.prefer is not None else []
+    for role in roles:
+        if recipe.model(role).engine == "server":
+            raise RecipeError(
+                f"`models.{role}` is to score and a server only writes; "
+                "give it `engine: vllm` or `engine: transformers`"
+            )
 
 
 def _check_controls(recipe: Recipe) -> None:
@@ -265,23 +271,41 @@ def _check_controls(recipe: Recipe) -> None:
             )
 
 
+def _answers(recipe: Recipe) -> list[tuple[RowStep, str | None]]:
+    """The steps that answer and those that read the answers, each with the role it loads."""
+    respond, extend, prefer, reward = recipe.respond, recipe.extend, recipe.prefer, recipe.reward
+    answers: list[tuple[RowStep, str | None]] = []
+    if respond is not None:
+        answers.append((RespondStep(respond, recipe.seed), respond.model))
+    if extend is not None:
+        answers.append((ExtendStep(extend, recipe.seed), extend.model))
+    if prefer is not None:
+        answers.append((CandidatesStep(prefer, recipe.seed), prefer.model))
+    if recipe.pii is not None and "response" in recipe.pii.columns and answers:
+        pii = PiiStep(
+            recipe.pii,
+            "response",
+            extended=extend is not None,
+            candidates=prefer is not None,
+            responded=respond is not None,
+        )
+        answers.append((pii, None))
+    if reward is not None and reward.baseline is not None:
+        answers.append((BaselineStep(reward.baseline, recipe.seed), reward.baseline.model))
+    if reward is not None:
+        answers.append((RewardStep(reward), reward.model))
+    if prefer is not None:
+        answers.append((PreferStep(prefer), prefer.reward))
+    if recipe.guard is not None:
+        answers.append((GuardStep(recipe.guard), recipe.guard.model))
+    return answers
+
+
 def _add_answers_and_filter(
     recipe: Recipe, planned: list[PlannedStep], add: Callable[..., None]
 ) -> tuple[str, ...]:
     """The steps that cost a response, and the filter on both sides of them; the names of the rules left out."""
-    answers: list[tuple[RowStep, str | None]] = []
-    if recipe.respond is not None:
-        answers.append((RespondStep(recipe.respond, recipe.seed), recipe.respond.model))
-    if recipe.extend is not None:
-        answers.append((ExtendStep(recipe.extend, recipe.seed), recipe.extend.model))
-    if recipe.pii is not None and "response" in recipe.pii.columns and answers:
-        answers.append((PiiStep(recipe.pii, "response", extended=recipe.extend is not None), None))
-    if recipe.reward is not None and recipe.reward.baseline is not None:
-        answers.append((BaselineStep(recipe.reward.baseline, recipe.seed), recipe.reward.baseline.model))
-    if recipe.reward is not None:
-        answers.append((RewardStep(recipe.reward), recipe.reward.model))
-    if recipe.guard is not None:
-        answers.append((GuardStep(recipe.guard), recipe.guard.model))
+    answers = _answers(recipe)
 
     def answer() -> None:
         for step, role in answers:
@@ -296,7 +320,9 @@ def _add_answers_and_filter(
     kept, skipped = applicable(recipe.filter, whole)
     check(kept, whole)
     early_rules, late_rules = split(kept, early.names)
-    push_down = recipe.respond is not None and recipe.respond.rows == "kept" and bool(early_rules)
+    answers_all = recipe.respond is not None and recipe.respond.rows == "all"
+    is_answered = recipe.respond is not None or recipe.prefer is not None
+    push_down = is_answered and not answers_all and bool(early_rules)
     if push_down:
         add(PrefilterStep(early_rules))
     answer()
@@ -335,10 +361,9 @@ def _schema(steps: Any) -> pa.Schema:
 def _bytes_per_row(planned: PlannedStep) -> int:
     if planned.name == "embed":
         return 2 * 768
-    if planned.name == "respond":
-        return min(1600, 3 * int(planned.step.settings["max_tokens"]))
-    if planned.name == "baseline":
-        return min(1600, 3 * int(planned.step.settings["max_tokens"]))
+    if planned.name in {"respond", "baseline", "candidates"}:
+        settings = planned.step.settings
+        return min(1600, 3 * int(settings["max_tokens"])) * int(settings.get("responses", 1))
     if planned.name == "extend":
         settings = planned.step.settings
         return min(1600, 3 * int(settings["respond_max_tokens"])) * (int(settings["turns"]) - 1)

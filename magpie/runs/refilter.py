@@ -204,6 +204,4 @@ class _RunRows:
 
     def never_answered(self, rows: pa.Table) -> int:
         """How many rows the build's own filter dropped before they were answered."""
-        if self._run.plan.recipe.respond is None:
-            return 0
         return int(pc.sum(pc.starts_with(rows[REJECTED.name], "filter: ")).as_py() or 0)

@@ -27,6 +27,7 @@ _TOKENS = {
     "second_tag": "second_tag_tokens",
     "respond": "response_tokens",
     "extend": "extend_tokens",
+    "candidates": "candidate_tokens",
 }
 _OUTCOMES = {
     "tag": ("tag_error", "tag_retries"),
@@ -135,7 +136,9 @@ def _step_status(
             errors, retries = (table[name].filter(pa.array(~before)) for name in outcome_columns)
             outcomes.update(_outcomes(errors, retries))
         if token_column in columns:
-            tokens += pc.sum(table[token_column]).as_py() or 0
+            counted = table[token_column]
+            counted = pc.list_flatten(counted) if pa.types.is_list(counted.type) else counted
+            tokens += pc.sum(counted).as_py() or 0
     return StepStatus(
         name=planned.name,
         shards_done=done,

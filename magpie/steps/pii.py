@@ -41,6 +41,7 @@ _IN_NAME = "._%+-"
 _IN_DOMAIN = ".-"
 _KEY_ENDS = "PRIVATE KEY"
 _LATER = ("later_turns", "later_reasoning")
+_CANDIDATES = ("candidates", "candidate_reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Found:
 class PiiStep:
     """Adds what was found in the instruction (`pii`) or in all that answers it (`response_pii`): kinds, or null.
 
-    `place` is which of the two. `extended` says that the answer has later turns, the user's messages among them.
+    `place` is which of the two. What answers is the response, with `extended` its later turns too, the user's messages
+    among them, and with `candidates` what a pair is chosen from; without `responded` it is the candidates alone.
     `action: reject` also rejects the row, as "pii: email, phone"; `action: redact` adds the texts anew, each thing
     found replaced by its kind, such as [EMAIL], so that no later step and no dataset sees it. Rows that are out keep
     their texts.
@@ -65,6 +67,8 @@ class PiiStep:
     part: Pii
     place: Literal["instruction", "response"]
     extended: bool = False
+    candidates: bool = False
+    responded: bool = True
 
     version = 1
 
@@ -78,7 +82,8 @@ class PiiStep:
         """The texts of its place."""
         if self.place == "instruction":
             return ("instruction",)
-        return ("response", "reasoning", *(_LATER if self.extended else ()))
+        first = ("response", "reasoning") if self.responded else ()
+        return (*first, *(_LATER if self.extended else ()), *(_CANDIDATES if self.candidates else ()))
 
     @property
     def adds(self) -> pa.Schema:
@@ -88,14 +93,15 @@ class PiiStep:
             fields.append(REJECTED)
         if self.part.action == "redact":
             fields += [pa.field(name, _TYPES[name]) for name in self.reads]
-            if self.place == "response":
+            if "response" in self.reads:
                 fields.append(pa.field("response_length", pa.int32()))
         return pa.schema(fields)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What is looked for, and what is done about it; which columns are looked at decides which steps there are."""
-        return {**self.part.model_dump(mode="json", exclude={"columns"}), "extended": self.extended}
+        settings = {**self.part.model_dump(mode="json", exclude={"columns"}), "extended": self.extended}
+        return settings | ({"candidates": True, "responded": self.responded} if self.candidates else {})
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
         """Looks in a thread, so that an engine fed by the same event loop is not kept waiting."""
@@ -115,7 +121,7 @@ class PiiStep:
         first = pa.schema([field for field in self.adds if field.name in known])
         result = spread(rows, at, known, first)
         if self.part.action == "redact":
-            if self.place == "response":
+            if "response" in self.reads:
                 texts["response_length"] = [None if one is None else len(one) for one in texts["response"]]
             for name in self.adds.names[len(first) :]:
                 result = result.append_column(name, pa.array(texts[name], self.adds.field(name).type))
@@ -135,6 +141,8 @@ _TYPES = {
     "reasoning": pa.string(),
     "later_turns": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
     "later_reasoning": pa.list_(pa.string()),
+    "candidates": pa.list_(pa.string()),
+    "candidate_reasoning": pa.list_(pa.string()),
 }
 
 

@@ -31,7 +31,9 @@ def test_the_recipes_engine_is_for_models_that_name_none() -> None:
     assert recipe.model("judge").engine == "transformers"
 
 
-@pytest.mark.parametrize("section", ["instruct", "embed", "tag", "respond", "extend"])
+@pytest.mark.parametrize(
+    "section", ["instruct", "embed", "tag", "respond", "extend", "reward", "prefer", "guard"]
+)
 def test_a_section_must_name_a_role_that_is_there(section: str) -> None:
     with pytest.raises(ValidationError, match=rf"`{section}\.model` is 'nobody'.*generator, judge, embedder"):
         made(**{section: {"model": "nobody"}})

@@ -203,3 +203,23 @@ def test_one_line_leaves_out_the_middle() -> None:
     assert one_line("a\n b") == "a b"
     cut = one_line("x" * 300 + "y" * 300, 101)
     assert len(cut) <= 101 and cut.startswith("xxx") and cut.endswith("yyy")
+
+
+def test_a_pair_is_shown_side_by_side_with_its_rewards(tmp_path: Path) -> None:
+    models = scripted() | {"reward": "scripted"}
+    recipe = small_recipe(models=models, respond=None, extend=None, prefer={"responses": 3}, filter=None)
+    run, console = build(recipe, tmp_path / "run"), screen()
+    show_rows(run, console, n=1)
+    text = shown(console)
+    (row,) = [row for row in run.table().to_pylist() if row["id"] in text]
+    assert f"chosen {row['chosen_reward']:.4g} · rejected {row['rejected_reward']:.4g}" in text
+    said = lines(text)
+    parts = [
+        "user",
+        row["instruction"],
+        "chosen",
+        row["chosen_response"],
+        "rejected",
+        row["rejected_response"],
+    ]
+    assert " ".join(parts) in said

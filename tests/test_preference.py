@@ -1,0 +1,63 @@
+"""TRL trains on the dataset of a run as it lies in its folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builds import small_recipe
+from tokenizers_made import CHATML, small
+
+from magpie.runs.build import build
+
+MODELS = {"generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("respond", [None, {}], ids=["pairs alone", "beside a response"])
+def test_dpo_trains_two_steps_on_the_pairs_of_a_run(respond: dict[str, Any] | None, tmp_path: Path) -> None:
+    import datasets
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    recipe = small_recipe(
+        models=MODELS, rows=32, respond=respond, extend=None, prefer={"responses": 3}, filter=None
+    )
+    run = build(recipe, tmp_path / "run")
+    pairs = datasets.load_dataset(
+        "parquet",
+        data_files=str(run.dataset_folder / "*.parquet"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert pairs.num_rows == run.dataset().num_rows >= 8
+
+    folder = small(tmp_path / "model", CHATML, eos="<|im_end|>")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    network = LlamaForCausalLM.from_pretrained(folder)  # TRL loads its reference from there too
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    settings = DPOConfig(
+        output_dir=str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2,
+        logging_steps=1, max_length=1024, use_cpu=True, bf16=False, gradient_checkpointing=False,
+        save_strategy="no", report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = DPOTrainer(model=network, args=settings, train_dataset=pairs, processing_class=tokenizer)
+    first = tokenizer.decode(trainer.train_dataset[0]["chosen_ids"])
+    assert first == f"{pairs[0]['chosen'][0]['content']}<|im_end|>\n"
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert trainer.state.global_step == len(losses) == 2
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-3)  # the model and its reference are still the same
+    moved = [name for name, weight in network.named_parameters() if not torch.equal(weight, before[name])]
+    assert len(moved) == len(before)
