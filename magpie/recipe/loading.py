@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from magpie import shipped
 from magpie.errors import RecipeError
+from magpie.recipe.filter import Filter
+from magpie.recipe.models import EngineKind
 from magpie.recipe.reading import read_yaml
-from magpie.recipe.recipe import EngineKind, Filter, Recipe
+from magpie.recipe.recipe import Recipe
 from magpie.recipe.short_forms import write_out_datasets, write_out_models, write_out_steer
 
 P = TypeVar("P", bound=BaseModel)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from magpie.recipe import Model
-    from magpie.runs.plan import Phase, Plan
+    from magpie.runs.phases import Phase, Plan
 
 
 def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | None = None) -> None:

@@ -20,7 +20,8 @@ from magpie.errors import EngineError, ModelError
 from magpie.recipe import Dedup, Embed, Instruct, Language, Model, Recipe
 from magpie.report.measures import Keep, Neighbors, neighbors_of
 from magpie.runs.identity import chat_format, model_key
-from magpie.runs.plan import PlannedStep, make_plan
+from magpie.runs.phases import PlannedStep
+from magpie.runs.plan import make_plan
 from magpie.steps.base import REJECTED, Prepared, live
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from magpie.steps.base import REJECTED
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.runs.plan import PlannedStep
+    from magpie.runs.phases import PlannedStep
 
 _TAGS = {
     "task_category": "{}",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError
-from magpie.runs.plan import PlannedStep
+from magpie.runs.phases import PlannedStep
 from magpie.runs.run import Run
 from magpie.runs.store import read_shard
 from magpie.steps.tag import QUESTIONS, Question, TagStep, votes_column

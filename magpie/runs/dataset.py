@@ -21,38 +21,12 @@ from magpie.recipe import Prefer, Recipe, Respond
 from magpie.runs.report import discard_report
 from magpie.runs.run import Run
 from magpie.runs.store import Stamp, inspect_shard, storage_errors, sync_folder, write_shard
-from magpie.steps.base import REJECTED
+from magpie.steps.base import REJECTED, is_inner
 
 ROWS_PER_FILE = 50_000
 _FILE = re.compile(r"train-\d{5}\.parquet|\..*\.tmp")
 
-_INNER = {
-    "index",
-    "raw_instruction",
-    "embedding",
-    "contaminated_by",
-    "duplicate_of",
-    "later_turns",
-    "instruct_error",
-    "tag_error",
-    "tag_retries",
-    "second_tag_error",
-    "second_tag_retries",
-    "candidates",
-    "candidate_reasoning",
-    "candidate_tokens",
-    "candidate_seeds",
-    "candidate_finish_reasons",
-    "chosen_response",
-    "rejected_response",
-    "prefer_error",
-    REJECTED.name,
-}
-_SAID = {
-    "later_turns",
-    "chosen_response",
-    "rejected_response",
-}  # inner columns that are in the dataset as messages
+_SAID = ("later_turns", "chosen_response", "rejected_response")  # inner columns that the messages hold
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
@@ -78,7 +52,7 @@ def kept_rows(run: Run, decide: Any = None) -> Iterator[pa.Table]:
 
     `decide` (a table of `id` and `rejected` for the whole run) replaces the run's own filter.
     """
-    columns = [name for name in run.plan.schema.names if name not in _INNER or name in _SAID]
+    columns = [field.name for field in run.plan.schema if not _stays(field) or field.name in _SAID]
     before = None if decide is None else next((s for s in run.plan.steps if s.name == "filter"), None)
     for shard in range(run.plan.shards):
         rows = run.rows(shard, columns, before=before)
@@ -168,10 +142,9 @@ def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
         pairs = _pairs(rows, with_reasoning=_thinks_aloud(recipe, recipe.prefer))
         for column, messages in pairs.items():
             table = table.append_column(column, messages)
-    names = [name for name in run.plan.schema.names if name in rows.column_names]
-    for name in names:
-        if name not in _INNER and name != "id":
-            table = table.append_column(name, rows[name])
+    for field in run.plan.schema:
+        if field.name in rows.column_names and not _stays(field) and field.name != "id":
+            table = table.append_column(field.name, rows[field.name])
     roles = {
         "generator": recipe.instruct.model,
         "judge": recipe.tag.model if recipe.tag else None,
@@ -182,6 +155,11 @@ def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
             value = pa.array([recipe.models[role].model] * rows.num_rows, pa.string())
             table = table.append_column(column, value)
     return table.combine_chunks()
+
+
+def _stays(field: pa.Field) -> bool:
+    """Whether a column stays in the run: how a row came about, and why others are out."""
+    return is_inner(field) or field.name in {"index", REJECTED.name}
 
 
 def _thinks_aloud(recipe: Recipe, answering: Respond | Prefer | None) -> bool:

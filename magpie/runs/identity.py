@@ -12,7 +12,7 @@ from magpie.engines import pick
 from magpie.errors import ChatFormatError
 from magpie.models import resolve
 from magpie.recipe import Model, Recipe
-from magpie.runs.plan import Plan, PlannedStep
+from magpie.runs.phases import Plan, PlannedStep
 from magpie.runs.store import FORMAT, digest
 from magpie.steps.instruct import every_wording
 

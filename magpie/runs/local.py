@@ -22,7 +22,7 @@ from magpie.neighbors.vectors import Watch
 from magpie.runs.dataset import discard_dataset
 from magpie.runs.gauge import Gauge, MeteredEngine
 from magpie.runs.identity import Identity, model_key
-from magpie.runs.plan import Phase, Plan, PlannedStep
+from magpie.runs.phases import Phase, Plan, PlannedStep
 from magpie.runs.run import Run, merge_reasons
 from magpie.runs.standing import Standing
 from magpie.runs.store import Stamp, quarantine, read_shard, storage_errors, write_shard

@@ -14,7 +14,8 @@ import yaml
 from magpie.errors import DamagedShardError, RecipeError, RunError
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import read_yaml
-from magpie.runs.plan import Plan, PlannedStep, make_plan
+from magpie.runs.phases import Plan, PlannedStep
+from magpie.runs.plan import make_plan
 from magpie.runs.store import read_shard
 from magpie.steps.base import REJECTED
 

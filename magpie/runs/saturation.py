@@ -34,7 +34,7 @@ from magpie.runs.store import read_shard
 from magpie.steps.base import REJECTED
 
 if TYPE_CHECKING:
-    from magpie.runs.plan import PlannedStep
+    from magpie.runs.phases import PlannedStep
     from magpie.runs.run import Run
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]

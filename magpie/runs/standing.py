@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from magpie.errors import DamagedShardError
-from magpie.runs.plan import PlannedStep
+from magpie.runs.phases import PlannedStep
 from magpie.runs.run import Run
 from magpie.runs.store import Shard, inspect_shard
 

@@ -14,21 +14,13 @@ import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
 from magpie.runs.agreement import Agreement, agreement
-from magpie.runs.plan import PlannedStep
+from magpie.runs.phases import PlannedStep
 from magpie.runs.run import Run, merge_reasons
 from magpie.runs.saturation import Saturation, saturation
 from magpie.runs.standing import Standing
 from magpie.runs.store import count_rows, inspect_shard, read_shard
-from magpie.steps.base import REJECTED
+from magpie.steps.base import REJECTED, token_column
 
-_TOKENS = {
-    "instruct": "instruct_tokens",
-    "tag": "tag_tokens",
-    "second_tag": "second_tag_tokens",
-    "respond": "response_tokens",
-    "extend": "extend_tokens",
-    "candidates": "candidate_tokens",
-}
 _OUTCOMES = {
     "tag": ("tag_error", "tag_retries"),
     "second_tag": ("second_tag_error", "second_tag_retries"),
@@ -109,9 +101,9 @@ def _step_status(
     reasons: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     done = rows_in = tokens = 0
-    token_column = _TOKENS.get(planned.name)
+    counted = token_column(planned.step)
     outcome_columns = _OUTCOMES.get(planned.name, ())
-    wanted = (REJECTED.name, token_column, *outcome_columns)
+    wanted = (REJECTED.name, counted, *outcome_columns)
     columns = [name for name in wanted if name and name in planned.step.adds.names]
     for shard in range(run.plan.shards):
         path = run.shard_path(planned, shard)
@@ -135,10 +127,10 @@ def _step_status(
         if outcome_columns:
             errors, retries = (table[name].filter(pa.array(~before)) for name in outcome_columns)
             outcomes.update(_outcomes(errors, retries))
-        if token_column in columns:
-            counted = table[token_column]
-            counted = pc.list_flatten(counted) if pa.types.is_list(counted.type) else counted
-            tokens += pc.sum(counted).as_py() or 0
+        if counted is not None:
+            counts = table[counted]
+            counts = pc.list_flatten(counts) if pa.types.is_list(counts.type) else counts
+            tokens += pc.sum(counts).as_py() or 0
     return StepStatus(
         name=planned.name,
         shards_done=done,
@@ -146,7 +138,7 @@ def _step_status(
         rows_in=rows_in,
         rows_out=rows_in - reasons.total(),
         rejected=dict(reasons.most_common()),
-        tokens=tokens if token_column in columns else None,
+        tokens=None if counted is None else tokens,
         outcomes=dict(outcomes.most_common()) if outcome_columns else None,
     )
 

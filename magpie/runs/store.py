@@ -206,7 +206,7 @@ def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
-        table.schema.remove_metadata(),
+        pa.schema([field.remove_metadata() for field in table.schema]),
         compression="zstd",
         write_page_checksum=True,
         write_page_index=True,

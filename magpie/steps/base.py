@@ -20,8 +20,32 @@ if TYPE_CHECKING:
 REJECTED = pa.field("rejected", pa.string())
 """A step that may reject rows has this column in `adds`: null, or "step: reason"."""
 
+_INNER, _TOKENS = b"magpie.inner", b"magpie.tokens"
+
 NOTE = b"magpie.note"
 """A global step that has something to say of its result puts JSON under this key of the table's schema metadata."""
+
+
+def inner(name: str, kind: pa.DataType) -> pa.Field:
+    """A column that serves the run, and is not in its dataset."""
+    return pa.field(name, kind, metadata={_INNER: b""})
+
+
+def is_inner(field: pa.Field) -> bool:
+    """Whether a column was made with `inner`."""
+    return _INNER in (field.metadata or {})
+
+
+def counts_tokens(name: str, kind: pa.DataType | None = None) -> pa.Field:
+    """A column of how many tokens a model wrote for the row: int32, or a list of them, which is inner."""
+    if kind is None:
+        return pa.field(name, pa.int32(), metadata={_TOKENS: b""})
+    return pa.field(name, kind, metadata={_TOKENS: b"", _INNER: b""})
+
+
+def token_column(step: RowStep | GlobalStep) -> str | None:
+    """The column in which a step counts tokens; None where no model writes."""
+    return next((field.name for field in step.adds if _TOKENS in (field.metadata or {})), None)
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ import pyarrow as pa
 from magpie import shipped
 from magpie.engines.base import Sampling
 from magpie.recipe import Baseline
-from magpie.steps.base import live, seeds, spread
+from magpie.steps.base import counts_tokens, live, seeds, spread
 
 if TYPE_CHECKING:
     from magpie.chat import PlainText
@@ -40,7 +40,7 @@ class BaselineStep:
     adds = pa.schema(
         [
             ("base_response", pa.string()),
-            ("base_tokens", pa.int32()),
+            counts_tokens("base_tokens"),
             ("base_finish_reason", pa.string()),
         ]
     )

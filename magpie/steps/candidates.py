@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Prefer
-from magpie.steps.base import live, seeds, spread
+from magpie.steps.base import counts_tokens, inner, live, seeds, spread
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -36,11 +36,11 @@ class CandidatesStep:
     version = 1
     adds = pa.schema(
         [
-            ("candidates", pa.list_(pa.string())),
-            ("candidate_reasoning", pa.list_(pa.string())),
-            ("candidate_tokens", pa.list_(pa.int32())),
-            ("candidate_seeds", pa.list_(pa.int64())),
-            ("candidate_finish_reasons", pa.list_(pa.string())),
+            inner("candidates", pa.list_(pa.string())),
+            inner("candidate_reasoning", pa.list_(pa.string())),
+            counts_tokens("candidate_tokens", pa.list_(pa.int32())),
+            inner("candidate_seeds", pa.list_(pa.int64())),
+            inner("candidate_finish_reasons", pa.list_(pa.string())),
         ]
     )
 

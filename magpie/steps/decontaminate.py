@@ -20,7 +20,7 @@ from magpie.instructions import read_instructions
 from magpie.neighbors.order import first_before
 from magpie.neighbors.vectors import UnitVectors, Watch, unwatched
 from magpie.recipe import Decontaminate, Model
-from magpie.steps.base import REJECTED, live, spread, unit_vectors
+from magpie.steps.base import REJECTED, inner, live, spread, unit_vectors
 
 SHARED_WORDS = "decontaminate: words of an evaluation set"
 NEAR = "decontaminate: near an evaluation set"
@@ -44,7 +44,7 @@ class DecontaminateStep:
     watch: Watch = unwatched
 
     name = "decontaminate"
-    adds = pa.schema([pa.field("contaminated_by", pa.string()), REJECTED])
+    adds = pa.schema([inner("contaminated_by", pa.string()), REJECTED])
     version = 1
 
     @property

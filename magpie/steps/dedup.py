@@ -22,7 +22,7 @@ from magpie.neighbors.order import first_before, keep_in_order
 from magpie.neighbors.survey import Survey, survey
 from magpie.neighbors.vectors import Positions, UnitVectors, Watch, unwatched
 from magpie.recipe import Dedup, Model
-from magpie.steps.base import NOTE, REJECTED, unit_vectors
+from magpie.steps.base import NOTE, REJECTED, inner, unit_vectors
 
 Search = Literal["exact", "approximate"]
 
@@ -60,7 +60,7 @@ class DedupStep:
             pa.field("min_neighbor_distance", pa.float32()),
             pa.field("min_similar_id", pa.string()),
             pa.field("repeat_count", pa.int32()),
-            pa.field("duplicate_of", pa.string()),
+            inner("duplicate_of", pa.string()),
             REJECTED,
         ]
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from magpie.embedder import encode, load_encoder
 from magpie.recipe import Embed, Model
-from magpie.steps.base import live, spread
+from magpie.steps.base import inner, live, spread
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,7 +29,7 @@ class EmbedStep:
 
     name = "embed"
     reads = ("instruction",)
-    adds = pa.schema([("embedding", pa.list_(pa.float16()))])
+    adds = pa.schema([inner("embedding", pa.list_(pa.float16()))])
     version = 1
 
     def __init__(self, part: Embed, model: Model) -> None:

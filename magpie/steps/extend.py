@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Extend
-from magpie.steps.base import live, seeds, spread
+from magpie.steps.base import counts_tokens, inner, live, seeds, spread
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -55,10 +55,10 @@ class ExtendStep:
     version = 2
     adds = pa.schema(
         [
-            ("later_turns", pa.list_(MESSAGE)),
+            inner("later_turns", pa.list_(MESSAGE)),
             ("later_reasoning", pa.list_(pa.string())),
             ("turns", pa.int32()),
-            ("extend_tokens", pa.int32()),
+            counts_tokens("extend_tokens"),
             ("extend_ended", pa.string()),
         ]
     )

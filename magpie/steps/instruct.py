@@ -17,7 +17,7 @@ import pyarrow as pa
 from magpie.engines.base import Sampling
 from magpie.recipe import Draw, Instruct
 from magpie.recipe.steer import Steer, SteerText
-from magpie.steps.base import seeds
+from magpie.steps.base import counts_tokens, inner, seeds
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -62,15 +62,15 @@ class InstructStep:
     def adds(self) -> pa.Schema:
         """The columns, those of steering last."""
         fields = [
-            ("raw_instruction", pa.string()),
+            inner("raw_instruction", pa.string()),
             ("temperature", pa.float32()),
             ("top_p", pa.float32()),
             ("top_k", pa.int32()),
             ("min_p", pa.float32()),
             ("instruct_seed", pa.int64()),
-            ("instruct_tokens", pa.int32()),
+            counts_tokens("instruct_tokens"),
             ("instruct_finish_reason", pa.string()),
-            ("instruct_error", pa.string()),
+            inner("instruct_error", pa.string()),
         ]
         if self.steer is not None:
             fields.append(("steer_id", pa.string()))

@@ -14,7 +14,7 @@ import pyarrow as pa
 from magpie.engines.base import Score, Scorer
 from magpie.errors import ChatFormatError
 from magpie.recipe import Prefer
-from magpie.steps.base import REJECTED, live, spread
+from magpie.steps.base import REJECTED, inner, live, spread
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
@@ -58,13 +58,13 @@ class PreferStep:
         [
             ("candidate_rewards", pa.list_(pa.float32())),
             ("chosen_reasoning", pa.string()),
-            ("chosen_response", pa.string()),
+            inner("chosen_response", pa.string()),
             ("chosen_reward", pa.float32()),
             ("rejected_reasoning", pa.string()),
-            ("rejected_response", pa.string()),
+            inner("rejected_response", pa.string()),
             ("rejected_reward", pa.float32()),
             ("rejected_finish_reason", pa.string()),
-            ("prefer_error", pa.string()),
+            inner("prefer_error", pa.string()),
             REJECTED,
         ]
     )

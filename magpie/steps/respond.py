@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Respond
-from magpie.steps.base import REJECTED, live, seeds, spread
+from magpie.steps.base import REJECTED, counts_tokens, live, seeds, spread
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -38,7 +38,7 @@ class RespondStep:
             ("response", pa.string()),
             ("response_length", pa.int32()),
             ("response_seed", pa.int64()),
-            ("response_tokens", pa.int32()),
+            counts_tokens("response_tokens"),
             ("response_finish_reason", pa.string()),
             REJECTED,
         ]

@@ -11,7 +11,8 @@ from tokenizers_made import CHATML, real_tokenizer, small
 from magpie.errors import ChatFormatError
 from magpie.recipe import Model
 from magpie.runs.identity import chat_format, identify, model_key
-from magpie.runs.plan import PlannedStep, make_plan
+from magpie.runs.phases import PlannedStep
+from magpie.runs.plan import make_plan
 
 PLAIN = CHATML.partition("{% if add_generation_prompt")[0]
 OPENS = PLAIN + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"

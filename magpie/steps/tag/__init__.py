@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Tag, TagName
-from magpie.steps.base import live, seeds, spread
+from magpie.steps.base import counts_tokens, inner, live, seeds, spread
 from magpie.steps.tag.prompt import JudgePrompt, source
 from magpie.steps.tag.questions import CATEGORIES, DIFFICULTIES, QUALITIES, QUESTIONS, Question
 
@@ -80,9 +80,9 @@ class TagStep:
                 pa.field(votes_column(QUESTIONS[tag].label), pa.list_(pa.string())) for tag in self.tags
             ]
         fields += [
-            pa.field("tag_error", pa.string()),
-            pa.field("tag_tokens", pa.int32()),
-            pa.field("tag_retries", pa.int32()),
+            inner("tag_error", pa.string()),
+            counts_tokens("tag_tokens"),
+            inner("tag_retries", pa.int32()),
         ]
         return pa.schema([field.with_name(f"{self.prefix}{field.name}") for field in fields])
 
