@@ -154,8 +154,9 @@ def filter_(
         folder = source.folder / "filtered" / chosen.name
     found = refilter(source, chosen, folder, explain=explain)
     print_funnel(found, console)
+    rows = "row" if found.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
-    console.print(f"{found.kept:,} rows {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{found.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -171,7 +172,7 @@ def export(
     if format_ not in FORMATS:
         raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
     rows = export_run(_open(run), format=format_, out=out)
-    typer.echo(f"{rows} rows in {out}")
+    typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
 
 
 @app.command()

@@ -122,7 +122,7 @@ def test_the_full_demo_takes_every_step_and_needs_no_hub() -> None:
     recipe = load_recipe("demo-full")
     assert [step.name for step in make_plan(recipe).steps] == [
         "instruct", "clean", "pii", "language", "embed", "decontaminate", "dedup", "tag", "prefilter", "respond",
-        "extend", "response_pii", "baseline", "reward", "guard", "filter",
+        "extend", "candidates", "response_pii", "baseline", "reward", "prefer", "guard", "filter",
     ]  # fmt: skip
     assert {model.model for model in recipe.models.values()} <= {*EMBEDDED, *STAND_INS}
     assert make_plan(recipe).skipped_rules == ()
@@ -144,4 +144,6 @@ def test_the_full_demo_runs_from_end_to_end(tmp_path: Path) -> None:
     run = build("demo-full", tmp_path / "run", rows=24, engine="scripted", overrides={"filter": None})
     assert verify(run) == []
     written = run.dataset().column_names
-    assert {"input_quality", "reward_difference", "llama_guard", "min_neighbor_distance"} <= set(written)
+    assert {"input_quality", "reward_difference", "chosen", "llama_guard", "min_neighbor_distance"} <= set(
+        written
+    )
