@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?=
 ARGS ?=
-BENCHMARKS := saturation pushdown overhead dedup filter
+BENCHMARKS := saturation pushdown overhead dedup filter reward
 
 .DEFAULT_GOAL := help
 .PHONY: help ready demo build air pro test check bench clean
