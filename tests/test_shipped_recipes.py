@@ -121,7 +121,7 @@ def test_the_multilingual_recipe_checks_itself() -> None:
 def test_the_full_demo_takes_every_step_and_needs_no_hub() -> None:
     recipe = load_recipe("demo-full")
     assert [step.name for step in make_plan(recipe).steps] == [
-        "instruct", "clean", "pii", "language", "embed", "decontaminate", "dedup", "tag", "prefilter", "respond",
+        "instruct", "clean", "pii", "language", "embed", "decontaminate", "dedup", "tag", "respond",
         "extend", "candidates", "response_pii", "baseline", "reward", "prefer", "guard", "filter",
     ]  # fmt: skip
     assert {model.model for model in recipe.models.values()} <= {*EMBEDDED, *STAND_INS}
