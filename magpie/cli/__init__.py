@@ -1,0 +1,75 @@
+"""The command: arguments in, exit code out. The only place that catches broadly and prints.
+
+Exit codes: 0 done; 1 something is wrong, said in one line; 2 the arguments are; 130 stopped by a person or the system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+import typer
+
+from magpie.cli.lists import filters, recipes, templates
+from magpie.cli.models import doctor, tune
+from magpie.cli.runs import build, export, filter_, show, status, verify
+from magpie.errors import MagpieError, StoppedError
+
+app = typer.Typer(
+    name="magpie",
+    help="Name a chat model, get an instruction dataset you would train on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_INTERRUPTED = 130
+for verb in (build, status, verify, filter_, export, show, doctor, tune, templates, filters, recipes):
+    app.command(verb.__name__.rstrip("_"))(verb)
+
+
+def main() -> None:
+    """Run the command. What magpie raises on purpose becomes one line and an exit code."""
+    logging.basicConfig(
+        level=os.environ.get("MAGPIE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = 0
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+        if code == _INTERRUPTED:  # typer's way to say KeyboardInterrupt
+            _say("stopped; nothing that was finished is lost: run the same command again", code)
+    except StoppedError as error:
+        code = _say(str(error), _INTERRUPTED)
+    except MagpieError as error:
+        code = _say(str(error), 1)
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        if os.environ.get("MAGPIE_DEBUG"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        code = _say(f"a fault of magpie's: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit without waiting for a library's threads: an engine's may never end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 1
+    logging.shutdown()
+    os._exit(code)
+
+
+def _say(text: str, code: int) -> int:
+    line = " ".join(text.split())
+    typer.echo(f"magpie: {line}", err=True)
+    return code

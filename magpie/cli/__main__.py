@@ -1,0 +1,5 @@
+"""`python -m magpie.cli`, which is the command `magpie`."""
+
+from magpie.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""The verbs of a model: can it write instructions, and with which settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from magpie.cli.options import EngineName, engine_kind, new_console, numbers
+from magpie.errors import RecipeError
+
+
+def doctor(
+    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    n: Annotated[int, typer.Option(min=1, help="How many instructions to sample.")] = 64,
+    no_sample: Annotated[
+        bool, typer.Option("--no-sample", help="Only the format: needs just a tokenizer.")
+    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Try out what might help, n rows a change.")] = False,
+    chat_template: Annotated[
+        str | None, typer.Option(help="A template to use in place of the model's own.")
+    ] = None,
+    engine: EngineName = None,
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say whether a model can write instructions, and with which settings."""
+    from magpie.report.doctor import doctor as examine
+    from magpie.report.doctor import print_diagnosis
+    from magpie.report.telling import telling
+
+    if fix and no_sample:
+        raise RecipeError("--fix samples the model and --no-sample does not; give one of them")
+    with telling(new_console(stderr=True)) as tell:
+        diagnosis = examine(
+            model,
+            n=0 if no_sample else n,
+            fix=fix,
+            chat_template=chat_template,
+            engine=engine_kind(engine),
+            on_progress=tell,
+        )
+    if json_:
+        typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
+    else:
+        print_diagnosis(diagnosis, new_console())
+
+
+def tune(
+    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe to take all but the generator and its mix from.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=2, help="How many instructions to sample for each setting.")] = 128,
+    temperatures: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.8,1.0,1.2",
+    top_ps: Annotated[
+        str | None, typer.Option(help="Values of top_p to try, with commas; 1,0.95 on a GPU, else 1.")
+    ] = None,
+    engine: EngineName = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of the samples.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Try temperatures and top_p, and print the mix of the best."""
+    from magpie.report.telling import telling
+    from magpie.report.tune import print_tuning
+    from magpie.report.tune import tune as try_settings
+
+    with telling(new_console(stderr=True)) as tell:
+        tuning = try_settings(
+            model,
+            recipe=recipe,
+            n=n,
+            temperatures=numbers("--temperatures", temperatures),
+            top_ps=None if top_ps is None else numbers("--top-ps", top_ps),
+            engine=engine_kind(engine),
+            seed=seed,
+            on_progress=tell,
+        )
+    if json_:
+        typer.echo(json.dumps(tuning.to_json(), ensure_ascii=False))
+    else:
+        print_tuning(tuning, new_console())

@@ -1,0 +1,82 @@
+"""What the verbs share: options that several have, and arguments read into what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magpie.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.recipe import Recipe
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change one setting; may be given often."),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option("--engine", help="auto, vllm, transformers, server or scripted, for every model."),
+]
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """Where to print: what models write is shown as it is."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, emoji=False)
+
+
+def open_run(folder: Path) -> Any:
+    """The run in a folder."""
+    from magpie.runs.run import Run
+
+    return Run.open(folder)
+
+
+def open_published(path: Path) -> Any:
+    """A dataset that has no run."""
+    from magpie.runs.published import Published
+
+    return Published(path)
+
+
+def engine_kind(name: str | None) -> Any:
+    """The engine that is named, one of those there are."""
+    from typing import get_args
+
+    from magpie.recipe import EngineKind
+
+    if name is not None and name not in get_args(EngineKind):
+        raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(get_args(EngineKind))}")
+    return name
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers that are written with commas between them."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise RecipeError(
+            f"{option} {text!r}: write numbers with commas between them, such as 0.8,1.0"
+        ) from error
+
+
+def recipe_from(
+    source: str, *, rows: int | None, seed: int | None, engine: str | None, sets: list[str]
+) -> Recipe:
+    """The recipe that the arguments ask for."""
+    from magpie.recipe.loading import load_recipe, parse_value
+
+    overrides = {}
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item}: write it as a.b=value")
+        overrides[key.strip()] = parse_value(value)
+    return load_recipe(source, rows=rows, seed=seed, engine=engine_kind(engine), overrides=overrides)

@@ -1,0 +1,165 @@
+"""The verbs of a run: build it, look at it, choose from it, hand it on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_published, open_run, recipe_from
+from magpie.errors import RecipeError
+
+
+def build(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    rows: Annotated[int | None, typer.Option(help="How many instructions to ask for.")] = None,
+    set_: Sets = None,
+    engine: EngineName = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
+    stop_after: Annotated[str | None, typer.Option(metavar="STEP", help="The last step to run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
+    ] = False,
+) -> None:
+    """Build a dataset; run it again to go on where it stopped."""
+    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
+    if dry_run:
+        from magpie.report.plan import print_plan
+        from magpie.runs.plan import make_plan
+        from magpie.runs.run import Run
+
+        run = Run(out or Path("runs") / loaded.name, make_plan(loaded))
+        if stop_after is not None:
+            run.step(stop_after)  # raises what a build would
+        print_plan(run.plan, run.folder, new_console(), stop_after=stop_after)
+        return
+    from magpie.report.status import print_outcome
+    from magpie.runs.build import build as build_run
+
+    console = new_console()
+    print_outcome(build_run(loaded, out, stop_after=stop_after, console=console), console)
+
+
+def status(
+    run: RunFolder,
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say where a run stands: rows, rejections, tokens, step by step."""
+    from magpie.report.status import print_status
+    from magpie.runs.status import status as status_of
+
+    found = status_of(open_run(run))
+    if json_:
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        print_status(found, new_console())
+
+
+def verify(run: RunFolder) -> None:
+    """Check every byte and every row of a run."""
+    from magpie.runs.status import verify as problems_of
+
+    opened = open_run(run)
+    problems = problems_of(opened)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    shards = opened.plan.shards * len(opened.plan.steps)
+    typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+
+
+def filter_(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] FILTER",
+            help="A run's folder, and a filter file or the name of one that ships.",
+        ),
+    ],
+    input_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="PARQUET", help="A dataset without a run: a file, or a folder of files."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/FILTER by default.")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say what each rule loses, with examples; write only with --out."),
+    ] = False,
+    compare: Annotated[
+        str | None, typer.Option(metavar="FILTER", help="Count what this one keeps beside it; write nothing.")
+    ] = None,
+) -> None:
+    """Apply another filter to a finished run, or to a dataset."""
+    from magpie.recipe.loading import load_filter
+    from magpie.report.funnel import print_comparison, print_funnel
+    from magpie.runs.refilter import compare as compare_filters
+    from magpie.runs.refilter import refilter
+
+    place, name = _run_and_filter(words, with_input=input_ is not None)
+    if compare is not None and (out is not None or explain):
+        raise RecipeError("--compare only counts; leave out --out and --explain")
+    source = open_run(Path(place)) if input_ is None else open_published(input_)
+    chosen, console = load_filter(name), new_console()
+    if compare is not None:
+        print_comparison(compare_filters(source, chosen, load_filter(compare)), console)
+        return
+    folder = out
+    if out is None and not explain:
+        if input_ is not None:
+            raise RecipeError(
+                "--input needs --out, the folder to write to; or ask with --explain or --compare"
+            )
+        folder = source.folder / "filtered" / chosen.name
+    found = refilter(source, chosen, folder, explain=explain)
+    print_funnel(found, console)
+    rows = "row" if found.kept == 1 else "rows"
+    where = "would be kept" if folder is None else f"in {folder}"
+    console.print(f"{found.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def export(
+    run: RunFolder,
+    format_: Annotated[str, typer.Option("--format", help="messages, sharegpt, alpaca or preference.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .jsonl or .parquet.")],
+) -> None:
+    """Write the dataset in a format that trainers read."""
+    from magpie.publish.formats import FORMATS
+    from magpie.publish.formats import export as export_run
+
+    if format_ not in FORMATS:
+        raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
+    rows = export_run(open_run(run), format=format_, out=out)
+    typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
+
+
+def show(
+    run: RunFolder,
+    row: Annotated[str | None, typer.Argument(metavar="[ID]", help="One row, in full.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="How many kept rows to show.")] = 5,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
+) -> None:
+    """Read rows: kept ones, rejected ones with reasons, or one in full."""
+    from magpie.report.show import show_rejected, show_row, show_rows
+
+    opened, console = open_run(run), new_console()
+    if row is not None:
+        show_row(opened, row, console)
+    elif rejected:
+        show_rejected(opened, console)
+    else:
+        show_rows(opened, console, n=n, seed=seed)
+
+
+def _run_and_filter(words: list[str], *, with_input: bool) -> tuple[str, str]:
+    """The run, "" with --input, and the filter."""
+    if len(words) != (1 if with_input else 2):
+        wanted = "with --input, give the filter alone" if with_input else "give a run and a filter"
+        raise typer.BadParameter(f"{wanted}, not {len(words)} names", param_hint="'[RUN] FILTER'")
+    return "".join(words[:-1]), words[-1]
