@@ -5,8 +5,9 @@ import pytest
 
 from magpie.neighbors import vectors
 from magpie.neighbors.cells import Cells, choose_probes, search_cells
-from magpie.neighbors.exact import Best, Sketch, all_nearest, near_pairs
+from magpie.neighbors.exact import Best, all_nearest, near_pairs
 from magpie.neighbors.order import keep_in_order
+from magpie.neighbors.sketch import Sketch
 from magpie.neighbors.survey import survey
 from magpie.neighbors.vectors import NoDirectionError, UnitVectors, in_parallel, twins
 

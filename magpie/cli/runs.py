@@ -20,6 +20,10 @@ def build(
     engine: EngineName = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="STEP", help="The last step to run.")] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Another run, to take over what this one would make alike."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
     ] = False,
@@ -40,7 +44,7 @@ def build(
     from magpie.runs.build import build as build_run
 
     console = new_console()
-    print_outcome(build_run(loaded, out, stop_after=stop_after, console=console), console)
+    print_outcome(build_run(loaded, out, stop_after=stop_after, reuse=reuse, console=console), console)
 
 
 def status(

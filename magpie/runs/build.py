@@ -19,6 +19,7 @@ from magpie.runs.local import LocalBuild
 from magpie.runs.plan import make_plan
 from magpie.runs.progress import Log, Progress
 from magpie.runs.report import write_report
+from magpie.runs.reuse import take_over
 from magpie.runs.run import Run, recipe_text
 from magpie.runs.stopping import Stoppable
 from magpie.runs.store import FORMAT, run_lock, storage_errors, sweep, write_durably
@@ -40,22 +41,26 @@ def build(
     engine: EngineKind | None = None,
     overrides: dict[str, Any] | None = None,
     stop_after: str | None = None,
+    reuse: str | Path | None = None,
     console: Console | None = None,
 ) -> Run:
     """Build a recipe (a Recipe, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
 
     Run it again to go on where it stopped: whole shards are kept, damaged ones made again. `stop_after` names the last
-    step to run. Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder
-    holds another recipe's run, StoppedError on SIGINT and SIGTERM.
+    step to run. `reuse` is the folder of another run, from which steps are taken over up to the first that differs.
+    Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
+    recipe's run, StoppedError on SIGINT and SIGTERM.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
     run = Run(out if out is not None else Path("runs") / recipe.name, make_plan(recipe))
     if stop_after is not None:
         run.step(stop_after)
+    source = None if reuse is None else Run.open(reuse)
     _open_folder(run)
     with Stoppable() as stoppable, run_lock(run.folder):
         sweep(run.folder)
-        run = Run(run.folder, make_plan(adopt_commits(recipe, _recipe_there(run))))
+        recorded = _recipe_there(run) or (None if source is None else _recipe_there(source))
+        run = Run(run.folder, make_plan(adopt_commits(recipe, recorded)))
         _refuse_another_recipe(run)
         log = Log(run.log_path)
         steps = [(planned.name, planned.generates) for planned in run.plan.steps]
@@ -66,6 +71,10 @@ def build(
             check_system_prompts(run.plan, identity)
             _refuse_other_makers(run, identity)
             _write_down(run, identity)
+            if source is not None:
+                taken = take_over(run, source, _made_of(run, identity))
+                if taken:
+                    progress.note(f"taken over from {source.folder}: {', '.join(taken)}")
             _warn(run, progress)
             _build(run, identity, progress, stop_after, stoppable)
     return run

@@ -1,0 +1,78 @@
+"""A run that takes over from another: what is alike is the same file, what differs is made anew, nothing is mixed."""
+
+from pathlib import Path
+
+import pytest
+from builds import small_recipe, tree
+
+from magpie.errors import RunError
+from magpie.runs.build import build
+from magpie.runs.run import Run
+from magpie.runs.status import verify
+
+OTHER = {"dedup": {"threshold": 0.5}}
+
+
+def same_files(one: Run, other: Run) -> set[str]:
+    """The steps whose shards are one file in both runs."""
+    return {
+        planned.name
+        for planned in one.plan.steps
+        if all(
+            one.shard_path(planned, shard).samefile(other.shard_path(planned, shard))
+            for shard in range(one.plan.shards)
+        )
+    }
+
+
+def test_what_comes_before_the_change_is_taken_over_and_the_rest_is_as_if_built_alone(tmp_path: Path) -> None:
+    first = build(small_recipe(), tmp_path / "first")
+    second = build(small_recipe(**OTHER), tmp_path / "second", reuse=first.folder)
+    assert same_files(first, second) == {"instruct", "clean", "embed"}
+    assert tree(second.folder) == tree(build(small_recipe(**OTHER), tmp_path / "alone").folder)
+    assert verify(first) == verify(second) == []
+
+
+def test_another_filter_costs_no_completion(tmp_path: Path) -> None:
+    recipe = small_recipe(filter=[{"name": "long", "where": "response_length > 80"}])
+    first = build(small_recipe(respond={"rows": "all"}), tmp_path / "first")
+    changed = recipe.model_copy(update={"respond": first.recipe.respond})
+    second = build(changed, tmp_path / "second", reuse=first.folder)
+    assert same_files(first, second) == {planned.name for planned in first.plan.steps} - {"filter"}
+    assert '"event": "loaded"' not in second.log_path.read_text()
+
+
+def test_an_unfinished_run_gives_what_it_has_and_the_build_goes_on(tmp_path: Path) -> None:
+    first = build(small_recipe(), tmp_path / "first", stop_after="embed")
+    first.shard_path(first.step("embed"), 3).unlink()
+    damaged = first.shard_path(first.step("clean"), 1)
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    second = build(small_recipe(**OTHER), tmp_path / "second", reuse=first.folder)
+    assert tree(second.folder) == tree(build(small_recipe(**OTHER), tmp_path / "alone").folder)
+    again = build(small_recipe(**OTHER), tmp_path / "second", reuse=first.folder)
+    assert verify(again) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"rows": 80}, r"other rows \(rows 96\)"),
+        ({"name": "another"}, r"other rows \(name small\)"),
+        ({"instruct": {"max_tokens": 9}}, "instructions in another way"),
+    ],
+)
+def test_a_run_with_nothing_alike_is_refused_before_anything_is_made(
+    tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    first = build(small_recipe(), tmp_path / "first")
+    with pytest.raises(RunError, match=why):
+        build(small_recipe(**changes), tmp_path / "second", reuse=first.folder)
+    assert not Run.open(tmp_path / "second").has_shards
+
+
+def test_a_run_cannot_reuse_itself_or_what_is_no_run(tmp_path: Path) -> None:
+    first = build(small_recipe(), tmp_path / "first")
+    with pytest.raises(RunError, match="cannot reuse itself"):
+        build(small_recipe(), first.folder, reuse=first.folder)
+    with pytest.raises(RunError, match="is not a run"):
+        build(small_recipe(), tmp_path / "second", reuse=tmp_path / "nothing")
