@@ -17,14 +17,10 @@ in a process of its own whose peak memory is taken.
 from __future__ import annotations
 
 import argparse
-import ast
 import json
-import random
-import re
 import resource
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +34,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.sentences import sentences
 from magpie.embedder import load_encoder
 from magpie.neighbors.cells import Cells, choose_probes, search_cells
 from magpie.neighbors.exact import near_pairs
@@ -51,7 +48,6 @@ THRESHOLD = 0.05
 _K = 500
 _QUERIES = 2000
 _SHARD = 10_000
-_SENTENCE = re.compile(r"\n\s*\n|(?<=[.!?])\s")
 
 Stored = np.ndarray[Any, np.dtype[np.float16]]
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
@@ -222,39 +218,15 @@ def _embedded(count: int) -> Stored:
     if path.is_file():
         return np.asarray(np.load(path))
     folder.mkdir(exist_ok=True)
-    sentences = _sentences(count)
-    print(f"embedding {len(sentences):,} sentences, once; a minute for some 10,000 of them", flush=True)
+    texts = sentences(count)
+    print(f"embedding {len(texts):,} sentences, once; a minute for some 10,000 of them", flush=True)
     vectors = load_encoder(Model(model="demo-embedder")).encode(
-        sentences, batch_size=128, show_progress_bar=False
+        texts, batch_size=128, show_progress_bar=False
     )
     vectors = np.asarray(vectors, np.float32)
     stored: Stored = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     np.save(path, stored)
     return stored
-
-
-def _sentences(count: int) -> list[str]:
-    """Different first sentences of docstrings, from installed packages in an order drawn by seed."""
-    files = sorted(Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
-    random.Random(0).shuffle(files)
-    found: dict[str, None] = {}
-    for path in files:
-        found |= dict.fromkeys(_first_sentences(path))
-        if len(found) >= count:
-            break
-    return list(found)[:count]
-
-
-def _first_sentences(path: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = " ".join(_SENTENCE.split((ast.get_docstring(node) or "").strip())[0].split())
-            if 25 <= len(first) <= 300 and first.count(" ") >= 4:
-                yield first
 
 
 # A million rows, end to end

@@ -72,6 +72,6 @@ async def open_scorer(model: Model, files: ModelFiles | None = None) -> Scorer:
         from magpie.engines.vllm.scoring import VllmScorer
 
         return await VllmScorer.open(model, files)
-    from magpie.engines.scoring import TransformersScorer
+    from magpie.engines.transformers.scoring import TransformersScorer
 
     return await TransformersScorer.open(model, files)

@@ -62,12 +62,13 @@ def test_a_transformers_engine_that_nobody_waits_for_ends_once_loaded(
         config=SimpleNamespace(get_text_config=lambda: config), can_generate=lambda: False
     )
 
-    def load(*_: object) -> tuple[Any, Any]:
+    def load(*_: object) -> Any:
         is_loading.set()
         assert may_load.wait(30)
-        return network, SimpleNamespace(eos_token_id=1)
+        return network
 
-    monkeypatch.setattr(transformers, "_load", load)
+    monkeypatch.setattr(TransformersEngine, "_load", load)
+    monkeypatch.setattr(transformers, "_tokenizer", lambda *_: SimpleNamespace(eos_token_id=1))
     monkeypatch.setattr(transformers, "Grammars", lambda *_: None)
     before = set(threading.enumerate())
 

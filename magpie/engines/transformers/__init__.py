@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from magpie import first_token
-from magpie.decoding import Batch, Grammars, Row, draw, is_out_of_memory, is_repeating
-from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, ModelInfo, Sampling, misfit
-from magpie.errors import EngineError, ModelError
+from magpie.decoding import Batch, Grammars, Row, draw, is_repeating
+from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, Sampling, misfit
+from magpie.engines.transformers.thread import TransformersThread, load_from
+from magpie.errors import EngineError
 
 if TYPE_CHECKING:
     from magpie.models import ModelFiles
@@ -55,57 +55,26 @@ class _Request(Row):
             self.future.set_result(completion)
 
 
-class TransformersEngine:
-    """An Engine on a CUDA GPU, an Apple GPU or the CPU, whichever is there first.
+class TransformersEngine(TransformersThread[_Request]):
+    """An Engine. `model.slots` is the size of the batch.
 
-    `model.slots` is the size of the batch: 32 by default on a CPU, 64 elsewhere. `dtype: auto` is the checkpoint's,
-    but float32 on a CPU that has no bfloat16 arithmetic. Running out of memory halves the batch, for good, and no row
-    is lost by it. A row also ends at the model's own end-of-text ids. Raises ModelError when the weights cannot be
-    loaded; `complete` raises EngineError when the engine is closed, has died, or when a schema is asked for and
-    xgrammar is not installed.
+    `dtype: auto` is the checkpoint's, but float32 on a CPU that has no bfloat16 arithmetic. A row also ends at the
+    model's own end-of-text ids. Raises ModelError when the weights cannot be loaded; `complete` raises EngineError when
+    the engine is closed, has died, or when a schema is asked for and xgrammar is not installed.
     """
+
+    _kind = "engine"
+    _network_class = "AutoModelForCausalLM"
 
     def __init__(self, model: Model, files: ModelFiles) -> None:
         import torch
 
-        self._device = _device()
-        self._network, self._tokenizer = _load(model, files, self._device)
-        config = self._network.config.get_text_config()
-        longest = getattr(config, "max_position_embeddings", None) or model.context_length
-        self._limit = model.slots or (32 if self._device == "cpu" else 64)
-        self._info = ModelInfo(
-            name=files.name,
-            revision=files.revision,
-            engine="transformers",
-            context_length=min(model.context_length, longest),
-            slots=self._limit,
-        )
+        super().__init__(model, files)
+        self._tokenizer = load_from(files, lambda: _tokenizer(model, files))
         self._end_ids = _end_ids(self._network, self._tokenizer)
         self._generator = torch.Generator
-        self._grammars = Grammars(self._tokenizer, config.vocab_size)
-        self._waiting: list[_Request] = []
-        self._changed = threading.Condition()
-        self._closed: str | None = None
-        self._thread = threading.Thread(target=self._work, name="transformers-engine", daemon=True)
-        self._thread.start()
-
-    @classmethod
-    async def open(cls, model: Model, files: ModelFiles) -> TransformersEngine:
-        """Load the model off the event loop and return the engine, ready. Raises ModelError."""
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transformers-load")
-        loading = worker.submit(cls, model, files)
-        worker.shutdown(wait=False)
-        try:
-            return await asyncio.wrap_future(loading)
-        except asyncio.CancelledError:
-            loading.add_done_callback(
-                _let_go
-            )  # a load cannot be stopped, and the loop may be gone when it ends
-            raise
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._info
+        self._grammars = Grammars(self._tokenizer, self._network.config.get_text_config().vocab_size)
+        self._begin()
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids. Raises EngineError only when the engine as a whole is lost."""
@@ -125,51 +94,18 @@ class TransformersEngine:
             top_k=sampling.top_k,
             min_p=sampling.min_p,
         )
-        with self._changed:
-            if self._closed is not None:
-                raise EngineError(self._closed)
-            self._waiting.append(row)
-            self._changed.notify()
+        self._put(row)
         return await asyncio.wrap_future(row.future)
 
-    async def close(self) -> None:
-        """Stop after the step under way and join the thread; whoever still waits gets an EngineError."""
-        self._stop()
-        await asyncio.to_thread(self._thread.join)
-        self._network = self._tokenizer = None
-
-    def _stop(self) -> None:
-        with self._changed:
-            self._closed = self._closed or "the transformers engine was closed; open it again to go on"
-            self._changed.notify()
-
-    def _work(self) -> None:
-        import torch
-
+    def _run(self) -> None:
         batch: Batch[_Request] | None = None
-        rows: list[_Request] = []
-        try:
-            with torch.inference_mode():
-                while (admitted := self._admit(batch)) is not None:
-                    rows = [*admitted, *(batch.rows if batch else ())]
-                    try:
-                        batch = self._advance(batch, admitted)
-                    except Exception as error:
-                        if not is_out_of_memory(error):
-                            raise
-                        batch = None
-                    if batch is None:
-                        self._retry(rows)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self._closed = (
-                f"the transformers engine died ({reason}); start the build again, it goes on from there"
-            )
-        with self._changed:
-            left, self._waiting = [*rows, *self._waiting], []
-        for row in left:
-            if not row.future.done() and row.future.set_running_or_notify_cancel():
-                row.future.set_exception(EngineError(self._closed or "the transformers engine stopped"))
+        while (admitted := self._admit(batch)) is not None:
+            self._held = [*admitted, *(batch.rows if batch else ())]
+            try:
+                batch = self._advance(batch, admitted)
+            except Exception as error:
+                batch = None
+                self._make_room(error)
 
     def _admit(self, batch: Batch[_Request] | None) -> list[_Request] | None:
         """The rows to prefill now, near each other in length; none to decode on; None when the engine is closed."""
@@ -258,56 +194,18 @@ class TransformersEngine:
             row.settle(Completion("", 0, "error", f"the schema cannot be used: {error}"))
         return row.matcher is not None
 
-    def _retry(self, rows: list[_Request]) -> None:
-        """Out of memory: half the batch from now on, and the rows go back to the head of the queue as they are."""
-        import torch
-
-        if self._device == "cuda":
-            torch.cuda.empty_cache()
-        going = [row for row in rows if not row.future.done()]
-        if len(going) == 1:
-            row = going.pop()
-            row.settle(
-                Completion("", 0, "error", f"out of memory at {len(row.tokens)} tokens; lower context_length")
-            )
-        with self._changed:
-            self._limit = max(1, min(self._limit, len(going) // 2))
-            self._waiting = [*going, *self._waiting]
+    def _too_long(self, row: _Request) -> None:
+        row.settle(
+            Completion("", 0, "error", f"out of memory at {len(row.tokens)} tokens; lower context_length")
+        )
 
 
-def _let_go(loading: Future[TransformersEngine]) -> None:
-    """Stop an engine that nobody waits for any more; its memory goes with its thread."""
-    if not loading.cancelled() and loading.exception() is None:
-        loading.result()._stop()
+def _tokenizer(model: Model, files: ModelFiles) -> Any:
+    from transformers import AutoTokenizer
 
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _load(model: Model, files: ModelFiles, device: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # the build has a display of its own
-    dtype: Any = "auto" if model.dtype == "auto" else getattr(torch, model.dtype)
-    if model.dtype == "auto" and device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        dtype = torch.float32
-    trust = {"trust_remote_code": model.trust_remote_code, "local_files_only": True}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(files.path, **trust)
-        network = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype, use_safetensors=True, **trust)
-        return network.to(device).eval(), tokenizer
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"transformers cannot load {files.name!r}; check the folder or the id: {reason}"
-        ) from error
+    return AutoTokenizer.from_pretrained(
+        files.path, trust_remote_code=model.trust_remote_code, local_files_only=True
+    )
 
 
 def _end_ids(network: Any, tokenizer: Any) -> frozenset[int]:
