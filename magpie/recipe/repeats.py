@@ -47,8 +47,9 @@ class Decontaminate(Part):
     """Rejects rows that hold what evaluation sets ask.
 
     `files` are runs, .parquet, .jsonl and .json files, or hub datasets, as in `dedup.against`. A row is out when it
-    shares `ngram` words in a row with one of their instructions (13 in the report on GPT-3, arXiv 2005.14165); where
-    `distance` is given, also when it is nearer to one than that squared L2 distance of unit vectors.
+    shares `ngram` words in a row with one of their instructions (13 in the report on GPT-3, arXiv 2005.14165), where a
+    character of Chinese or Japanese counts as a word; where `distance` is given, also when it is nearer to one than
+    that squared L2 distance of unit vectors.
     """
 
     files: tuple[Text, ...] = Field(min_length=1)
