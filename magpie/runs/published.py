@@ -130,6 +130,10 @@ class Published:
                 found[one] = (str(one) if row_id is None else str(row_id), "" if text is None else str(text))
         return found
 
+    def never_answered(self, rows: pa.Table) -> int:
+        """0: no build has filtered the rows before."""
+        return 0
+
     def refuse(self, out: Path) -> None:
         """Raise RunError when `out` is where the dataset itself lies: it would take its place."""
         if out.resolve() in {path.resolve().parent for path in self.files} | {self.path.resolve()}:
