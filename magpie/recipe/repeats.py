@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Text
 
@@ -41,6 +41,12 @@ class Dedup(Part):
     @classmethod
     def _is_one_or_several(cls, against: Any) -> Any:
         return (against,) if isinstance(against, str) else against
+
+    @model_validator(mode="after")
+    def _is_near_something(self) -> Dedup:
+        if self.against and self.threshold == 0:
+            raise ValueError("`against` finds nothing within a threshold of 0; set `threshold` above it")
+        return self
 
 
 class Decontaminate(Part):
