@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,13 @@ def read_instructions(name: str) -> Instructions:
     """The instructions of a run's folder, a .parquet, .jsonl or .json file, a folder of such files, or a hub dataset.
 
     A hub dataset is ORG/NAME, or ORG/NAME:SPLIT for another split than train. Rows without an instruction are passed
-    over. Raises RecipeError when there is no such dataset, or no column of it holds instructions.
+    over. Raises RecipeError when there is no such dataset, no column of it holds instructions, or not one row has one.
     """
     path = Path(name)
     rows = _rows_of_files(_files(path), name) if path.exists() else _rows_of_hub(name)
     ids, places, texts = [], [], []
     known: str | None = None
+    number = 0
     for number, row in enumerate(rows, start=1):
         known = known if known in row else next((one for one in COLUMNS if one in row), None)
         if known is None:
@@ -58,8 +59,14 @@ def read_instructions(name: str) -> Instructions:
         text = _instruction(row[known])
         if text:
             places.append(f"{name}:{number}")
-            ids.append(str(row.get("id") or places[-1]))
+            own = row.get("id")
+            ids.append(places[-1] if own is None or own == "" else str(own))
             texts.append(text)
+    if number and not texts:
+        raise RecipeError(
+            f"not one row of {name} has an instruction: `{known}` is neither a text nor a list of messages, "
+            "or empty; give a dataset with one"
+        )
     return Instructions(name, tuple(ids), tuple(places), tuple(texts))
 
 
@@ -87,13 +94,18 @@ def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if name in {"id", *COLUMNS}]
-        for batch in file.iter_batches(columns=names):
+        for batch in file.iter_batches(columns=_wanted(file.schema_arrow.names)):
             yield from batch.to_pylist()
 
 
+def _wanted(names: Sequence[str]) -> list[str]:
+    """The columns to read; where none of them can hold an instruction all, so that the error names them."""
+    wanted = [name for name in names if name in {"id", *COLUMNS}]
+    return wanted if {*wanted} - {"id"} else list(names)
+
+
 def _rows_of_json(path: Path) -> Iterator[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     rows = (
         json.loads(text) if text.lstrip()[:1] == "[" else map(json.loads, filter(str.strip, text.split("\n")))
     )
@@ -114,7 +126,7 @@ def _rows_of_hub(name: str) -> Iterator[dict[str, Any]]:
         raise RecipeError(
             f"the hub dataset {name} cannot be read ({why}); check its name, or the net"
         ) from error
-    yield from table.select_columns([one for one in table.column_names if one in {"id", *COLUMNS}])
+    yield from table.select_columns(_wanted(table.column_names))
 
 
 def _instruction(value: Any) -> str | None:

@@ -64,7 +64,7 @@ class RowValues:
     """
 
     def __init__(self, rows: pa.Table, columns: frozenset[str], live: Mask | None = None) -> None:
-        given = {name: _without_nan(rows[name]) for name in rows.column_names if name in columns | {"index"}}
+        given = {name: _as_read(rows[name]) for name in rows.column_names if name in columns | {"index"}}
         given["__at"] = pa.array(np.arange(rows.num_rows))
         given["__live"] = pa.array(np.ones(rows.num_rows, dtype=np.bool_) if live is None else live)
         self._table = pa.table(given)
@@ -98,8 +98,8 @@ class RowValues:
         import duckdb
 
         with _database().cursor() as cursor:
-            cursor.register("run", self._table)
             try:
+                cursor.register("run", self._table)
                 query = f"{before}SELECT {columns} FROM run{after}"  # noqa: S608 - each expression passed _parse
                 return cursor.sql(query).to_arrow_table()
             except duckdb.Error as error:
@@ -223,9 +223,12 @@ def _database() -> DuckDBPyConnection:
     return database
 
 
-def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _as_read(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as DuckDB is given it: without NaN, and in float32 for float16, which it does not know."""
     if not pa.types.is_floating(column.type):
         return column
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
     return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 

@@ -49,6 +49,34 @@ def test_a_dataset_keeps_its_own_ids_and_counts_rows_that_have_no_instruction(tm
     assert found.texts == TEXTS
 
 
+def test_an_id_of_0_is_an_id_and_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"id": 0, "question": "Bake bread."}\n{"id": "", "question": "Sing."}\n', "utf-8-sig")
+    found = read_instructions(str(path))
+    assert found.ids == ("0", f"{path}:2")
+    assert found.texts == ("Bake bread.", "Sing.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": [1], "problem": ["1 + 1?"]}, "row 1 of .* has no instruction; it has id, problem, and one"),
+        ({"prompt": [["first turn", "second turn"]]}, "not one row of .* has an instruction: `prompt` is"),
+        ({"instruction": pa.nulls(2, pa.string())}, "not one row of .* has an instruction: `instruction`"),
+        ({"text": [1, 2]}, "not one row of .* has an instruction: `text`"),
+    ],
+)
+def test_a_dataset_that_would_be_compared_with_nothing_is_refused(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "some.parquet")
+    with pytest.raises(RecipeError, match=message):
+        read_instructions(str(tmp_path / "some.parquet"))
+
+
+def test_a_dataset_without_rows_has_no_instructions(tmp_path):
+    pq.write_table(pa.table({"instruction": pa.nulls(0, pa.string())}), tmp_path / "some.parquet")
+    assert read_instructions(str(tmp_path / "some.parquet")).texts == ()
+
+
 def test_a_folder_is_read_file_by_file_and_a_run_by_its_dataset(tmp_path):
     for folder in (tmp_path / "plain", tmp_path / "run" / "dataset"):
         folder.mkdir(parents=True)

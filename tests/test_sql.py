@@ -97,6 +97,16 @@ def test_order_puts_nulls_and_nan_last_and_breaks_ties_by_index() -> None:
     assert values.order().tolist() == [3, 2, 1, 0, 4]
 
 
+def test_half_precision_is_read_and_a_type_duckdb_does_not_know_is_a_filter_error() -> None:
+    short = pa.array(np.array([1.5, np.nan, -3], np.float16))
+    rows = pa.table({"index": range(3), "a": short, "b": [[one] for one in short]})
+    values = RowValues(rows, frozenset({"a"}))
+    assert values.values("a > 0").to_pylist() == [True, None, False]
+    assert values.order("a").tolist() == [0, 2, 1]
+    with pytest.raises(FilterError, match="fails: Not implemented"):
+        RowValues(rows, frozenset({"b"})).values("b IS NULL")
+
+
 @pytest.mark.parametrize("source", ["read_text('pyproject.toml')", "rows", "duckdb_settings()"])
 def test_no_file_and_no_variable_of_the_process_is_in_reach(source: str) -> None:
     rows = pa.table({"index": [0]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Text
 
@@ -42,13 +42,20 @@ class Dedup(Part):
     def _is_one_or_several(cls, against: Any) -> Any:
         return (against,) if isinstance(against, str) else against
 
+    @model_validator(mode="after")
+    def _is_near_something(self) -> Dedup:
+        if self.against and self.threshold == 0:
+            raise ValueError("`against` finds nothing within a threshold of 0; set `threshold` above it")
+        return self
+
 
 class Decontaminate(Part):
     """Rejects rows that hold what evaluation sets ask.
 
     `files` are runs, .parquet, .jsonl and .json files, or hub datasets, as in `dedup.against`. A row is out when it
-    shares `ngram` words in a row with one of their instructions (13 in the report on GPT-3, arXiv 2005.14165); where
-    `distance` is given, also when it is nearer to one than that squared L2 distance of unit vectors.
+    shares `ngram` words in a row with one of their instructions (13 in the report on GPT-3, arXiv 2005.14165), where a
+    character of Chinese or Japanese counts as a word; where `distance` is given, also when it is nearer to one than
+    that squared L2 distance of unit vectors.
     """
 
     files: tuple[Text, ...] = Field(min_length=1)

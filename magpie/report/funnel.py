@@ -42,13 +42,7 @@ def print_funnel(found: Refiltered, console: Console) -> None:
             shown = as_text(f"  {one_line(row_id)}  ", "dim")
             shown.append_text(_shown(instruction, max(40, console.width - len(shown))))
             console.print(shown, soft_wrap=True)
-    if found.never_answered:
-        console.print(
-            f"{found.never_answered:,} rows are out because the build's own filter dropped them before they were "
-            "answered; for all rows, build with --set respond.rows=all, or without a filter",
-            highlight=False,
-            soft_wrap=True,
-        )
+    _print_never_answered(found.never_answered, console)
     print_agreement(found.agreement, console)
     _print_skipped(found.skipped, found.what, console)
 
@@ -68,6 +62,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     console.print(table)
     overlap = "–, neither keeps a row" if found.jaccard is None else f"{found.jaccard:.3f}"
     console.print(f"Jaccard index: {overlap}", highlight=False)
+    _print_never_answered(found.never_answered, console)
     for skipped in dict.fromkeys(found.skipped):
         _print_skipped(skipped, found.what, console)
 
@@ -76,6 +71,16 @@ def _shown(instruction: str, width: int) -> Text:
     return (
         as_text(one_line(instruction, width), "not dim") if instruction else Text("(no instruction)", "dim")
     )
+
+
+def _print_never_answered(rows: int, console: Console) -> None:
+    if rows:
+        console.print(
+            f"{rows:,} rows are out because the build's own filter dropped them before they were "
+            "answered; for all rows, build with --set respond.rows=all, or without a filter",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _print_skipped(skipped: Iterable[str], what: str, console: Console) -> None:

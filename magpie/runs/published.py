@@ -130,6 +130,10 @@ class Published:
                 found[one] = (str(one) if row_id is None else str(row_id), "" if text is None else str(text))
         return found
 
+    def never_answered(self, rows: pa.Table) -> int:
+        """0: no build has filtered the rows before."""
+        return 0
+
     def refuse(self, out: Path) -> None:
         """Raise RunError when `out` is where the dataset itself lies: it would take its place."""
         if out.resolve() in {path.resolve().parent for path in self.files} | {self.path.resolve()}:
@@ -152,7 +156,9 @@ class Published:
                 return _Source(written[known])
         if name.endswith("_length"):
             text = self._source(name.removesuffix("_length"))
-            return None if text is None else _Source(text.column, _then_length(text.make))
+            if text is None or (text.make is None and not _is_text(self._given.field(text.column).type)):
+                return None
+            return _Source(text.column, _then_length(text.make))
         if name in _SPEAKERS:
             for column, (role, content) in _CONVERSATIONS.items():
                 if column in written and _is_conversation(
@@ -218,9 +224,19 @@ def _batches(path: Path, file: pq.ParquetFile, group: int) -> Iterator[pa.Record
 
 def _then_length(make: Make | None) -> Make:
     def length(values: Any) -> Any:
-        return pc.utf8_length(values if make is None else make(values)).cast(pa.int64())
+        return pc.utf8_length((values if make is None else make(values)).cast(pa.large_string())).cast(
+            pa.int64()
+        )
 
     return length
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether values are texts, or null each of them."""
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(is_one(kind) for is_one in texts)
 
 
 def _is_conversation(kind: pa.DataType, role: str, content: str) -> bool:
@@ -228,7 +244,10 @@ def _is_conversation(kind: pa.DataType, role: str, content: str) -> bool:
     return (
         listed
         and pa.types.is_struct(kind.value_type)
-        and {role, content} <= {f.name for f in kind.value_type}
+        and all(
+            kind.value_type.get_field_index(name) >= 0 and _is_text(kind.value_type.field(name).type)
+            for name in (role, content)
+        )
     )
 
 

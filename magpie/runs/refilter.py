@@ -65,7 +65,10 @@ class Refiltered:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two filters over the same `rows`: how many both keep, one alone, and neither."""
+    """Two filters over the same `rows`: how many both keep, one alone, and neither.
+
+    `never_answered` further rows were dropped by the build's own filter before they were answered.
+    """
 
     names: tuple[str, str]
     rows: int
@@ -73,6 +76,7 @@ class Comparison:
     only: tuple[int, int]
     skipped: tuple[tuple[str, ...], tuple[str, ...]]
     what: str = "the run"
+    never_answered: int = 0
 
     @property
     def neither(self) -> int:
@@ -105,7 +109,7 @@ def refilter(
         made_from = digest({"run": rows.name, "filter": decided.filter.model_dump(mode="json")})
         tables = rows.kept(decided.verdict[REJECTED.name])
         write_files(out, tables, kept, run_name=rows.name, made_from=made_from)
-    never = rows.never_answered(decided.rows) if isinstance(rows, _RunRows) else 0
+    never = rows.never_answered(decided.rows)
     agreed = agreement(source) if isinstance(source, Run) else ()
     return Refiltered(kept, never, lines, decided.skipped, rows.what, explained, agreed)
 
@@ -122,6 +126,7 @@ def compare(source: Run | Published, one: Filter, other: Filter) -> Comparison:
         only=(int(np.count_nonzero(left & ~right)), int(np.count_nonzero(right & ~left))),
         skipped=(first.skipped, second.skipped),
         what=rows.what,
+        never_answered=rows.never_answered(first.rows),
     )
 
 

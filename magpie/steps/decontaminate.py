@@ -1,7 +1,8 @@
 """Rejects instructions that hold what evaluation sets ask, or come near to it: else a benchmark measures memory.
 
 Words are compared in lower case and without punctuation. A text of an evaluation set that has fewer words than an
-n-gram counts whole, where it has enough of them to be more than a phrase.
+n-gram counts whole, where it has enough of them to be more than a phrase. Chinese and Japanese are written without
+spaces: each of their characters counts as a word.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from magpie.steps.base import REJECTED, inner, live, spread, unit_vectors
 SHARED_WORDS = "decontaminate: words of an evaluation set"
 NEAR = "decontaminate: near an evaluation set"
 
-_WORD = re.compile(r"\w+")
+_UNSPACED = (  # kana, then Han
+    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
+    r"\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _SHORTEST = 5
 _SHOWN = 80
 _TOLD_EVERY = 20_000
@@ -45,7 +50,7 @@ class DecontaminateStep:
 
     name = "decontaminate"
     adds = pa.schema([inner("contaminated_by", pa.string()), REJECTED])
-    version = 1
+    version = 2
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -272,7 +272,8 @@ def _within_quotas(quotas: Quotas, rows: pa.Table, order: Positions) -> Mask:
     no_limit = rows.num_rows
     each = no_limit if quotas.each is None else quotas.each
     limits = np.array(
-        [quotas.counts.get(value, each) for value in encoded.dictionary.to_pylist()], dtype=np.int64
+        [min(quotas.counts.get(value, each), no_limit) for value in encoded.dictionary.to_pylist()],
+        dtype=np.int64,
     )
     codes = encoded.indices.to_numpy()[order]
     grouped = np.argsort(codes, kind="stable")

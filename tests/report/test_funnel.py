@@ -54,3 +54,5 @@ def test_a_comparison_adds_up() -> None:
         "Jaccard index: 0.500",
         "left out, the dataset has no such column: x (reads y)",
     ]
+    narrowed = Comparison(("one", "other"), 10, 10, (0, 0), ((), ()), never_answered=1200)
+    assert printed(narrowed)[-1].startswith("1,200 rows are out because the build's own filter dropped them")

@@ -57,3 +57,8 @@ def test_an_approximate_search_says_what_it_found_in_the_log(tmp_path: Path) -> 
     log = run.log_path.read_text()
     assert "nearest recall" in log
     assert verify(run) == []
+
+
+def test_other_datasets_within_a_distance_of_nothing_are_refused() -> None:
+    with pytest.raises(RecipeError, match="`against` finds nothing within a threshold of 0; set `threshold`"):
+        small_recipe(dedup={"threshold": 0, "against": "exam.jsonl"})

@@ -11,7 +11,7 @@ from magpie.errors import RunError
 from magpie.recipe import Filter, Rule
 from magpie.runs import dataset
 from magpie.runs.build import build
-from magpie.runs.refilter import refilter
+from magpie.runs.refilter import compare, refilter
 from magpie.runs.run import Run
 from magpie.runs.status import verify
 
@@ -112,6 +112,8 @@ def test_refiltering_a_filtered_run_counts_only_rows_that_came_to_it(tmp_path: P
     assert found.kept == len(answered)
     assert found.never_answered > 0
     assert found.lines == ()
+    compared = compare(run, everything, everything)
+    assert (compared.rows, compared.never_answered) == (found.kept, found.never_answered)
 
 
 def test_a_run_is_read_from_its_folder_alone(tmp_path: Path) -> None:

@@ -175,6 +175,34 @@ def test_texts_are_told_from_conversations(
     assert source.texts([0, 1]) == {0: ("0", "Why?"), 1: ("1", "")}
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("input", [[{"role": "user", "content": "Why?"}], None]),
+        ("output", [1, 2]),
+        ("response", pa.array([b"So.", None])),
+        ("messages", [[{"role": "user", "content": [{"type": "text", "text": "Why?"}]}], None]),
+    ],
+)
+def test_a_column_of_no_texts_has_no_length_and_is_in_nobodys_way(
+    tmp_path: Path, column: str, values: Any
+) -> None:
+    pq.write_table(pa.table({column: values, "input_quality": ["good", "poor"]}), tmp_path / "in.parquet")
+    source = Published(tmp_path / "in.parquet")
+    assert not [name for name in source.schema.names if name.endswith("_length")]
+    assert refilter(source, Filter(rules=(GOOD,)), tmp_path / "out").kept == 1
+    with pytest.raises(FilterError, match="reads 'response_length', a column the dataset does not have"):
+        refilter(source, Filter(top=Top(by="response_length", n=1)), None)
+
+
+def test_texts_may_be_encoded_or_all_missing(tmp_path: Path) -> None:
+    encoded = pa.array(["Why?", None, "Why?"]).dictionary_encode()
+    pq.write_table(pa.table({"instruction": encoded, "response": pa.nulls(3)}), tmp_path / "in.parquet")
+    read = Published(tmp_path / "in.parquet").columns(["instruction_length", "response_length"])
+    assert read["instruction_length"].to_pylist() == [4, None, 4]
+    assert read["response_length"].to_pylist() == [None, None, None]
+
+
 def test_what_a_preference_set_calls_rejected_is_not_a_reason(tmp_path: Path) -> None:
     rows = [{"instruction": "Why?", "rejected": [{"role": "assistant", "content": "No."}]}]
     source = written(tmp_path / "in", rows, files=1)

@@ -64,6 +64,27 @@ def test_a_shorter_question_counts_whole_and_a_phrase_not_at_all(exam):
     assert hits == [f"{exam}:1: name the capital of france please", None, None]
 
 
+def test_where_words_have_no_spaces_between_them_characters_count(tmp_path):
+    path = tmp_path / "exam.jsonl"
+    asked = ["小明有三个苹果和两个梨，他给了小红一个苹果，还剩几个水果？", "日本でいちばん高い山はどこ？"]
+    path.write_text("".join(json.dumps({"question": text}) + "\n" for text in asked))
+    hits, _ = run(
+        rows(
+            "请回答：小明有三个苹果和两个梨。他给了小红一个苹果。",
+            "小明有三个苹果。",
+            "Ask GPT4日本でいちばん高い山はどこ",
+            "日本の山",
+        ),
+        files=str(path),
+    )
+    assert hits == [
+        f"{path}:1: 小 明 有 三 个 苹 果 和 两 个 梨 他 给",
+        None,
+        f"{path}:2: 日 本 で い ち ば ん 高 い 山 は ど こ",
+        None,
+    ]
+
+
 def test_shorter_n_grams_find_more(exam):
     hits, _ = run(rows("How many sheep has she?", "How many cows has she?"), files=exam, ngram=4)
     assert hits == [f"{exam}:2: how many sheep has", None]

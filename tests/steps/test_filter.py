@@ -97,6 +97,7 @@ def test_quotas_follow_the_order_of_the_top_or_of_the_index() -> None:
     assert kept(Filter(quotas=Quotas(by="kind", counts={"a": 2})), rows) == [0, 1, 2, 3, 5, 6]
     assert kept(Filter(quotas=Quotas(by="kind", counts={"a": 2}, each=0)), rows) == [0, 1]
     assert kept(Filter(quotas=Quotas(by="length > 3", counts={"true": 1}, each=2)), rows) == [0, 1, 2]
+    assert kept(Filter(quotas=Quotas(by="kind", each=10**30)), rows) == list(range(len(rows)))
 
 
 def test_no_rows_and_no_live_rows_are_fine() -> None:

@@ -130,6 +130,16 @@ def test_answers_of_unconstrained_engines_are_read_or_refused(text: str, difficu
     assert (answer and answer["difficulty"]) == difficulty
 
 
+def test_half_of_a_surrogate_pair_in_an_answer_does_not_end_the_build() -> None:
+    answer = Completion(
+        r'{"intent": "cut \ud83d", "knowledge": "\ud83d\ude00", "difficulty": "easy"}', 9, "stop"
+    )
+    step = TagStep(Tag(tags=("difficulty",)), seed=1, chat=CHAT)
+    tags = asyncio.run(step.run(rows("Tell me more."), Saying(answer)))
+    assert tags["intent"].to_pylist() == ["cut \N{REPLACEMENT CHARACTER}"]
+    assert tags["knowledge"].to_pylist() == ["\N{GRINNING FACE}"]
+
+
 def test_others_is_a_category_and_further_categories_are_known_ones() -> None:
     text = '{"task_category": "Others", "other_task_categories": ["Math", "math", "Others", "Cooking", 3]}'
     assert QUESTIONS["category"].read(text) == {"task_category": "Others", "other_task_categories": ["Math"]}

@@ -6,6 +6,7 @@ The labels are those of the published datasets (arXiv 2406.08464).
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ CATEGORIES = (
 )  # fmt: skip
 
 _MOST_OTHERS = 3
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _CHARACTER_TOKENS = 6
 """The most tokens one character of a JSON string can take: `\\u00e9` is six characters, each of them a token where the
 model chooses so. Written as it stands, a character is four bytes of UTF-8 at most, and a token is a byte at least."""
@@ -86,7 +88,8 @@ class Question:
 
         Engines that cannot hold a model to a schema wrap their JSON in other text and vary the case of labels; those
         that can let a tab or another control character stand in a text. All of it is read. A label that is not one of
-        the question's is not.
+        the question's is not. Half of a pair such as `\\ud83d`, left where a text is cut, becomes U+FFFD: it is no
+        character, and no file can hold it.
         """
         try:
             answer = json.loads(text[text.index("{") : text.rindex("}") + 1], strict=False)
@@ -96,7 +99,10 @@ class Question:
         texts = {name: answer.get(name) for name in self.texts}
         if label is None or not all(isinstance(value, str) for value in texts.values()):
             return None
-        values: dict[str, Any] = {name: value.strip() for name, value in texts.items()} | {self.label: label}
+        values: dict[str, Any] = {
+            name: _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", value).strip() for name, value in texts.items()
+        }
+        values[self.label] = label
         if self.others:
             given = answer.get(self.others)
             named = [self._known(other) for other in given] if isinstance(given, list) else []
