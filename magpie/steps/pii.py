@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from magpie.recipe import Pii, PiiKind
-from magpie.steps.base import REJECTED, live, spread
+from magpie.steps.base import REJECTED, inner, live, spread
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import RegexBasedDetector
@@ -92,7 +92,7 @@ class PiiStep:
         if self.part.action == "reject":
             fields.append(REJECTED)
         if self.part.action == "redact":
-            fields += [pa.field(name, _TYPES[name]) for name in self.reads]
+            fields += [_FIELDS[name] for name in self.reads]
             if "response" in self.reads:
                 fields.append(pa.field("response_length", pa.int32()))
         return pa.schema(fields)
@@ -135,14 +135,18 @@ class PiiStep:
         return text
 
 
-_TYPES = {
-    "instruction": pa.string(),
-    "response": pa.string(),
-    "reasoning": pa.string(),
-    "later_turns": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
-    "later_reasoning": pa.list_(pa.string()),
-    "candidates": pa.list_(pa.string()),
-    "candidate_reasoning": pa.list_(pa.string()),
+# The columns as the steps before added them: what serves the run alone stays out of the dataset when it is redacted.
+_FIELDS = {
+    field.name: field
+    for field in (
+        pa.field("instruction", pa.string()),
+        pa.field("response", pa.string()),
+        pa.field("reasoning", pa.string()),
+        inner("later_turns", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        pa.field("later_reasoning", pa.list_(pa.string())),
+        inner("candidates", pa.list_(pa.string())),
+        inner("candidate_reasoning", pa.list_(pa.string())),
+    )
 }
 
 

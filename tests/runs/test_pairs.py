@@ -24,6 +24,7 @@ from magpie.runs.published import Published
 from magpie.runs.refilter import refilter
 from magpie.runs.run import Run
 from magpie.runs.status import status, verify
+from magpie.steps.base import is_inner
 from magpie.steps.pii import PiiStep
 
 MODELS: dict[str, Any] = {
@@ -221,6 +222,14 @@ def test_what_may_belong_to_a_person_is_looked_for_in_the_candidates(action: str
 def test_a_build_that_redacts_is_whole(respond: dict[str, Any] | None, tmp_path: Path) -> None:
     run = build(pairs(respond=respond, pii={"action": "redact"}), tmp_path / "run")
     assert verify(run) == [] and run.dataset().num_rows > 10
+
+
+def test_redacting_puts_no_column_into_the_dataset_that_marking_would_not() -> None:
+    whole = {"respond": {}, "extend": {"turns": 2}, "reward": {"baseline": {"model": "generator"}}}
+    marked, redacted = (make_plan(pairs(**whole, pii={"action": one})).schema for one in ("mark", "redact"))
+    assert {field.name: is_inner(field) for field in redacted} == {
+        field.name: is_inner(field) for field in marked
+    }
 
 
 def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, tmp_path: Path) -> None:
