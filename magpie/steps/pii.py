@@ -58,7 +58,8 @@ class PiiStep:
     """Adds what was found in the instruction (`pii`) or in all that answers it (`response_pii`): kinds, or null.
 
     `place` is which of the two. What answers is the response, with `extended` its later turns too, the user's messages
-    among them, and with `candidates` what a pair is chosen from; without `responded` it is the candidates alone.
+    among them, with `candidates` what a pair is chosen from, and with `baselined` the base model's answer; without
+    `responded` it is the candidates alone.
     `action: reject` also rejects the row, as "pii: email, phone"; `action: redact` adds the texts anew, each thing
     found replaced by its kind, such as [EMAIL], so that no later step and no dataset sees it. Rows that are out keep
     their texts.
@@ -69,6 +70,7 @@ class PiiStep:
     extended: bool = False
     candidates: bool = False
     responded: bool = True
+    baselined: bool = False
 
     version = 1
 
@@ -83,7 +85,8 @@ class PiiStep:
         if self.place == "instruction":
             return ("instruction",)
         first = ("response", "reasoning") if self.responded else ()
-        return (*first, *(_LATER if self.extended else ()), *(_CANDIDATES if self.candidates else ()))
+        base = ("base_response",) if self.baselined else ()
+        return (*first, *(_LATER if self.extended else ()), *(_CANDIDATES if self.candidates else ()), *base)
 
     @property
     def adds(self) -> pa.Schema:
@@ -101,7 +104,8 @@ class PiiStep:
     def settings(self) -> dict[str, Any]:
         """What is looked for, and what is done about it; which columns are looked at decides which steps there are."""
         settings = {**self.part.model_dump(mode="json", exclude={"columns"}), "extended": self.extended}
-        return settings | ({"candidates": True, "responded": self.responded} if self.candidates else {})
+        settings |= {"candidates": True, "responded": self.responded} if self.candidates else {}
+        return settings | ({"baselined": True} if self.baselined else {})
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
         """Looks in a thread, so that an engine fed by the same event loop is not kept waiting."""
@@ -146,6 +150,7 @@ _FIELDS = {
         pa.field("later_reasoning", pa.list_(pa.string())),
         inner("candidates", pa.list_(pa.string())),
         inner("candidate_reasoning", pa.list_(pa.string())),
+        pa.field("base_response", pa.string()),
     )
 }
 
