@@ -163,12 +163,21 @@ def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
 
 
 def _short_floats(table: pa.Table) -> pa.Table:
-    """Floats as people wrote them: 0.8 and not 0.800000011920929, which is what 32 bits of it hold; NaN is null."""
+    """Floats as people wrote them: 0.8 and not 0.800000011920929, which is what 32 bits of it hold; NaN is null.
+
+    Those in a list too: a reward is the same among the candidates' and beside the chosen one.
+    """
     for at, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
-            values = [
-                None if text is None else float(text) for text in table[at].cast(pa.string()).to_pylist()
-            ]
-            finite = [value if value is not None and math.isfinite(value) else None for value in values]
-            table = table.set_column(at, field.name, pa.array(finite, pa.float64()))
+            table = table.set_column(at, field.name, pa.array(_short(table[at]), pa.float64()))
+        elif pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):
+            column = table[at].combine_chunks()
+            left = iter(_short(column.flatten()))
+            lists = [None if one is None else [next(left) for _ in one] for one in column.to_pylist()]
+            table = table.set_column(at, field.name, pa.array(lists, pa.list_(pa.float64())))
     return table
+
+
+def _short(floats: Any) -> list[float | None]:
+    values = (None if text is None else float(text) for text in floats.cast(pa.string()).to_pylist())
+    return [value if value is not None and math.isfinite(value) else None for value in values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,16 @@ def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, 
         assert "chosen_reward" in exported[format]
     outputs = pq.read_table(out["alpaca"])["output"].to_pylist()
     assert outputs == [row["chosen"][0]["content"] for row in finished.dataset()]
+
+
+def test_a_reward_is_written_alike_among_the_candidates_and_beside_the_pair(
+    finished: Run, tmp_path: Path
+) -> None:
+    export(finished, format="preference", out=tmp_path / "pairs.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any(None in row["candidate_rewards"] for row in rows)
+    for row in rows:
+        assert {row["chosen_reward"], row["rejected_reward"]} <= set(row["candidate_rewards"])
 
 
 def test_a_run_without_pairs_has_none_to_export(tmp_path: Path) -> None:
