@@ -11,8 +11,9 @@ these names. `input` is always empty: the whole message is the instruction.
 `preference`: `{"id", "prompt", "chosen", "rejected"}`, each of the last three a list of messages, as TRL takes pairs;
 for runs with `prefer` in their recipe.
 
-Each keeps the dataset's other columns; a pair is in `messages` and `preference` alone. The first turn's `instruction`
-and `response`, which repeat what the messages say, are left out of `alpaca`, where the first name means the last turn.
+Each keeps the dataset's other columns; a pair is in `preference` alone, for TRL's trainers take a row with a `prompt`
+by that, whatever its messages. The first turn's `instruction` and `response`, which repeat what the messages say, are
+left out of `alpaca`, where the first name means the last turn.
 """
 
 from __future__ import annotations
@@ -86,7 +87,11 @@ def _shaped(run: Run, format: Format) -> Iterator[pa.Table]:
 
 
 def _as_messages(_: Run, rows: pa.Table) -> pa.Table:
-    return rows
+    return _without_pairs(rows)
+
+
+def _without_pairs(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns([name for name in _PAIR if name in rows.column_names])
 
 
 def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
@@ -95,8 +100,7 @@ def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
         for messages in rows["messages"].to_pylist()
     ]
     at = rows.column_names.index("messages")
-    rows = rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS))
-    return rows.drop_columns([name for name in _PAIR if name in rows.column_names])
+    return _without_pairs(rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS)))
 
 
 def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:

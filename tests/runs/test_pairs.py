@@ -242,8 +242,8 @@ def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, 
         assert export(finished, format=format, out=path) == finished.dataset().num_rows
     exported = {format: pq.read_schema(path).names for format, path in out.items()}
     assert exported["preference"] == [name for name in names if name != "messages"]
-    assert exported["messages"] == names
-    for format in ("sharegpt", "alpaca"):
+    assert exported["messages"] == [name for name in names if name not in {"prompt", "chosen", "rejected"}]
+    for format in ("messages", "sharegpt", "alpaca"):
         assert not {"prompt", "chosen", "rejected"} & set(exported[format])
         assert "chosen_reward" in exported[format]
     outputs = pq.read_table(out["alpaca"])["output"].to_pylist()
