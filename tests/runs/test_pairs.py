@@ -13,7 +13,7 @@ from builds import small_recipe, tree
 from pydantic import ValidationError
 from recording import base_rows
 
-from magpie.errors import RecipeError, RunError
+from magpie.errors import FilterError, RecipeError, RunError
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Pii, Prefer, Recipe
 from magpie.recipe.loading import load_filter
@@ -199,6 +199,15 @@ def test_a_filter_reads_the_chosen_reward(tmp_path: Path) -> None:
         row for row in run.table(["chosen_reward"]).to_pylist() if str(row["rejected"]).startswith("filter")
     ]
     assert all(row["chosen_reward"] < -5 for row in lost)
+
+
+def test_a_rule_cannot_take_why_a_row_is_out_for_the_answer_a_pair_rejects(finished: Run) -> None:
+    rule = {"name": "some", "where": "length(rejected) > 20"}
+    with pytest.raises(FilterError, match=r"null in all that come to the filter.*`rejected_response`"):
+        make_plan(pairs(filter=[rule]))
+    rule["where"] = "length(rejected_response) > 20"
+    kept = refilter(finished, Filter.model_validate({"rules": [rule]}), None).kept
+    assert kept > 10
 
 
 @pytest.mark.parametrize("action", ["mark", "reject", "redact"])
