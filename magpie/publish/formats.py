@@ -11,8 +11,9 @@ these names. `input` is always empty: the whole message is the instruction.
 `preference`: `{"id", "prompt", "chosen", "rejected"}`, each of the last three a list of messages, as TRL takes pairs;
 for runs with `prefer` in their recipe.
 
-Each keeps the dataset's other columns; a pair is in `messages` and `preference` alone. The first turn's `instruction`
-and `response`, which repeat what the messages say, are left out of `alpaca`, where the first name means the last turn.
+Each keeps the dataset's other columns; a pair is in `preference` alone, for TRL's trainers take a row with a `prompt`
+by that, whatever its messages. The first turn's `instruction` and `response`, which repeat what the messages say, are
+left out of `alpaca`, where the first name means the last turn.
 """
 
 from __future__ import annotations
@@ -86,7 +87,11 @@ def _shaped(run: Run, format: Format) -> Iterator[pa.Table]:
 
 
 def _as_messages(_: Run, rows: pa.Table) -> pa.Table:
-    return rows
+    return _without_pairs(rows)
+
+
+def _without_pairs(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns([name for name in _PAIR if name in rows.column_names])
 
 
 def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
@@ -95,8 +100,7 @@ def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
         for messages in rows["messages"].to_pylist()
     ]
     at = rows.column_names.index("messages")
-    rows = rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS))
-    return rows.drop_columns([name for name in _PAIR if name in rows.column_names])
+    return _without_pairs(rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS)))
 
 
 def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
@@ -163,12 +167,21 @@ def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
 
 
 def _short_floats(table: pa.Table) -> pa.Table:
-    """Floats as people wrote them: 0.8 and not 0.800000011920929, which is what 32 bits of it hold; NaN is null."""
+    """Floats as people wrote them: 0.8 and not 0.800000011920929, which is what 32 bits of it hold; NaN is null.
+
+    Those in a list too: a reward is the same among the candidates' and beside the chosen one.
+    """
     for at, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
-            values = [
-                None if text is None else float(text) for text in table[at].cast(pa.string()).to_pylist()
-            ]
-            finite = [value if value is not None and math.isfinite(value) else None for value in values]
-            table = table.set_column(at, field.name, pa.array(finite, pa.float64()))
+            table = table.set_column(at, field.name, pa.array(_short(table[at]), pa.float64()))
+        elif pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):
+            column = table[at].combine_chunks()
+            left = iter(_short(column.flatten()))
+            lists = [None if one is None else [next(left) for _ in one] for one in column.to_pylist()]
+            table = table.set_column(at, field.name, pa.array(lists, pa.list_(pa.float64())))
     return table
+
+
+def _short(floats: Any) -> list[float | None]:
+    values = (None if text is None else float(text) for text in floats.cast(pa.string()).to_pylist())
+    return [value if value is not None and math.isfinite(value) else None for value in values]

@@ -46,7 +46,8 @@ PiiKind = Literal["email", "phone", "secret"]
 
 
 class Pii(Part):
-    """Looks for what may belong to a person, in the instruction and in all that answers it, candidates for a pair too.
+    """Looks for what may belong to a person, in the instruction and in all that answers it, candidates for a pair and
+    the base model's answer too.
 
     `mark` says in the columns `pii` and `response_pii` what was found, `reject` puts such rows out, and `redact`
     replaces it by [EMAIL], [PHONE] or [SECRET] for every later step and the dataset. Secrets are keys, tokens and

@@ -195,10 +195,12 @@ def _model_identity(planned: PlannedStep) -> dict[str, Any]:
     engine = pick(model.engine) if planned.generates else "sentence-transformers"
     if model.engine == "scripted":
         return {"name": model.model, "revision": "scripted", "script": model.script.model_dump(mode="json")}
+    own_code = {"trust_remote_code": True} if model.trust_remote_code else {}
     return {
         "name": model.model,
         "revision": resolve(model, weights=False).revision,
         "engine": engine,
         "dtype": model.dtype,
         "context_length": model.context_length,
+        **own_code,
     }

@@ -153,6 +153,8 @@ def _answers(recipe: Recipe) -> list[tuple[RowStep, str | None]]:
         answers.append((ExtendStep(extend, recipe.seed), extend.model))
     if prefer is not None:
         answers.append((CandidatesStep(prefer, recipe.seed), prefer.model))
+    if reward is not None and reward.baseline is not None:
+        answers.append((BaselineStep(reward.baseline, recipe.seed), reward.baseline.model))
     if recipe.pii is not None and "response" in recipe.pii.columns and answers:
         pii = PiiStep(
             recipe.pii,
@@ -160,10 +162,9 @@ def _answers(recipe: Recipe) -> list[tuple[RowStep, str | None]]:
             extended=extend is not None,
             candidates=prefer is not None,
             responded=respond is not None,
+            baselined=reward is not None and reward.baseline is not None,
         )
         answers.append((pii, None))
-    if reward is not None and reward.baseline is not None:
-        answers.append((BaselineStep(reward.baseline, recipe.seed), reward.baseline.model))
     if reward is not None:
         answers.append((RewardStep(reward), reward.model))
     if prefer is not None:

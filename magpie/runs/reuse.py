@@ -46,9 +46,11 @@ def _alike(run: Run, source: Run, made_of: dict[str, Any]) -> list[tuple[Planned
         raise RunError(f"{run.folder} cannot reuse itself; name another folder with --out")
     try:
         there = json.loads(source.fingerprints_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        named = {"name": source.recipe.name, **there["run"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{source.folder} does not say how it was made; leave out --reuse") from error
-    named = {"name": source.recipe.name, **there.get("run", {})}
+    if not source.has_shards:
+        raise RunError(f"{source.folder} has made nothing yet; build it first, or leave out --reuse")
     wanted = {"name": run.recipe.name, **made_of["run"]}
     if named != wanted:
         other = ", ".join(f"{key} {named.get(key)}" for key in wanted if named.get(key) != wanted[key])

@@ -53,11 +53,17 @@ def check(filter: Filter, schema: pa.Schema, *, of: str = "the run") -> None:
             )
     empty = schema.empty_table()
     for label, expression in expressions(filter):
-        unknown = sorted(_columns(filter, label, expression) - set(schema.names))
+        columns = _columns(filter, label, expression)
+        unknown = sorted(columns - set(schema.names))
         if unknown:
             raise FilterError(
                 f"filter {filter.name!r}: {label} reads {unknown[0]!r}, a column {of} does not have"
                 f"{_nearest(unknown[0], schema.names)}"
+            )
+        if REJECTED.name in columns:
+            raise FilterError(
+                f"filter {filter.name!r}: {label} reads `rejected`, why a row is out, which is null in all that come "
+                "to the filter; the answer a pair rejects is `rejected_response`"
             )
         try:
             kind = RowValues(empty, columns_read(expression)).type_of(expression)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from magpie.recipe import Pii, PiiKind
-from magpie.steps.base import REJECTED, live, spread
+from magpie.steps.base import REJECTED, inner, live, spread
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import RegexBasedDetector
@@ -58,7 +58,8 @@ class PiiStep:
     """Adds what was found in the instruction (`pii`) or in all that answers it (`response_pii`): kinds, or null.
 
     `place` is which of the two. What answers is the response, with `extended` its later turns too, the user's messages
-    among them, and with `candidates` what a pair is chosen from; without `responded` it is the candidates alone.
+    among them, with `candidates` what a pair is chosen from, and with `baselined` the base model's answer; without
+    `responded` it is the candidates alone.
     `action: reject` also rejects the row, as "pii: email, phone"; `action: redact` adds the texts anew, each thing
     found replaced by its kind, such as [EMAIL], so that no later step and no dataset sees it. Rows that are out keep
     their texts.
@@ -69,6 +70,7 @@ class PiiStep:
     extended: bool = False
     candidates: bool = False
     responded: bool = True
+    baselined: bool = False
 
     version = 1
 
@@ -83,7 +85,8 @@ class PiiStep:
         if self.place == "instruction":
             return ("instruction",)
         first = ("response", "reasoning") if self.responded else ()
-        return (*first, *(_LATER if self.extended else ()), *(_CANDIDATES if self.candidates else ()))
+        base = ("base_response",) if self.baselined else ()
+        return (*first, *(_LATER if self.extended else ()), *(_CANDIDATES if self.candidates else ()), *base)
 
     @property
     def adds(self) -> pa.Schema:
@@ -92,7 +95,7 @@ class PiiStep:
         if self.part.action == "reject":
             fields.append(REJECTED)
         if self.part.action == "redact":
-            fields += [pa.field(name, _TYPES[name]) for name in self.reads]
+            fields += [_FIELDS[name] for name in self.reads]
             if "response" in self.reads:
                 fields.append(pa.field("response_length", pa.int32()))
         return pa.schema(fields)
@@ -101,7 +104,8 @@ class PiiStep:
     def settings(self) -> dict[str, Any]:
         """What is looked for, and what is done about it; which columns are looked at decides which steps there are."""
         settings = {**self.part.model_dump(mode="json", exclude={"columns"}), "extended": self.extended}
-        return settings | ({"candidates": True, "responded": self.responded} if self.candidates else {})
+        settings |= {"candidates": True, "responded": self.responded} if self.candidates else {}
+        return settings | ({"baselined": True} if self.baselined else {})
 
     async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
         """Looks in a thread, so that an engine fed by the same event loop is not kept waiting."""
@@ -135,14 +139,19 @@ class PiiStep:
         return text
 
 
-_TYPES = {
-    "instruction": pa.string(),
-    "response": pa.string(),
-    "reasoning": pa.string(),
-    "later_turns": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
-    "later_reasoning": pa.list_(pa.string()),
-    "candidates": pa.list_(pa.string()),
-    "candidate_reasoning": pa.list_(pa.string()),
+# The columns as the steps before added them: what serves the run alone stays out of the dataset when it is redacted.
+_FIELDS = {
+    field.name: field
+    for field in (
+        pa.field("instruction", pa.string()),
+        pa.field("response", pa.string()),
+        pa.field("reasoning", pa.string()),
+        inner("later_turns", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        pa.field("later_reasoning", pa.list_(pa.string())),
+        inner("candidates", pa.list_(pa.string())),
+        inner("candidate_reasoning", pa.list_(pa.string())),
+        pa.field("base_response", pa.string()),
+    )
 }
 
 

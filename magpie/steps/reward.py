@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,10 @@ class RewardStep:
             conversation = self.transcript.ids([instruction, answer])
         except ChatFormatError as error:
             return Score(None, str(error))
-        return await scorer.score(conversation)
+        score = await scorer.score(conversation)
+        if score.value is None or math.isfinite(score.value):
+            return score
+        return Score(None, f"the reward is {score.value}")
 
 
 def _difference(first: Score, base: Score) -> float | None:

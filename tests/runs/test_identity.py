@@ -54,3 +54,13 @@ def test_ids_name_the_recipe_and_the_position() -> None:
         f"{identity.id_prefix}-00000008",
     ]
     assert identity.id_prefix.startswith("small-")
+
+
+def test_code_that_comes_with_a_model_makes_it_another_maker() -> None:
+    made_of = []
+    for trusted in (False, True):
+        embedder = {"model": "demo-embedder", "engine": "transformers", "trust_remote_code": trusted}
+        models = {"generator": "scripted", "judge": "generator", "embedder": embedder}
+        made_of.append(identify(make_plan(small_recipe(models=models))).ingredients)
+    differing = [one["step"] for one, other in zip(*made_of, strict=True) if one["model"] != other["model"]]
+    assert differing == ["embed"]

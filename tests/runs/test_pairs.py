@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from builds import small_recipe, tree
 from pydantic import ValidationError
 from recording import base_rows
 
-from magpie.errors import RecipeError, RunError
+from magpie.errors import FilterError, RecipeError, RunError
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Pii, Prefer, Recipe
 from magpie.recipe.loading import load_filter
@@ -24,6 +25,7 @@ from magpie.runs.published import Published
 from magpie.runs.refilter import refilter
 from magpie.runs.run import Run
 from magpie.runs.status import status, verify
+from magpie.steps.base import is_inner
 from magpie.steps.pii import PiiStep
 
 MODELS: dict[str, Any] = {
@@ -199,6 +201,15 @@ def test_a_filter_reads_the_chosen_reward(tmp_path: Path) -> None:
     assert all(row["chosen_reward"] < -5 for row in lost)
 
 
+def test_a_rule_cannot_take_why_a_row_is_out_for_the_answer_a_pair_rejects(finished: Run) -> None:
+    rule = {"name": "some", "where": "length(rejected) > 20"}
+    with pytest.raises(FilterError, match=r"null in all that come to the filter.*`rejected_response`"):
+        make_plan(pairs(filter=[rule]))
+    rule["where"] = "length(rejected_response) > 20"
+    kept = refilter(finished, Filter.model_validate({"rules": [rule]}), None).kept
+    assert kept > 10
+
+
 @pytest.mark.parametrize("action", ["mark", "reject", "redact"])
 def test_what_may_belong_to_a_person_is_looked_for_in_the_candidates(action: str) -> None:
     rows = base_rows(0, 3, out=[2]).append_column(
@@ -223,6 +234,14 @@ def test_a_build_that_redacts_is_whole(respond: dict[str, Any] | None, tmp_path:
     assert verify(run) == [] and run.dataset().num_rows > 10
 
 
+def test_redacting_puts_no_column_into_the_dataset_that_marking_would_not() -> None:
+    whole = {"respond": {}, "extend": {"turns": 2}, "reward": {"baseline": {"model": "generator"}}}
+    marked, redacted = (make_plan(pairs(**whole, pii={"action": one})).schema for one in ("mark", "redact"))
+    assert {field.name: is_inner(field) for field in redacted} == {
+        field.name: is_inner(field) for field in marked
+    }
+
+
 def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, tmp_path: Path) -> None:
     names = pq.read_schema(finished.dataset_files[0]).names
     out = {
@@ -232,12 +251,22 @@ def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, 
         assert export(finished, format=format, out=path) == finished.dataset().num_rows
     exported = {format: pq.read_schema(path).names for format, path in out.items()}
     assert exported["preference"] == [name for name in names if name != "messages"]
-    assert exported["messages"] == names
-    for format in ("sharegpt", "alpaca"):
+    assert exported["messages"] == [name for name in names if name not in {"prompt", "chosen", "rejected"}]
+    for format in ("messages", "sharegpt", "alpaca"):
         assert not {"prompt", "chosen", "rejected"} & set(exported[format])
         assert "chosen_reward" in exported[format]
     outputs = pq.read_table(out["alpaca"])["output"].to_pylist()
     assert outputs == [row["chosen"][0]["content"] for row in finished.dataset()]
+
+
+def test_a_reward_is_written_alike_among_the_candidates_and_beside_the_pair(
+    finished: Run, tmp_path: Path
+) -> None:
+    export(finished, format="preference", out=tmp_path / "pairs.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any(None in row["candidate_rewards"] for row in rows)
+    for row in rows:
+        assert {row["chosen_reward"], row["rejected_reward"]} <= set(row["candidate_rewards"])
 
 
 def test_a_run_without_pairs_has_none_to_export(tmp_path: Path) -> None:

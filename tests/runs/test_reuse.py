@@ -76,3 +76,15 @@ def test_a_run_cannot_reuse_itself_or_what_is_no_run(tmp_path: Path) -> None:
         build(small_recipe(), first.folder, reuse=first.folder)
     with pytest.raises(RunError, match="is not a run"):
         build(small_recipe(), tmp_path / "second", reuse=tmp_path / "nothing")
+
+
+def test_a_run_that_has_made_nothing_or_does_not_say_how_is_refused(tmp_path: Path) -> None:
+    first = build(small_recipe(), tmp_path / "first", stop_after="instruct")
+    for path in (first.folder / "steps").glob("*/*.parquet"):
+        path.unlink()
+    with pytest.raises(RunError, match="has made nothing yet; build it first"):
+        build(small_recipe(), tmp_path / "second", reuse=first.folder)
+    for broken in ("", "[]", "{}", '{"run": 3}'):
+        first.fingerprints_path.write_text(broken)
+        with pytest.raises(RunError, match="does not say how it was made"):
+            build(small_recipe(), tmp_path / "second", reuse=first.folder)

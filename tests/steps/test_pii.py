@@ -168,6 +168,22 @@ def test_the_instruction_is_looked_at_before_anything_is_paid_and_the_answer_bef
     assert "pii" not in [planned.name for planned in make_plan(small_recipe()).steps]
 
 
+def test_the_answer_of_the_base_model_is_looked_at_before_it_is_scored() -> None:
+    models = {"generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted"}
+    baseline = {"reward": {"baseline": {"model": "generator"}}}
+    plan = make_plan(small_recipe(models=models, pii={"action": "redact"}, **baseline))
+    assert [planned.name for planned in plan.steps][-5:] == [
+        "extend", "baseline", "response_pii", "reward", "filter"
+    ]  # fmt: skip
+    step = plan.steps[-3].step
+    assert isinstance(step, PiiStep) and step.settings["baselined"]
+    rows = base_rows(0, 1, response=["Yes."], reasoning=["Hm."], base_response=["Ask a@b.org."])
+    rows = rows.append_column("later_turns", pa.array([[]], step.adds.field("later_turns").type))
+    rows = rows.append_column("later_reasoning", pa.array([[]], pa.list_(pa.string())))
+    (row,) = looked(step, rows).to_pylist()
+    assert row["base_response"] == "Ask [EMAIL]." and row["response_pii"] == ["email"]
+
+
 @pytest.mark.parametrize("action", ["mark", "reject", "redact"])
 def test_a_build_with_it_is_whole(action: str, tmp_path: Path) -> None:
     run = build(small_recipe(pii={"action": action}), tmp_path / "run")

@@ -1,6 +1,7 @@
 """Rewards: the whole conversation is scored, trouble is recorded, and a build puts the scorer in its place."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from recording import base_rows
 
 import magpie
 from magpie.chat import Transcript
-from magpie.engines.base import Scorer
+from magpie.engines.base import Score, Scorer
 from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
 from magpie.errors import RecipeError
 from magpie.recipe import Baseline, Recipe, Reward, Script
@@ -47,6 +48,17 @@ def test_what_cannot_be_scored_stays_in_with_the_reason() -> None:
     assert "the context holds 200" in table["reward_error"].to_pylist()[1]
     failing = scored(rows, ScriptedScorer(Script(failure_rate=1.0)))
     assert failing["reward_error"].to_pylist() == ["scripted failure"] * 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_reward_that_is_no_number_is_null_and_says_so(value: float) -> None:
+    class Overflowing(ScriptedScorer):
+        async def score(self, conversation: Sequence[int]) -> Score:
+            return Score(value)
+
+    table = scored(base_rows(0, 1, instruction=["a?"], response=["A"]), Overflowing())
+    assert table["instruct_reward"].to_pylist() == [None]
+    assert table["reward_error"].to_pylist() == [f"the reward is {value}"]
 
 
 def test_what_the_base_model_wrote_is_taken_off() -> None:
