@@ -15,7 +15,7 @@ from magpie.recipe import Top
 from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.build import build
 from magpie.runs.plan import make_plan
-from magpie.runs.status import verify
+from magpie.runs.status import status, verify
 from magpie.steps.instruct import steered
 
 
@@ -147,3 +147,18 @@ def test_the_full_demo_runs_from_end_to_end(tmp_path: Path) -> None:
     assert {"input_quality", "reward_difference", "chosen", "llama_guard", "min_neighbor_distance"} <= set(
         written
     )
+
+
+def test_what_a_reward_model_and_a_guard_could_not_judge_is_counted(tmp_path: Path) -> None:
+    run = build("demo-full", tmp_path / "run", rows=24, engine="scripted", overrides={"filter": None})
+    found = {step.name: step for step in status(run).steps}
+    assert found["reward"].outcomes == {"judged": found["reward"].rows_in}
+    assert found["guard"].outcomes == {"not judged": found["guard"].rows_in}  # a scripted guard says anything
+    assert run.dataset()[0]["guard_model"] == "demo-guard"
+
+
+def test_a_guard_of_what_is_not_there_is_refused() -> None:
+    guard = {"guard": {"of": ["instruction", "chosen"]}, "models.guard": "demo-guard"}
+    with pytest.raises(RecipeError, match="leave `chosen` out of it"):
+        load_recipe("demo", overrides=guard)
+    assert load_recipe("demo-dpo", overrides=guard).guard is not None

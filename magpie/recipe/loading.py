@@ -145,9 +145,12 @@ def parse_value(text: str) -> Any:
 def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:
     """Put `value` at `dotted` in the dumped recipe; an optional section that is off is switched on by it.
 
-    Sections switched on are added to `opened`: their keys are not all there yet, and are judged with the whole.
+    Sections switched on are added to `opened`: their keys are not all there yet, and are judged with the whole. A model
+    may be named for a role that there is not yet, unless it looks like one mistyped.
     """
     path = dotted.split(".")
+    if len(path) == 2 and path[0] == "models" and not get_close_matches(path[1], raw["models"], cutoff=0.7):
+        opened.add("models")
     here = raw
     for depth, name in enumerate(path):
         place = ".".join(path[:depth])

@@ -82,6 +82,10 @@ class Recipe(Part):
             )
         if self.guard is not None and "response" in self.guard.of and self.respond is None:
             raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")
+        if self.guard is not None and "chosen" in self.guard.of and self.prefer is None:
+            raise ValueError(
+                "`guard.of` names the chosen answer and `prefer` is off; leave `chosen` out of it"
+            )
         if self.steer is not None and self.instruct.system_prompt is not None:
             raise ValueError(
                 "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from magpie.recipe.base import Part
 
-GuardSubject = Literal["instruction", "response"]
+GuardSubject = Literal["instruction", "response", "chosen"]
 
 
 class Baseline(Part):
@@ -51,6 +51,7 @@ class Prefer(Part):
 class Guard(Part):
     """A Llama-Guard-style model says whether the instruction, and the response to it, are safe.
 
+    `of` may also name `chosen`, the chosen answer of a preference pair. Of a conversation the first turn is judged.
     `max_tokens` is for one verdict: a word, and on a second line the categories.
     """
 
@@ -62,5 +63,5 @@ class Guard(Part):
     @classmethod
     def _each_once(cls, of: tuple[GuardSubject, ...]) -> tuple[GuardSubject, ...]:
         if len(set(of)) < len(of):
-            raise ValueError("must name each of `instruction` and `response` once")
+            raise ValueError("must name each of `instruction`, `response` and `chosen` once")
         return of

@@ -149,12 +149,21 @@ def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
         "generator": recipe.instruct.model,
         "judge": recipe.tag.model if recipe.tag else None,
         "second_judge": recipe.tag.second_judge if recipe.tag else None,
+        "reward_model": _reward_model(recipe),
+        "guard_model": recipe.guard.model if recipe.guard else None,
     }
     for column, role in roles.items():
         if role is not None:
             value = pa.array([recipe.models[role].model] * rows.num_rows, pa.string())
             table = table.append_column(column, value)
     return table.combine_chunks()
+
+
+def _reward_model(recipe: Recipe) -> str | None:
+    """The role that scores; a recipe with two such models has their scores in columns of their own."""
+    if recipe.reward is not None:
+        return recipe.reward.model
+    return None if recipe.prefer is None else recipe.prefer.reward
 
 
 def _stays(field: pa.Field) -> bool:

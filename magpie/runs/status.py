@@ -24,6 +24,8 @@ from magpie.steps.base import REJECTED, token_column
 _OUTCOMES = {
     "tag": ("tag_error", "tag_retries"),
     "second_tag": ("second_tag_error", "second_tag_retries"),
+    "reward": ("reward_error",),
+    "guard": ("guard_error",),
 }
 
 
@@ -33,7 +35,8 @@ class StepStatus:
 
     rows_in = rows_out + the sum of `rejected`, whose keys are the reasons. The sum of `outcomes` is rows_in too: the
     rows that a judge has tagged, those among them for which it had to be asked twice, and those it has not tagged, by
-    what `tag_error` says of them; None for other steps.
+    what `tag_error` says of them; those that a reward model or a guard has judged, and those it has not; None for other
+    steps.
     """
 
     name: str
@@ -125,8 +128,8 @@ def _step_status(
             reasons.update(table[REJECTED.name].filter(pa.array(here & ~before)).to_pylist())
             out[shard] = before | here
         if outcome_columns:
-            errors, retries = (table[name].filter(pa.array(~before)) for name in outcome_columns)
-            outcomes.update(_outcomes(errors, retries))
+            said = [table[name].filter(pa.array(~before)) for name in outcome_columns]
+            outcomes.update(_tagged(*said) if len(said) > 1 else _judged(*said))
         if counted is not None:
             counts = table[counted]
             counts = pc.list_flatten(counts) if pa.types.is_list(counts.type) else counts
@@ -143,7 +146,13 @@ def _step_status(
     )
 
 
-def _outcomes(errors: pa.ChunkedArray, retries: pa.ChunkedArray) -> list[str]:
+def _judged(errors: pa.ChunkedArray) -> list[str]:
+    """Whether each row was judged; `guard_error` and `reward_error` say more, of each in its own words."""
+    said: list[str] = pc.if_else(pc.is_null(errors), "judged", "not judged").to_pylist()
+    return said
+
+
+def _tagged(errors: pa.ChunkedArray, retries: pa.ChunkedArray) -> list[str]:
     """What became of each row: tagged at once, tagged when it was asked again, or the error."""
     tagged = pc.if_else(pc.greater(retries, 0), "tagged, asked twice", "tagged")
     said: list[str] = pc.coalesce(errors, tagged, pa.scalar("tagged")).to_pylist()

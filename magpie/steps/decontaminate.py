@@ -1,8 +1,8 @@
 """Rejects instructions that hold what evaluation sets ask, or come near to it: else a benchmark measures memory.
 
 Words are compared in lower case and without punctuation. A text of an evaluation set that has fewer words than an
-n-gram counts whole, where it has enough of them to be more than a phrase. Chinese and Japanese are written without
-spaces: each of their characters counts as a word.
+n-gram counts whole; one with so few that it could be a phrase of any text counts only where an instruction says the
+same and nothing else. Chinese and Japanese are written without spaces: each of their characters counts as a word.
 """
 
 from __future__ import annotations
@@ -107,10 +107,12 @@ class NGrams:
         self._length = length
         self._text_of: dict[str, int] = {}
         self._lengths: dict[str, set[int]] = {}
+        self._phrases: dict[str, int] = {}
         for number, text in enumerate(texts):
             words = _words(text)
             size = min(length, len(words))
             if size < min(length, _SHORTEST):
+                self._phrases.setdefault(" ".join(words), number)
                 continue
             for start in range(len(words) - size + 1):
                 self._text_of.setdefault(" ".join(words[start : start + size]), number)
@@ -119,6 +121,9 @@ class NGrams:
     def first_in(self, text: str) -> tuple[int, str] | None:
         """The first n-gram of the text that is among these: which text it is of, and its words."""
         words = _words(text)
+        whole = " ".join(words)
+        if words and whole in self._phrases:
+            return self._phrases[whole], whole
         for start, word in enumerate(words):
             for size in sorted(self._lengths.get(word, ()), reverse=True):
                 gram = " ".join(words[start : start + size])

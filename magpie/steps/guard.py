@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 SAFE, UNSAFE = "safe", "unsafe"
+
+_ANSWERS: Mapping[GuardSubject, str] = {"response": "response", "chosen": "chosen_response"}
 
 _CATEGORY = r"[A-Z]{1,3}\d{1,3}"
 _VERDICT = re.compile(rf"safe|unsafe(?:\s*\n\s*({_CATEGORY}(?:\s*,\s*{_CATEGORY})*))?")
@@ -68,8 +70,8 @@ class GuardStep:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """A response is judged as the answer to its instruction."""
-        return ("instruction", "response") if "response" in self.part.of else ("instruction",)
+        """An answer is judged as what follows its instruction."""
+        return ("instruction", *(_ANSWERS[subject] for subject in self.part.of if subject in _ANSWERS))
 
     @property
     def adds(self) -> pa.Schema:
@@ -93,14 +95,10 @@ class GuardStep:
         assert engine is not None
         at = live(rows)
         chosen = rows.take(pa.array(at, pa.int64()))
-        said = list(zip(*(chosen[name].to_pylist() for name in self.reads), strict=True))
+        said = chosen.select(self.reads).to_pylist()
         of = self.part.of
         judged = await asyncio.gather(
-            *(
-                self._judge(turns[: 1 if subject == "instruction" else 2], engine)
-                for turns in said
-                for subject in of
-            )
+            *(self._judge(_turns(row, subject), engine) for row in said for subject in of)
         )
         verdicts = [judged[row * len(of) : (row + 1) * len(of)] for row in range(len(said))]
         both = [_together(row) for row in verdicts]
@@ -124,6 +122,11 @@ class GuardStep:
             max_tokens=self.part.max_tokens, seed=0, temperature=0.0, stop_ids=self.transcript.stop_ids
         )
         return Verdict.read(await engine.complete(prompt, sampling))
+
+
+def _turns(row: Mapping[str, str], subject: GuardSubject) -> list[str]:
+    """The conversation that ends in what is judged."""
+    return [row["instruction"], *([row[_ANSWERS[subject]]] if subject in _ANSWERS else [])]
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:

@@ -296,3 +296,10 @@ def test_loading_does_not_change_what_it_is_given() -> None:
     parse_recipe(raw)
     assert raw == WRITTEN | {"filter": "demo"}
     assert isinstance(parse_recipe(raw), Recipe)
+
+
+def test_a_model_may_be_set_for_a_role_that_there_is_not_yet_but_not_for_one_mistyped() -> None:
+    recipe = load_recipe("demo", overrides={"reward": {}, "models.reward": "demo-reward"})
+    assert recipe.models["reward"].model == "demo-reward"
+    with pytest.raises(RecipeError, match="did you mean `generator`"):
+        load_recipe("demo", overrides={"models.genrator": "demo"})

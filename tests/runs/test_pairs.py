@@ -117,7 +117,7 @@ def test_the_dataset_is_small_and_its_columns_are_in_this_order(finished: Run) -
         "rejected_reasoning",
         "rejected_reward",
     ]
-    assert names[-8:] == [*rewards, "rejected_finish_reason", "generator", "judge"]
+    assert names[-9:] == [*rewards, "rejected_finish_reason", "generator", "judge", "reward_model"]
     inner = {"candidates", "candidate_seeds", "chosen_response", "rejected_response", "prefer_error"}
     assert not inner & set(names)
 

@@ -92,3 +92,13 @@ def test_only_a_verdict_is_a_verdict(
     verdict = Verdict.read(Completion(text, 3, finish))
     assert (verdict.label, verdict.categories) == (label, categories)
     assert (verdict.error is None) == (label is not None)
+
+
+def test_the_chosen_answer_of_a_pair_is_judged_too(guard: StandIn) -> None:
+    part = Guard(of=("instruction", "chosen"))
+    assert GuardStep(part).reads == ("instruction", "chosen_response")
+    rows = base_rows(0, 2, instruction=["a walk?", "a walk?"], chosen_response=["a bomb", "yes"])
+    table = judged(part, rows, guard)
+    assert table["llama_guard"].to_pylist() == ["unsafe", "safe"]
+    assert table["chosen_guard"].to_pylist() == ["unsafe", "safe"]
+    assert table["chosen_guard_category"].to_pylist() == ["S1,S9", None]
