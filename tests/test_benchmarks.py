@@ -4,18 +4,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+
+def last_line(name: str, *options: str) -> dict[str, Any]:
+    """The JSON object that a benchmark ends in."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", *options]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=300)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_overhead_ends_in_one_json_object():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.overhead", "--quick", "--rows", "300", "--no-language"],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = last_line("overhead", "--rows", "300", "--no-language")
     assert found["benchmark"] == "overhead"
     assert found["rows"] == 300
     assert found["completions"] > 600
@@ -24,15 +25,7 @@ def test_overhead_ends_in_one_json_object():
 
 def test_dedup_ends_in_one_json_object():
     sizes = ["--rows", "3000", "--many", "9000", "--texts", "0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.dedup", "--quick", *sizes],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = last_line("dedup", *sizes)
     assert found["benchmark"] == "dedup"
     assert found["same_pairs"] is True
     assert found["recall"] > 0.98
@@ -40,15 +33,7 @@ def test_dedup_ends_in_one_json_object():
 
 
 def test_filter_ends_in_one_json_object():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.filter", "--quick", "--rows", "3000"],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = last_line("filter", "--rows", "3000")
     assert (found["benchmark"], found["rows"], found["rules"]) == ("filter", 3000, 6)
     assert found["kept"] + sum(found["lost"].values()) == 3000
     assert {"seconds", "peak_mb"} <= found.keys()

@@ -22,7 +22,6 @@ from controls import LOOPING
 from magpie.chat import ChatFormat
 from magpie.engines.base import Completion, Sampling
 from magpie.engines.server import ServerEngine
-from magpie.errors import MagpieError
 from magpie.models import ModelFiles, resolve
 from magpie.recipe import Model, Server
 
@@ -31,10 +30,7 @@ Ids = list[list[int]]
 
 @pytest.fixture(scope="module")
 def demo() -> ModelFiles:
-    try:
-        return resolve(Model(model="demo"))
-    except MagpieError as error:
-        pytest.skip(f"the embedded model is not installed: {error}")
+    return resolve(Model(model="demo"))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -26,7 +27,7 @@ class Waits(Protocol):
 W = TypeVar("W", bound=Waits)
 
 
-class TransformersThread(Generic[W]):
+class TransformersThread(ABC, Generic[W]):
     """A model on a CUDA GPU, an Apple GPU or the CPU, whichever is there first, and the queue before it.
 
     `_limit` is how many rows are taken at once: `model.slots`, or 32 on a CPU and 64 elsewhere. Running out of memory
@@ -114,13 +115,13 @@ class TransformersThread(Generic[W]):
                     EngineError(self._closed or f"the transformers {self._kind} stopped")
                 )
 
+    @abstractmethod
     def _run(self) -> None:
         """Take rows and work on them until the engine is closed; `_held` are those it has taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _too_long(self, row: W) -> None:
         """Answer a row that alone is too much for the memory."""
-        raise NotImplementedError
 
     def _make_room(self, error: Exception) -> None:
         """Out of memory: half as many rows from now on, and those held wait again. Any other error is raised."""

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class _Request(Generic[A]):
     answer: asyncio.Future[A]
 
 
-class VllmThread(Generic[A]):
+class VllmThread(ABC, Generic[A]):
     """A vLLM engine of the version installed, on a GPU or with the CPU build, in a thread that answers with `A`.
 
     Open it with `await ....open(model, files)`; loading takes from 20 seconds to minutes and happens off the event
@@ -103,24 +104,24 @@ class VllmThread(Generic[A]):
 
     # What a subclass says.
 
+    @abstractmethod
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
         """What `vllm.EngineArgs` is given."""
-        raise NotImplementedError
 
     def _configure(self, config: Any) -> None:
         """Change vLLM's configuration before it loads the model."""
 
+    @abstractmethod
     def _parameters(self, sampling: Sampling | None) -> Any:
         """What vLLM is asked to do with one prompt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read(self, output: Any) -> A:
         """The answer in what vLLM gave for a request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _refusal(self, why: str) -> A:
         """The answer to a request that vLLM refuses."""
-        raise NotImplementedError
 
     # Everything below runs in the engine's own thread.
 
