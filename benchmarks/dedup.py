@@ -35,13 +35,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sentences import sentences
-from magpie.embedder import load_encoder
+from magpie.engines.embedder import load_encoder
 from magpie.neighbors.cells import Cells, choose_probes, search_cells
 from magpie.neighbors.exact import near_pairs
 from magpie.neighbors.survey import PAIR_RECALL, survey
 from magpie.neighbors.vectors import UnitVectors
+from magpie.plan.planning import dedup_step
 from magpie.recipe import Dedup, Model
-from magpie.runs.plan import dedup_step
 
 WIDTH = 384
 THRESHOLD = 0.05

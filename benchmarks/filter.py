@@ -83,9 +83,9 @@ def _measured(folder: Path, out: str) -> dict[str, Any]:
 def _apply(folder: str, out: str) -> dict[str, Any]:
     """Filter the files of a folder in this process; write what is kept when `out` is named."""
     began = time.perf_counter()
+    from magpie.data.published import Published
+    from magpie.data.select import refilter
     from magpie.recipe import Filter
-    from magpie.runs.published import Published
-    from magpie.runs.refilter import refilter
 
     found = refilter(Published(folder), Filter.model_validate(_FILTER), Path(out) if out else None)
     return {

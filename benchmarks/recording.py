@@ -13,8 +13,8 @@ from unittest import mock
 
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.engines.vllm import VllmEngine
+from magpie.execution import local
 from magpie.recipe import Model
-from magpie.runs import local
 
 T = TypeVar("T")
 Opener = Callable[[Model], Awaitable[Engine]]

@@ -51,8 +51,8 @@ from benchmarks.recording import (
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm.settings import sampling_params
 from magpie.models import resolve
+from magpie.plan.planning import make_plan
 from magpie.recipe import Model, Recipe
-from magpie.runs.plan import make_plan
 
 _START = Moment.now()
 _WARM_UP = [Asked(range(100, 140), Sampling(max_tokens=32, seed=n), 32, _START, _START) for n in range(256)]

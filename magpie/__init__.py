@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from magpie.build import build
     from magpie.chat import ChatFormat
+    from magpie.doctor.doctor import doctor
+    from magpie.doctor.tune import tune
     from magpie.errors import MagpieError
     from magpie.recipe import Filter, Recipe
     from magpie.recipe.loading import load_filter, load_recipe
-    from magpie.report.doctor import doctor
-    from magpie.report.tune import tune
-    from magpie.runs.build import build
     from magpie.runs.run import Run
 
 __version__ = "0.1.0"
@@ -30,11 +30,11 @@ _HOMES = {
     "MagpieError": "magpie.errors",
     "Recipe": "magpie.recipe",
     "Run": "magpie.runs.run",
-    "build": "magpie.runs.build",
-    "doctor": "magpie.report.doctor",
+    "build": "magpie.build",
+    "doctor": "magpie.doctor.doctor",
     "load_filter": "magpie.recipe.loading",
     "load_recipe": "magpie.recipe.loading",
-    "tune": "magpie.report.tune",
+    "tune": "magpie.doctor.tune",
 }
 
 __all__ = [

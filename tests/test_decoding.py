@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from magpie.decoding import Row, draw, is_repeating
+from magpie.engines.transformers.decoding import Row, draw, is_repeating
 
 torch = pytest.importorskip("torch")
 

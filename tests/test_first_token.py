@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from magpie import first_token
+from magpie.engines import first_token
 
 torch = pytest.importorskip("torch")
 

@@ -20,14 +20,21 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "magpie"
 
 LEVELS = (
-    {"errors", "shipped", "orphans", "quiet"},
+    {"errors", "shipped"},
+    {"neighbors"},
     {"recipe"},
-    {"sql", "web", "decoding", "first_token", "neighbors", "instructions"},
     {"models"},
-    {"chat", "engines", "embedder"},
+    {"chat"},
+    {"engines"},
     {"steps"},
+    {"data"},
     {"runs"},
-    {"publish", "report", "self_instruct"},
+    {"plan"},
+    {"execution"},
+    {"figures"},
+    {"doctor"},
+    {"report", "publish"},
+    {"build"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from magpie.data.instructions import read_instructions
 from magpie.errors import RecipeError
-from magpie.instructions import read_instructions
 
 TEXTS = ("Bake bread.", "Sing a song.")
 SHAPES = {

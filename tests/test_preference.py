@@ -10,7 +10,7 @@ import pytest
 from builds import small_recipe
 from tokenizers_made import CHATML, small
 
-from magpie.runs.build import build
+from magpie.build import build
 
 MODELS = {"generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted"}
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from magpie import shipped
+from magpie.build import build
+from magpie.data.instructions import read_instructions
 from magpie.errors import RecipeError
-from magpie.instructions import read_instructions
+from magpie.figures.status import status, verify
 from magpie.models import EMBEDDED, STAND_INS
+from magpie.plan.planning import make_plan
 from magpie.recipe import Top
 from magpie.recipe.loading import load_filter, load_recipe
-from magpie.runs.build import build
-from magpie.runs.plan import make_plan
-from magpie.runs.status import status, verify
 from magpie.steps.instruct import steered
 
 

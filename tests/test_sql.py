@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from magpie.errors import FilterError
-from magpie.sql import RowValues, columns_read
+from magpie.steps.filter.sql import RowValues, columns_read
 
 
 @pytest.mark.parametrize(

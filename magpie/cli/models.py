@@ -25,9 +25,9 @@ def doctor(
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say whether a model can write instructions, and with which settings."""
-    from magpie.report.doctor import doctor as examine
-    from magpie.report.doctor import print_diagnosis
-    from magpie.report.telling import telling
+    from magpie.doctor.doctor import doctor as examine
+    from magpie.doctor.doctor import print_diagnosis
+    from magpie.report.progress import telling
 
     if fix and no_sample:
         raise RecipeError("--fix samples the model and --no-sample does not; give one of them")
@@ -61,9 +61,9 @@ def tune(
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Try temperatures and top_p, and print the mix of the best."""
-    from magpie.report.telling import telling
-    from magpie.report.tune import print_tuning
-    from magpie.report.tune import tune as try_settings
+    from magpie.doctor.tune import print_tuning
+    from magpie.doctor.tune import tune as try_settings
+    from magpie.report.progress import telling
 
     with telling(new_console(stderr=True)) as tell:
         tuning = try_settings(

@@ -41,7 +41,7 @@ def open_run(folder: Path) -> Any:
 
 def open_published(path: Path) -> Any:
     """A dataset that has no run."""
-    from magpie.runs.published import Published
+    from magpie.data.published import Published
 
     return Published(path)
 

@@ -31,8 +31,8 @@ def build(
     """Build a dataset; run it again to go on where it stopped."""
     loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
     if dry_run:
-        from magpie.report.plan import print_plan
-        from magpie.runs.plan import make_plan
+        from magpie.plan.planning import make_plan
+        from magpie.report.dry_run import print_plan
         from magpie.runs.run import Run
 
         run = Run(out or Path("runs") / loaded.name, make_plan(loaded))
@@ -40,8 +40,8 @@ def build(
             run.step(stop_after)  # raises what a build would
         print_plan(run.plan, run.folder, new_console(), stop_after=stop_after)
         return
-    from magpie.report.status import print_outcome
-    from magpie.runs.build import build as build_run
+    from magpie.build import build as build_run
+    from magpie.report.run_table import print_outcome
 
     console = new_console()
     print_outcome(build_run(loaded, out, stop_after=stop_after, reuse=reuse, console=console), console)
@@ -52,8 +52,8 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say where a run stands: rows, rejections, tokens, step by step."""
-    from magpie.report.status import print_status
-    from magpie.runs.status import status as status_of
+    from magpie.figures.status import status as status_of
+    from magpie.report.run_table import print_status
 
     found = status_of(open_run(run))
     if json_:
@@ -64,7 +64,7 @@ def status(
 
 def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
-    from magpie.runs.status import verify as problems_of
+    from magpie.figures.status import verify as problems_of
 
     opened = open_run(run)
     problems = problems_of(opened)
@@ -100,10 +100,10 @@ def filter_(
     ] = None,
 ) -> None:
     """Apply another filter to a finished run, or to a dataset."""
+    from magpie.data.select import compare as compare_filters
+    from magpie.data.select import refilter
     from magpie.recipe.loading import load_filter
-    from magpie.report.funnel import print_comparison, print_funnel
-    from magpie.runs.refilter import compare as compare_filters
-    from magpie.runs.refilter import refilter
+    from magpie.report.filter_tables import print_comparison, print_funnel
 
     place, name = _run_and_filter(words, with_input=input_ is not None)
     if compare is not None and (out is not None or explain):
@@ -150,7 +150,7 @@ def show(
     rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
 ) -> None:
     """Read rows: kept ones, rejected ones with reasons, or one in full."""
-    from magpie.report.show import show_rejected, show_row, show_rows
+    from magpie.report.rows import show_rejected, show_row, show_rows
 
     opened, console = open_run(run), new_console()
     if row is not None:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from magpie.errors import MagpieError, RunError
 from magpie.runs.run import Run
-from magpie.runs.store import inspect_shard, replacing, storage_errors
+from magpie.runs.shards import inspect_shard, replacing, storage_errors
 
 Format = Literal["messages", "sharegpt", "alpaca", "preference"]
 FORMATS: tuple[Format, ...] = get_args(Format)

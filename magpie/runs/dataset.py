@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
+from magpie.figures.summary import discard_report
 from magpie.recipe import Prefer, Recipe, Respond
-from magpie.runs.report import discard_report
 from magpie.runs.run import Run
-from magpie.runs.store import Stamp, inspect_shard, storage_errors, sync_folder, write_shard
+from magpie.runs.shards import Stamp, inspect_shard, storage_errors, sync_folder, write_shard
 from magpie.steps.base import REJECTED, is_inner
 
 ROWS_PER_FILE = 50_000

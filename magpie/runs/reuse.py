@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from magpie.errors import RunError
-from magpie.runs.phases import PlannedStep
+from magpie.plan.phases import PlannedStep
 from magpie.runs.run import Run
-from magpie.runs.store import storage_errors, sync_folder
+from magpie.runs.shards import storage_errors, sync_folder
 
 
 def take_over(run: Run, source: Run, made_of: dict[str, Any]) -> dict[str, int]:

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import yaml
 
 from magpie.errors import DamagedShardError, RecipeError, RunError
+from magpie.plan.phases import Plan, PlannedStep
+from magpie.plan.planning import make_plan
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import read_yaml
-from magpie.runs.phases import Plan, PlannedStep
-from magpie.runs.plan import make_plan
-from magpie.runs.store import read_shard
+from magpie.runs.shards import read_shard
 from magpie.steps.base import REJECTED
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.embedder import encode_all
-from magpie.instructions import read_instructions
+from magpie.data.instructions import read_instructions
+from magpie.engines.embedder import encode_all
 from magpie.neighbors.order import first_before
 from magpie.neighbors.vectors import UnitVectors, Watch, unwatched
 from magpie.recipe import Decontaminate, Model

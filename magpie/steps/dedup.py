@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.embedder import encode_all
+from magpie.data.instructions import Instructions, read_instructions
+from magpie.engines.embedder import encode_all
 from magpie.errors import ModelError
-from magpie.instructions import Instructions, read_instructions
 from magpie.neighbors.order import first_before, keep_in_order
 from magpie.neighbors.survey import Survey, survey
 from magpie.neighbors.vectors import Positions, UnitVectors, Watch, unwatched

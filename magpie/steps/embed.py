@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from magpie.embedder import encode, load_encoder
+from magpie.engines.embedder import encode, load_encoder
 from magpie.recipe import Embed, Model
 from magpie.steps.base import inner, live, spread
 

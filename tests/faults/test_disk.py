@@ -13,8 +13,8 @@ import pytest
 from builds import tree
 from command import ENVIRONMENT, done, magpie, refusal, write_recipe
 
+from magpie.figures.status import quarantined, verify
 from magpie.runs.run import Run
-from magpie.runs.status import quarantined, verify
 
 NO_BYTECODE = ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"}  # a compiled module must not be cut by the limit
 

@@ -72,7 +72,7 @@ def test_no_engine_process_outlives_a_killed_build(tmp_path: Path, separate: boo
 CHILDREN = """
 import subprocess, sys, time
 
-from magpie import orphans
+from magpie.engines.vllm import orphans
 
 sleep = "import time; time.sleep(600)"
 child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{sleep}'])"

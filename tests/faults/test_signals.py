@@ -17,11 +17,11 @@ import pytest
 from builds import scripted, small_recipe, tree
 from command import ENVIRONMENT, done, magpie, refusal, start, write_recipe
 
+from magpie.build import build
 from magpie.errors import StoppedError
-from magpie.runs.build import build
+from magpie.execution.signals import Stoppable
+from magpie.figures.status import verify
 from magpie.runs.run import Run
-from magpie.runs.status import verify
-from magpie.runs.stopping import Stoppable
 from magpie.steps.dedup import DedupStep
 
 BOTH = (signal.SIGINT, signal.SIGTERM)

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from builds import scripted, small_recipe
 
+from magpie.build import build
 from magpie.errors import MagpieError, RunError, StorageError
 from magpie.publish.formats import FORMATS, export
-from magpie.runs.build import build
 from magpie.runs.dataset import write_files
 from magpie.runs.run import Run
 

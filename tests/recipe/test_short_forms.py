@@ -9,8 +9,8 @@ import pytest
 import yaml
 from builds import small_recipe
 
+from magpie.build import build
 from magpie.recipe.loading import load_recipe, parse_recipe
-from magpie.runs.build import build
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.chat import ChatFormat
+from magpie.doctor.measures import PROBLEMS, Sample
+from magpie.doctor.sampling import beside, sampling_recipe
 from magpie.engines.scripted import ScriptedTokenizer
 from magpie.recipe import Clean, Instruct, Model, Recipe, Script
 from magpie.recipe.loading import load_recipe
-from magpie.report.measures import PROBLEMS, Sample
-from magpie.report.sampling import beside, sampling_recipe
 from magpie.steps.clean import CleanStep
 
 CHAT = ChatFormat.derive(ScriptedTokenizer())

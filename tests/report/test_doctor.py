@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 from samples import CHAT, cleaned, scripted
 
+from magpie.doctor.doctor import Diagnosis, doctor, print_diagnosis
+from magpie.doctor.measures import PROBLEMS, measure
 from magpie.errors import ChatFormatError, MagpieError, RecipeError
-from magpie.report.doctor import Diagnosis, doctor, print_diagnosis
-from magpie.report.measures import PROBLEMS, measure
 
 KEYS = (
     "pre_query", "post_query", "next_turn", "pre_query_ids", "post_query_ids", "next_turn_ids", "stop_ids", "warnings",

@@ -6,9 +6,9 @@ import json
 import pytest
 from samples import rates, recipe_for, scripted
 
-from magpie.report.fix import Trial, best, differing, judge_trials, try_out, with_neighbors
-from magpie.report.measures import Sample, measure
-from magpie.report.sampling import Sampler
+from magpie.doctor.measures import Sample, measure
+from magpie.doctor.sampling import Sampler
+from magpie.doctor.trials import Trial, best, differing, judge_trials, try_out, with_neighbors
 
 WIDE, USELESS = "clean.max_length: 8192", "clean.min_length: 2"
 REFUSED = "instruct.max_token: 3"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magpie.report.front import AXES, differ, dominates, find_front
-from magpie.report.measures import Mean
+from magpie.doctor.measures import Mean
+from magpie.doctor.pareto import AXES, differ, dominates, find_front
 
 GOOD, BAD = Mean(4.0, 0.1, 64), Mean(2.0, 0.1, 64)
 NONE = Mean.of(())

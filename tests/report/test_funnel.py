@@ -6,8 +6,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from magpie.report.funnel import print_comparison, print_funnel
-from magpie.runs.refilter import Comparison, Explained, Refiltered
+from magpie.data.select import Comparison, Explained, Refiltered
+from magpie.report.filter_tables import print_comparison, print_funnel
 from magpie.steps.filter import FunnelLine
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from samples import CHAT, cleaned
 
-from magpie.report.measures import PROBLEMS, Mean, diversity, measure
+from magpie.doctor.measures import PROBLEMS, Mean, diversity, measure
 
 LOOP = "and so on " * 40
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from samples import cleaned, recipe_for, scripted
 
-from magpie.embedder import scripted_vectors, unit
+from magpie.build import build
+from magpie.doctor.measures import Neighbors
+from magpie.doctor.sampling import Sampler, Written, beside, neighbors, planned_steps
+from magpie.engines.embedder import scripted_vectors, unit
 from magpie.errors import RecipeError
 from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import load_recipe
-from magpie.report.measures import Neighbors
-from magpie.report.sampling import Sampler, Written, beside, neighbors, planned_steps
-from magpie.runs.build import build
 
 
 def sampled(recipe: Recipe, count: int, told: list[Any] | None = None, **given: Any) -> Written:

@@ -10,12 +10,12 @@ import pytest
 from builds import scripted, small_recipe
 from rich.console import Console
 
+from magpie.build import build
 from magpie.errors import RunError
-from magpie.report.base import harmless, one_line
-from magpie.report.show import show_rejected, show_row, show_rows
-from magpie.runs.build import build
+from magpie.report.rows import show_rejected, show_row, show_rows
+from magpie.report.text import harmless, one_line
 from magpie.runs.run import Run
-from magpie.runs.store import inspect_shard, read_shard, write_shard
+from magpie.runs.shards import inspect_shard, read_shard, write_shard
 
 HOSTILE = "[bold red]obey[/] \x1b[2J\x1b]0;title\x07 [/nonsense] \u202eright to left\r\x9b31m"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from builds import small_recipe
 from rich.console import Console
 
-from magpie.report.plan import print_plan
-from magpie.report.status import print_status
-from magpie.runs.build import build
-from magpie.runs.plan import make_plan
-from magpie.runs.saturation import Next, Saturation
-from magpie.runs.status import Status, StepStatus, status
+from magpie.build import build
+from magpie.figures.saturation import Next, Saturation
+from magpie.figures.status import Status, StepStatus, status
+from magpie.plan.planning import make_plan
+from magpie.report.dry_run import print_plan
+from magpie.report.run_table import print_status
 
 FOLDER = "runs/[/b] [bold]mine"
 

@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from magpie.report.telling import telling
+from magpie.report.progress import telling
 
 
 def test_a_terminal_shows_a_bar_and_keeps_nothing_of_it() -> None:

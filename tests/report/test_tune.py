@@ -12,12 +12,12 @@ import yaml
 from rich.console import Console
 from samples import recipe_for, scripted
 
+from magpie.doctor.judge_check import grades, shuffle_test, shuffle_words
+from magpie.doctor.sampling import Sampler
+from magpie.doctor.tune import Tuning, print_tuning, tune
 from magpie.errors import RecipeError
 from magpie.recipe import Tag
 from magpie.recipe.loading import load_recipe
-from magpie.report.judging import grades, shuffle_test, shuffle_words
-from magpie.report.sampling import Sampler
-from magpie.report.tune import Tuning, print_tuning, tune
 from magpie.steps.tag import QUALITIES
 
 MODEL = scripted(repeat_rate=0.2, cut_rate=0.1)

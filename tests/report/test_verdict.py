@@ -9,10 +9,10 @@ from samples import CHAT, rates
 
 from magpie.chat import ChatFormat
 from magpie.chat.families import load_template
+from magpie.doctor.measures import Sample
+from magpie.doctor.verdict import helped, judge
 from magpie.engines.scripted import ScriptedTokenizer
 from magpie.recipe.loading import load_recipe, parse_value
-from magpie.report.measures import Sample
-from magpie.report.verdict import helped, judge
 
 
 @pytest.mark.parametrize(

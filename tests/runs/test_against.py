@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pytest
 from builds import small_recipe
 
+from magpie.build import build
 from magpie.errors import RecipeChangedError, RecipeError
-from magpie.runs.build import build
-from magpie.runs.status import verify
+from magpie.figures.status import verify
 
 
 def test_rows_of_an_earlier_run_are_out_and_name_it(tmp_path: Path) -> None:

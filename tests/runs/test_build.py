@@ -7,11 +7,11 @@ import pyarrow.compute as pc
 import pytest
 from builds import scripted, small_recipe, tree
 
+from magpie.build import build
 from magpie.errors import DamagedShardError, MagpieError, RecipeChangedError, RunError
-from magpie.runs.build import build
+from magpie.figures.status import quarantined, status, verify
 from magpie.runs.run import Run
-from magpie.runs.status import quarantined, status, verify
-from magpie.runs.store import read_shard
+from magpie.runs.shards import read_shard
 
 
 def test_a_build_is_whole_and_can_be_read(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_text_made_again_otherwise_makes_stale_what_was_built_on_it(tmp_path: Pa
     run = build(small_recipe(), tmp_path / "run")
     other = build(small_recipe(), tmp_path / "other")
     step = run.step("instruct")
-    from magpie.runs.store import inspect_shard, write_shard
+    from magpie.runs.shards import inspect_shard, write_shard
 
     path = run.shard_path(step, 1)
     table, stamp = read_shard(path), inspect_shard(path).stamp

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from builds import small_recipe
 
+from magpie.build import build
+from magpie.data.select import compare, refilter
 from magpie.errors import RunError
+from magpie.figures.status import verify
 from magpie.recipe import Filter, Rule
 from magpie.runs import dataset
-from magpie.runs.build import build
-from magpie.runs.refilter import compare, refilter
 from magpie.runs.run import Run
-from magpie.runs.status import verify
 
 
 def test_many_rows_become_many_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
 
 from builds import small_recipe
 
-from magpie.runs.identity import adopt_commits, identify, pin_commits
-from magpie.runs.plan import make_plan
+from magpie.plan.fingerprints import adopt_commits, identify, pin_commits
+from magpie.plan.planning import make_plan
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -13,18 +13,18 @@ from builds import small_recipe, tree
 from pydantic import ValidationError
 from recording import base_rows
 
+from magpie.build import build
+from magpie.data.published import Published
+from magpie.data.select import refilter
 from magpie.errors import FilterError, RecipeError, RunError
+from magpie.figures.status import status, verify
+from magpie.plan.fingerprints import _system_prompts
+from magpie.plan.planning import make_plan
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Pii, Prefer, Recipe
 from magpie.recipe.loading import load_filter
-from magpie.runs.build import build
 from magpie.runs.dataset import _in_dataset_form
-from magpie.runs.identity import _system_prompts
-from magpie.runs.plan import make_plan
-from magpie.runs.published import Published
-from magpie.runs.refilter import refilter
 from magpie.runs.run import Run
-from magpie.runs.status import status, verify
 from magpie.steps.base import is_inner
 from magpie.steps.pii import PiiStep
 

@@ -6,10 +6,10 @@ import pytest
 from builds import small_recipe
 
 from magpie.errors import FilterError, RecipeError
+from magpie.plan.phases import Plan
+from magpie.plan.planning import dedup_step, make_plan
 from magpie.recipe import Dedup
 from magpie.recipe.loading import load_recipe
-from magpie.runs.phases import Plan
-from magpie.runs.plan import dedup_step, make_plan
 
 
 def phases(plan: Plan) -> list[str]:

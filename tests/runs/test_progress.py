@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from magpie.runs.progress import Log, Progress
+from magpie.execution.progress import Log, Progress
 
 FOLDER = "runs/[/b] [bold]mine :smile:"
 
@@ -27,7 +27,7 @@ def test_brackets_in_what_is_said_are_shown(terminal: bool) -> None:
 
 def test_a_step_that_sees_every_row_at_once_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000, 10_000, 100))
-    monkeypatch.setattr("magpie.runs.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("magpie.execution.progress.time.monotonic", lambda: float(next(clock)))
     said = StringIO()
     console = Console(file=said, width=120, color_system=None)
     with Progress([("dedup", False)], 8, log=Log(None), console=console) as progress:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from builds import small_recipe
 
+from magpie.build import build
+from magpie.data.published import Published
+from magpie.data.select import EXAMPLES, compare, refilter
 from magpie.errors import FilterError, MagpieError, RecipeError, RunError
 from magpie.recipe import Filter, Quotas, Rule, Top
-from magpie.runs.build import build
-from magpie.runs.published import Published
-from magpie.runs.refilter import EXAMPLES, compare, refilter
 
 GOOD = Rule(name="good", where="input_quality IN ('good', 'excellent')")
 COLON = Rule(name="no colon", where="NOT ends_with(instruction, ':')")

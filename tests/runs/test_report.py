@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from builds import RULES, scripted, small_recipe, tree
 
-from magpie.runs.build import build
-from magpie.runs.report import filter_funnel, report_path
+from magpie.build import build
+from magpie.figures.status import status, verify
+from magpie.figures.summary import filter_funnel, report_path
 from magpie.runs.run import Run
-from magpie.runs.status import status, verify
 from magpie.steps.filter import funnel
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from builds import small_recipe, tree
 
+from magpie.build import build
 from magpie.errors import RunError
-from magpie.runs.build import build
+from magpie.figures.status import verify
 from magpie.runs.run import Run
-from magpie.runs.status import verify
 
 OTHER = {"dedup": {"threshold": 0.5}}
 

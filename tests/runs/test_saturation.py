@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from builds import scripted, small_recipe
 
+from magpie.build import build
 from magpie.errors import RunError
-from magpie.runs.build import build
-from magpie.runs.plan import make_plan
+from magpie.figures.saturation import BLOCK, MOST_SETTINGS, Block, expected_new, saturation
+from magpie.plan.planning import make_plan
 from magpie.runs.run import Run
-from magpie.runs.saturation import BLOCK, MOST_SETTINGS, Block, expected_new, saturation
-from magpie.runs.store import Stamp, write_shard
+from magpie.runs.shards import Stamp, write_shard
 from magpie.steps.dedup import REPEAT
 
 THRESHOLD = 0.05

@@ -13,18 +13,18 @@ import pytest
 from builds import RULES, scripted, small_recipe, tree
 from rich.console import Console
 
+from magpie.build import build
+from magpie.data.select import refilter
 from magpie.errors import RecipeError
+from magpie.figures.agreement import agreement
+from magpie.figures.status import status, verify
+from magpie.figures.summary import report_path
+from magpie.plan.planning import make_plan
 from magpie.recipe import Recipe
 from magpie.recipe.loading import load_filter
-from magpie.report.funnel import print_funnel
-from magpie.report.status import print_status
-from magpie.runs.agreement import agreement
-from magpie.runs.build import build
-from magpie.runs.plan import make_plan
-from magpie.runs.refilter import refilter
-from magpie.runs.report import report_path
+from magpie.report.filter_tables import print_funnel
+from magpie.report.run_table import print_status
 from magpie.runs.run import Run
-from magpie.runs.status import status, verify
 from magpie.steps.tag import DIFFICULTIES
 
 AGREED = {"name": "both find it good", "where": "second_input_quality IN ('average', 'good', 'excellent')"}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie.errors import DamagedShardError, RunError, StorageError
-from magpie.runs.store import (
+from magpie.runs.shards import (
     Stamp,
     inspect_shard,
     quarantine,
@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_clear_error() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full here")
-    from magpie.runs.store import storage_errors
+    from magpie.runs.shards import storage_errors
 
     with pytest.raises(StorageError, match="no space left"), storage_errors(full), full.open("wb") as file:
         file.write(b"x" * 100_000)

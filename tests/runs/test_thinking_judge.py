@@ -9,10 +9,10 @@ from builds import small_recipe
 from tokenizers_made import CHATML, real_tokenizer, small
 
 from magpie.errors import ChatFormatError
+from magpie.plan.fingerprints import chat_format, identify, model_key
+from magpie.plan.phases import PlannedStep
+from magpie.plan.planning import make_plan
 from magpie.recipe import Model
-from magpie.runs.identity import chat_format, identify, model_key
-from magpie.runs.phases import PlannedStep
-from magpie.runs.plan import make_plan
 
 PLAIN = CHATML.partition("{% if add_generation_prompt")[0]
 OPENS = PLAIN + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"

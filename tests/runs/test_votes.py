@@ -11,11 +11,11 @@ import pytest
 from builds import scripted, small_recipe
 from rich.console import Console
 
-from magpie.report.status import print_status
-from magpie.runs.agreement import Agreement, Votes, compare
-from magpie.runs.build import build
-from magpie.runs.report import report_path
-from magpie.runs.status import status
+from magpie.build import build
+from magpie.figures.agreement import Agreement, Votes, compare
+from magpie.figures.status import status
+from magpie.figures.summary import report_path
+from magpie.report.run_table import print_status
 from magpie.steps.tag import DIFFICULTIES, Question
 
 AB = Question((), "task_category", ("a", "b"), ordered=False)

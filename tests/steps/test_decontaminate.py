@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from magpie.embedder import scripted_vectors, unit
+from magpie.engines.embedder import scripted_vectors, unit
 from magpie.recipe import Decontaminate, Model
 from magpie.steps.base import GlobalStep, Watched
 from magpie.steps.decontaminate import NEAR, SHARED_WORDS, DecontaminateStep, NGrams

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from magpie.embedder import scripted_vectors, unit
+from magpie.engines.embedder import scripted_vectors, unit
 from magpie.errors import ModelError, StoppedError
 from magpie.neighbors.order import first_before
 from magpie.neighbors.vectors import UnitVectors

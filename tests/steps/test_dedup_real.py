@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.sentences import sentences
-from magpie.embedder import encode_all
+from magpie.engines.embedder import encode_all
 from magpie.neighbors.exact import near_pairs
 from magpie.neighbors.vectors import UnitVectors
 from magpie.recipe import Dedup, Model

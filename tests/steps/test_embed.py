@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from magpie.embedder import SCRIPTED_DIMENSIONS, load_encoder, scripted_vectors, unit
+from magpie.engines.embedder import SCRIPTED_DIMENSIONS, load_encoder, scripted_vectors, unit
 from magpie.errors import ModelError
 from magpie.recipe import Embed, Model
 from magpie.steps.base import RowStep

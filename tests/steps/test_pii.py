@@ -10,11 +10,11 @@ import pytest
 from builds import small_recipe
 from recording import base_rows
 
+from magpie.build import build
+from magpie.execution.local import _carry
+from magpie.figures.status import verify
+from magpie.plan.planning import make_plan
 from magpie.recipe import Pii
-from magpie.runs.build import build
-from magpie.runs.local import _carry
-from magpie.runs.plan import make_plan
-from magpie.runs.status import verify
 from magpie.steps.base import RowStep
 from magpie.steps.pii import PiiStep, find
 

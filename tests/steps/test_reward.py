@@ -16,8 +16,8 @@ from magpie.chat import Transcript
 from magpie.engines.base import Score, Scorer
 from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
 from magpie.errors import RecipeError
+from magpie.plan.planning import make_plan
 from magpie.recipe import Baseline, Recipe, Reward, Script
-from magpie.runs.plan import make_plan
 from magpie.steps.reward import RewardStep
 
 TRANSCRIPT = Transcript.derive(ScriptedTokenizer())

@@ -15,15 +15,15 @@ import yaml
 from builds import small_recipe
 from recording import CHAT, Recorder, base_rows, run
 
+from magpie.build import build
 from magpie.chat import ChatFormat
 from magpie.engines.scripted import ScriptedTokenizer
 from magpie.errors import ChatFormatError, RecipeError
+from magpie.plan.fingerprints import check_system_prompts, identify
+from magpie.plan.planning import make_plan
 from magpie.recipe import Draw, Extend, Instruct, Respond
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.steer import Steer, SteerText
-from magpie.runs.build import build
-from magpie.runs.identity import check_system_prompts, identify
-from magpie.runs.plan import make_plan
 from magpie.steps.extend import ExtendStep
 from magpie.steps.instruct import InstructStep, every_wording, mix_entries, steered
 from magpie.steps.respond import RespondStep

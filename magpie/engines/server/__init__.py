@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from magpie.engines.base import Completion, Control, ModelInfo, Sampling, misfit
 from magpie.engines.server import wire
+from magpie.engines.server.client import JsonClient, RefusedError, RequestError
 from magpie.errors import ModelError, ServerError
-from magpie.web import JsonClient, RefusedError, RequestError
 
 if TYPE_CHECKING:
     from magpie.models import ModelFiles

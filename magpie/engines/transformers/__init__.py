@@ -15,9 +15,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from magpie import first_token
-from magpie.decoding import Batch, Grammars, Row, draw, is_repeating
+from magpie.engines import first_token
 from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, Sampling, misfit
+from magpie.engines.transformers.decoding import Batch, Grammars, Row, draw, is_repeating
 from magpie.engines.transformers.thread import TransformersThread, load_from
 from magpie.errors import EngineError
 

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from magpie.decoding import is_out_of_memory
 from magpie.engines.base import ModelInfo
+from magpie.engines.transformers.decoding import is_out_of_memory
 from magpie.errors import EngineError, ModelError
 
 if TYPE_CHECKING:

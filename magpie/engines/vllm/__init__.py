@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
-from magpie import first_token, orphans, quiet
+from magpie.engines import first_token
 from magpie.engines.base import Completion, ModelInfo, Sampling, misfit
+from magpie.engines.vllm import orphans, quiet
 from magpie.engines.vllm.settings import engine_arguments, prepare_environment, sampling_params
 from magpie.errors import EngineError
 from magpie.models import ModelFiles

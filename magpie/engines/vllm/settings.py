@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-from magpie import first_token
+from magpie.engines import first_token
 from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Sampling
 from magpie.models import ModelFiles
 from magpie.recipe import Model

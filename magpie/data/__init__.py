@@ -1,0 +1,1 @@
+"""Datasets: their columns, their messages, and those that were made elsewhere."""

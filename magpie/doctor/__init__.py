@@ -1,0 +1,1 @@
+"""Can this model write instructions, and with which settings?"""

@@ -1,0 +1,84 @@
+"""What a build would do, for `--dry-run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from magpie.engines import pick
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.plan.phases import Phase, Plan
+    from magpie.recipe import Model
+
+
+def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | None = None) -> None:
+    """The phases, their models, rows, shards and disk; and the step after which the build stops, if one does."""
+    recipe = plan.recipe
+    title = Text(f"{recipe.name}: {recipe.rows:,} rows into {out}", style="table.title")
+    table = Table(title=title, title_justify="left", box=None)
+    for heading in ("phase", "steps", "model", "runs on"):
+        table.add_column(heading, overflow="fold")
+    for number, phase in enumerate(plan.phases, start=1):
+        table.add_row(str(number), phase.name, Text(_model(phase)), _where(phase))
+    console.print(table)
+    shards = f"{plan.shards:,} shards of {recipe.shard_rows:,} rows, {len(plan.steps)} steps"
+    console.print(f"{shards}; about {_size(plan.disk_bytes)} of disk", highlight=False)
+    if recipe.steer is not None:
+        values = {name: len(texts) for name, texts in recipe.steer.variables.items()}
+        over = "".join(f", {count} of {name}" for name, count in values.items())
+        steer = f"steered by {len(recipe.steer.prompts)} system prompts{over}"
+        how = {"cross": "; crossed", "sample": "; sampled"}[recipe.steer.combine] if values else ""
+        console.print(f"{steer}{how}", highlight=False)
+    if recipe.filter is not None:
+        console.print(Text(f"filter {recipe.filter.name}: {_filter(plan)}"), soft_wrap=True)
+    for rule in plan.skipped_rules:
+        console.print(Text(f"left out, the run has no such column: {rule}"), soft_wrap=True)
+    if stop_after is not None:
+        console.print(f"stops after {stop_after}", highlight=False)
+    console.print("Nothing was loaded or written.", highlight=False)
+
+
+def _model(phase: Phase) -> str:
+    return "" if phase.model is None else phase.model.model
+
+
+def _where(phase: Phase) -> str:
+    if phase.is_global:
+        return "all rows at once"
+    if phase.model is None:
+        return "CPU"
+    return _engine(phase.model) if phase.generates else "sentence-transformers"
+
+
+def _engine(model: Model) -> str:
+    engine = pick(model.engine)
+    gpus = f", tensor parallel {model.tensor_parallel}" if model.tensor_parallel > 1 else ""
+    return f"{engine}{gpus}, context {model.context_length:,}"
+
+
+def _filter(plan: Plan) -> str:
+    found = plan.recipe.filter
+    assert found is not None
+    early = [step for step in plan.steps if step.name == "prefilter"]
+    pushed = len(early[0].step.settings["rules"]) if early else 0
+    parts = [f"{len(found.rules)} rules, {pushed} of them before a response is paid for"]
+    if found.quotas is not None:
+        parts.append(f"quotas by {found.quotas.by}")
+    if found.top is not None:
+        parts.append(f"top {found.top.n:,} by {found.top.by}")
+    return "; ".join(parts)
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,73 @@
+"""How far a sampling is, for people: a bar with rate and time left on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from magpie.report.text import harmless
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task
+
+    from magpie.doctor.sampling import Tell
+
+_PLAIN_EVERY = 15.0
+
+
+@contextmanager
+def telling(console: Console) -> Iterator[Tell]:
+    """What to tell the progress of a sampling to, while it is shown on `console`. Nothing of it stays on a terminal."""
+    if not console.is_terminal:
+        yield _plain(console)
+        return
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
+        MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        doing = ("", 0)
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal doing
+            if (what, total) != doing:
+                doing = (what, total)
+                progress.reset(task, total=total or None, description=harmless(what))
+            progress.update(task, completed=done)
+
+        yield tell
+
+
+def _plain(console: Console) -> Tell:
+    said = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _PLAIN_EVERY:
+            said = time.monotonic()
+            counted = f"{what}: {done} of {total}" if total else what
+            console.print(Text(harmless(counted)), soft_wrap=True)
+
+    return tell
+
+
+class _Rate(ProgressColumn):
+    """Completions a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None or task.total is None else f"{task.speed:,.1f}/s", style="dim")

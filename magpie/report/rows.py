@@ -1,0 +1,230 @@
+"""Rows to read in the terminal: a handful that were kept, the rejected ones by reason, or one row in full.
+
+An unfinished run is shown as far as it has come: a row as it stands before the first step its shard still lacks. Only
+the shards that hold the rows shown are read whole.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from rich.console import Group
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+
+from magpie.errors import RunError
+from magpie.report.text import as_text, one_line
+from magpie.runs.run import Run
+from magpie.runs.shards import read_shard
+from magpie.steps.base import REJECTED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.plan.phases import PlannedStep
+
+_TAGS = {
+    "task_category": "{}",
+    "difficulty": "{}",
+    "input_quality": "{} quality",
+    "language": "{}",
+    "instruct_reward": "reward {}",
+    "chosen_reward": "chosen {}",
+    "rejected_reward": "rejected {}",
+}
+_PAIR = {"chosen": "chosen_response", "rejected": "rejected_response"}
+_TEXTS = ("raw_instruction", "instruction", "reasoning", "response", "later_turns", *_PAIR.values())
+_SPEAKER_STYLES = {
+    "user": "bold cyan",
+    "assistant": "bold green",
+    "chosen": "bold green",
+    "rejected": "bold red",
+}
+
+
+def show_rows(run: Run, console: Console, *, n: int = 5, seed: int = 0) -> None:
+    """Print `n` kept rows as cards, chosen by `seed`; in an unfinished run, rows that are still in.
+
+    They come from one shard where it holds enough: the positions of a run are all alike, so that is a fair choice.
+    """
+    choice = random.Random(seed)
+    shards = [shard for shard in range(run.plan.shards) if _next_step(run, shard) is not run.plan.steps[0]]
+    choice.shuffle(shards)
+    _say_how_far(run, console)
+    shown = 0
+    for shard in shards:
+        if shown == n:
+            break
+        rows = _rows(run, shard, (*_TEXTS, *_TAGS))
+        kept = [row for row in rows.to_pylist() if row[REJECTED.name] is None]
+        for row in sorted(choice.sample(kept, min(n - shown, len(kept))), key=lambda row: int(row["index"])):
+            console.print(_card(row))
+            shown += 1
+    if not shown:
+        console.print(
+            "no row is in; see why with --rejected" if shards else "no row is made yet", highlight=False
+        )
+
+
+def show_rejected(run: Run, console: Console, *, examples: int = 3) -> None:
+    """Print the rejected rows: reason by reason, the most frequent first, how many and the first few of them."""
+    counts: dict[str, int] = defaultdict(int)
+    first: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    begun = rows_made = 0
+    for shard in range(run.plan.shards):
+        if _next_step(run, shard) is run.plan.steps[0]:
+            continue
+        begun += 1
+        reasons = _rows(run, shard, (), check=False)[REJECTED.name].to_pylist()
+        rows_made += len(reasons)
+        for at, reason in enumerate(reasons):
+            if reason is not None:
+                counts[reason] += 1
+                if len(first[reason]) < examples:
+                    first[reason].append((shard, at))
+    texts = _examples(run, {place for places in first.values() for place in places})
+    _say_how_far(run, console)
+    console.print(f"{sum(counts.values()):,} of {rows_made:,} rows are out", highlight=False)
+    for reason in sorted(counts, key=lambda reason: (-counts[reason], reason)):
+        heading = as_text(reason, "bold").append(f"  {counts[reason]:,}", "not bold")
+        console.print(Text("\n").append_text(heading))
+        for place in first[reason]:
+            row_id, text = texts[place]
+            console.print(
+                Padding(Text(row_id, "dim").append("  ").append_text(as_text(text, "not dim")), (0, 0, 0, 2))
+            )
+
+
+def show_row(run: Run, row_id: str, console: Console) -> None:
+    """Print one row in full: every column, step by step, and why it is out, if it is.
+
+    `row_id` may also be the row's position alone, such as 17. Raises RunError, naming the nearest ids, when the run has
+    no such row.
+    """
+    shard, at = _place(run, row_id)
+    last = _next_step(run, shard)
+    row = _rows(run, shard, (), at=at)
+    console.print(Rule(as_text(str(row["id"]), "bold"), align="left"))
+    reason = row[REJECTED.name]
+    if reason is not None:
+        console.print(Text("out: ", "bold red").append_text(as_text(reason, "not bold")))
+    elif last is not None:
+        console.print(Text(f"in so far, and {last.name} is next: the build is not finished", "bold yellow"))
+    else:
+        console.print(Text("in: it is in the dataset", "bold green"))
+    for planned in run.plan.steps:
+        if last is not None and planned.number >= last.number:
+            break
+        values = read_shard(run.shard_path(planned, shard)).slice(at, 1).to_pylist()[0]
+        console.print(Text(f"\n{planned.folder}", "bold blue"))
+        for name in planned.step.adds.names:
+            console.print(Padding(_field(name, values[name]), (0, 0, 0, 2)))
+
+
+def _next_step(run: Run, shard: int) -> PlannedStep | None:
+    """The first step that a shard still lacks; None when it has come all the way."""
+    return next((p for p in run.plan.steps if not run.shard_path(p, shard).is_file()), None)
+
+
+def _rows(run: Run, shard: int, columns: Sequence[str], *, at: int | None = None, check: bool = True) -> Any:
+    """A shard's rows as far as it has come, as a table; or the row at position `at` of it, as a dict."""
+    before = _next_step(run, shard)
+    known = [planned for planned in run.plan.steps if before is None or planned.number < before.number]
+    made = {name for planned in known for name in planned.step.adds.names}
+    rows: pa.Table = run.rows(shard, [name for name in columns if name in made], before=before, check=check)
+    return rows if at is None else rows.slice(at, 1).to_pylist()[0]
+
+
+def _say_how_far(run: Run, console: Console) -> None:
+    waiting = [step for shard in range(run.plan.shards) if (step := _next_step(run, shard)) is not None]
+    if waiting:
+        first = min(waiting, key=lambda step: step.number)
+        console.print(
+            f"the build is not finished: {len(waiting)} of {run.plan.shards} shards still have steps to go, from "
+            f"{first.name} on; rows are shown as far as they have come",
+            style="yellow",
+            highlight=False,
+        )
+
+
+def _card(row: dict[str, Any]) -> Panel:
+    tags = [said.format(_short(row[name])) for name, said in _TAGS.items() if row.get(name) is not None]
+    parts: list[Text] = [as_text(" · ".join(tags), "dim")] if tags else []
+    for message in _conversation(row):
+        style = _SPEAKER_STYLES.get(message["role"], "bold")
+        parts.append(as_text(message["role"], style))
+        parts.append(as_text(message["content"].strip()))
+    return Panel(Group(*parts), title=as_text(str(row["id"])), title_align="left", border_style="dim")
+
+
+def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:
+    instruction = row.get("instruction")
+    said = instruction if instruction is not None else row.get("raw_instruction")
+    messages = [{"role": "user", "content": said or ""}]
+    if row.get("response") is not None:
+        thought = {"role": "reasoning", "content": row["reasoning"]} if row.get("reasoning") else None
+        messages += [*([thought] if thought else []), {"role": "assistant", "content": row["response"]}]
+    pair = [{"role": side, "content": row[name]} for side, name in _PAIR.items() if row.get(name) is not None]
+    return [*messages, *(row.get("later_turns") or []), *pair]
+
+
+def _examples(run: Run, places: set[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, str]]:
+    """The id and the text, on one line, of the rows at these (shard, position) places."""
+    found = {}
+    for shard in sorted({shard for shard, _ in places}):
+        rows = _rows(run, shard, ("raw_instruction", "instruction"))
+        for at in sorted(at for there, at in places if there == shard):
+            row = rows.slice(at, 1).to_pylist()[0]
+            found[shard, at] = (row["id"], one_line(_conversation(row)[0]["content"]) or "(nothing)")
+    return found
+
+
+def _field(name: str, value: Any) -> Text:
+    """One column: a line, or its name and then its lines."""
+    label = Text(f"{name}: ", "cyan")
+    if value is None:
+        return label.append("null", "dim")
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        turns = [f"{message['role']}: {message['content']}" for message in value]
+        return Text("\n").join([label, *(as_text(turn) for turn in turns)])
+    if isinstance(value, str) and "\n" in value:
+        return label.append("\n").append_text(as_text(value))
+    return label.append_text(as_text(_short(value)))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 12 and isinstance(value[0], float):
+        return f"{len(value)} numbers: {', '.join(f'{number:.4g}' for number in value[:4])}, …"
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value) or "(none)"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _place(run: Run, row_id: str) -> tuple[int, int]:
+    """The shard of a row, and its position in it. A row is never searched for: its id ends in its position."""
+    found = re.fullmatch(r"(?:(.*)-)?(\d{1,18})", row_id, re.ASCII | re.DOTALL)
+    begun = next((n for n in range(run.plan.shards) if _next_step(run, n) is not run.plan.steps[0]), None)
+    if begun is None:
+        raise RunError(f"{run.folder} holds no rows yet; run the build to make some")
+    prefix = str(_rows(run, begun, ())["id"][0]).rpartition("-")[0]
+    last = run.recipe.rows - 1
+    index = min(int(found.group(2)), last) if found else 0
+    wanted = f"{prefix}-{index:08d}"
+    if found is None or found.group(1) not in {None, prefix} or int(found.group(2)) != index:
+        around = range(max(0, index - 1), min(last, index + 1) + 1)
+        near = ", ".join(f"{prefix}-{one:08d}" for one in around)
+        raise RunError(
+            f"{run.folder} has no row {one_line(row_id)!r}; the nearest ids are {near}, and the run goes from "
+            f"{prefix}-{0:08d} to {prefix}-{last:08d}"
+        )
+    shard = index // run.recipe.shard_rows
+    if _next_step(run, shard) is run.plan.steps[0]:
+        raise RunError(f"row {wanted} is not made yet; run the build again to go on")
+    return shard, index - run.plan.shard_range(shard).start

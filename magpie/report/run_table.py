@@ -1,0 +1,65 @@
+"""Where a run stands, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from magpie.figures.status import quarantined, status
+from magpie.report.judges import print_agreement
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.figures.status import Status
+    from magpie.runs.run import Run
+
+
+def print_status(found: Status, console: Console) -> None:
+    """Step by step: shards done, rows in and out, and why rows are out; then how many of the next rows would be new.
+
+    What stands behind ± is one standard error.
+    """
+    state = (
+        f"finished, {found.kept:,} rows kept"
+        if found.finished
+        else "not finished: run the build again to go on"
+    )
+    title = Text(f"{found.folder}: {state}", style="table.title")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("step", "shards", "rows in", "rows out", "tokens"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for step in found.steps:
+        tokens = f"{step.tokens:,}" if step.tokens else ""
+        shards = f"{step.shards_done}/{step.shards}"
+        table.add_row(step.name, shards, f"{step.rows_in:,}", f"{step.rows_out:,}", tokens)
+        for outcome, count in (step.outcomes or {}).items():
+            table.add_row(f"  [dim]{escape(outcome)}[/]", "", "", f"[dim]{count:,}[/]", "")
+        for reason, count in step.rejected.items():
+            table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
+    console.print(table)
+    if found.saturation is not None:
+        ahead = found.saturation.next
+        console.print(
+            f"{ahead.new:,.0f} of the next {ahead.rows:,} would be new (± {ahead.standard_error:,.0f})",
+            highlight=False,
+            soft_wrap=True,
+        )
+    print_agreement(found.agreement, console)
+    for path in found.damaged:
+        console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
+    for rule in found.skipped_rules:
+        console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_outcome(run: Run, console: Console) -> None:
+    """What a build made, and what to do with it."""
+    found = status(run)
+    print_status(found, console)
+    for path in quarantined(run):
+        console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
+    if found.finished:
+        console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)
