@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from magpie.errors import ModelError
 
 if TYPE_CHECKING:
     from magpie.models import ModelFiles
+    from magpie.recipe import Model
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
 Control = Literal["hold_back", "first_token_divisor", "stop_repetition"]
@@ -99,6 +101,56 @@ class ModelInfo:
     context_length: int
     slots: int
     controls: frozenset[Control] = CONTROLS
+
+    def stops_repetition(self, wish: bool | None) -> bool:
+        """Whether to ask for `stop_repetition`: as the recipe says, or where it says nothing, if the engine can."""
+        return "stop_repetition" in self.controls if wish is None else wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do on any machine. Planning asks these and no engine by its name.
+
+    `writes` and `scores`: it opens models that write, and reward models. `controls`: those of `Sampling`'s controls
+    that it can be asked for; a loaded engine may offer fewer (see `ModelInfo.controls`), or more where only the
+    running engine can tell. `structured_outputs`: it can hold a completion to a JSON schema. `separate_process`: it
+    can run in a process of its own. `loads_weights`: it loads a model's weights here. `loads_files`: it needs files
+    of the model at all, a tokenizer at least.
+    """
+
+    writes: bool = True
+    scores: bool = True
+    controls: frozenset[Control] = CONTROLS
+    structured_outputs: bool = True
+    separate_process: bool = False
+    loads_weights: bool = True
+    loads_files: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """All that the rest of magpie knows of one engine. Each engine's module has one, named SPEC.
+
+    `open` and `open_scorer` are given a recipe's model and its files, which are None where the engine loads none.
+    `package` is the library it stands on, None where that always comes with magpie, and `install` says how to get it.
+    `problem` says what is wrong with a model's settings, given those and their place in the recipe; None when nothing
+    is. An engine that loads no files brings a `tokenizer` of its own, and says in `identity` what decides its texts.
+    """
+
+    name: str
+    capabilities: Capabilities
+    open: Callable[[Model, Any], Awaitable[Engine]]
+    open_scorer: Callable[[Model, Any], Awaitable[Scorer]] | None = None
+    package: str | None = None
+    install: str = ""
+    problem: Callable[[Model, str], str | None] = lambda model, place: None
+    tokenizer: Callable[[], Any] | None = None
+    identity: Callable[[Model], Mapping[str, Any]] | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the library that the engine stands on is there."""
+        return self.package is None or find_spec(self.package) is not None
 
 
 def misfit(length: int, context_length: int) -> str | None:

@@ -13,8 +13,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from magpie.engines.base import Completion, ModelInfo, Sampling, Score, oversize
-from magpie.recipe import Script
+from magpie.engines.base import Capabilities, Completion, EngineSpec, ModelInfo, Sampling, Score, oversize
+from magpie.recipe import Model, Script
 
 _SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
 _SYSTEM = "You are a scripted assistant."
@@ -199,3 +199,26 @@ def _fill(schema: dict[str, Any], draw: random.Random) -> Any:
             for _ in range(draw.randint(schema.get("minItems", 0), schema.get("maxItems", 2)))
         ]
     return f"to {draw.choice(_VERBS)} {draw.choice(_THINGS)}"[: schema.get("maxLength", 1000)]
+
+
+async def _open(model: Model, _: object) -> ScriptedEngine:
+    return ScriptedEngine(model.script, name=model.model, context_length=model.context_length)
+
+
+async def _open_scorer(model: Model, _: object) -> ScriptedScorer:
+    return ScriptedScorer(model.script, name=model.model, context_length=model.context_length)
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    """What decides the texts: the script, and nothing of any machine."""
+    return {"name": model.model, "revision": "scripted", "script": model.script.model_dump(mode="json")}
+
+
+SPEC = EngineSpec(
+    name="scripted",
+    capabilities=Capabilities(loads_weights=False, loads_files=False),
+    open=_open,
+    open_scorer=_open_scorer,
+    tokenizer=ScriptedTokenizer,
+    identity=_identity,
+)

@@ -11,13 +11,16 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from magpie.errors import StorageError
+from magpie.plan.phases import needs_engine
+from magpie.runs.run import LOG, Run, RunStep
 
 _PLAIN_EVERY = 15.0
 
@@ -30,7 +33,7 @@ class StepCount:
     """
 
     name: str
-    generates: bool
+    needs_engine: bool
     rows: int = 0
     rejected: int = 0
     tokens: int = 0
@@ -55,30 +58,31 @@ class StepCount:
 class Log:
     """`log.jsonl`: events appended as they happen. It informs; nothing is ever decided by it."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event. A disk that takes no log is complained of by what must be written to it."""
-        if self._path is not None:
+        """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
+        if self._run is not None:
             line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
-            with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with suppress(OSError, StorageError):
+                self._run.storage.append(LOG, line + "\n")
 
 
 class Progress:
     """Counts rows and tokens for each step, and shows them."""
 
     def __init__(
-        self, steps: Iterable[tuple[str, bool]], rows: int, *, log: Log, console: Console | None
+        self, steps: Iterable[RunStep], rows: int, *, log: Log, console: Console | None = None
     ) -> None:
-        self.counts = {name: StepCount(name, generates) for name, generates in steps}
+        self.counts = {step.name: StepCount(step.name, needs_engine(step)) for step in steps}
         self.log = log
         self._rows = rows
         self._console = console
         self._doing = "starting"
-        self._said = 0.0
-        self._moving = ("", 0.0, 0)
+        self._last_line = 0.0
+        # What a global step is at, since when, and how much of it was done then.
+        self._stage = ("", 0.0, 0)
         live = console is not None and console.is_terminal
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=4) if live else None
@@ -103,7 +107,7 @@ class Progress:
         """Say what the build is at now, such as loading a model."""
         self._doing = what
         self.log.write("doing", what=what, **facts)
-        self._say(what)
+        self._print(what)
 
     def began(self, step: str) -> None:
         """`step` starts on a shard."""
@@ -145,13 +149,13 @@ class Progress:
     def moved(self, step: str, what: str, done: int, total: int) -> None:
         """A step that sees every row at once is at `what`, and has done so much of so much of it."""
         now = time.monotonic()
-        if what != self._moving[0]:
-            self._moving = (what, now, done)
-        seconds, fresh = now - self._moving[1], done - self._moving[2]
+        if what != self._stage[0]:
+            self._stage = (what, now, done)
+        seconds, fresh = now - self._stage[1], done - self._stage[2]
         left = f", {_clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
         self._doing = f"{step}: {what}, {done / max(total, 1):.0%}{left}"
-        if now - self._said >= _PLAIN_EVERY:
-            self._say(self._doing)
+        if now - self._last_line >= _PLAIN_EVERY:
+            self._print(self._doing)
 
     def note(self, text: str) -> None:
         """Something a person should know: shown, and logged."""
@@ -161,23 +165,23 @@ class Progress:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if self._console is not None and self._live is None and now - self._said >= _PLAIN_EVERY:
+        if self._console is not None and self._live is None and now - self._last_line >= _PLAIN_EVERY:
             busy = [
                 self._line(count)
                 for count in self.counts.values()
                 if count.started and count.rows < self._rows
             ]
             if busy:
-                self._say("; ".join(busy))
+                self._print("; ".join(busy))
 
-    def _say(self, text: str) -> None:
-        self._said = time.monotonic()
+    def _print(self, text: str) -> None:
+        self._last_line = time.monotonic()
         if self._console is not None and self._live is None:
             self._console.print(Text(text), soft_wrap=True)
 
     def _line(self, count: StepCount) -> str:
         parts = [f"{count.name} {count.rows}/{self._rows}"]
-        if count.generates and count.tokens:
+        if count.needs_engine and count.tokens:
             parts.append(f"{count.tokens / count.seconds:,.0f} tokens/s")
         if count.rejected:
             parts.append(f"{count.rejected} rejected")

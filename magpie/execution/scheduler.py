@@ -1,81 +1,146 @@
-"""How full an engine is: what the shards of a phase have asked of it, and when it wants more of them."""
+"""Keeping an engine full: how much it has been asked for, and when to begin with another shard.
+
+Inside a phase every shard is a task of its own, at its own step. A new one begins whenever fewer completions wait than
+twice the engine's slots, so a shard's longest rows never hold the engine up; only the end of a phase drains it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling, Score, Scorer
-
-if TYPE_CHECKING:
-    from magpie.execution.progress import Progress
+from magpie.execution.base import Completed, Report, ShardTask
 
 T = TypeVar("T")
 
+# Shards at once in a phase without an engine: one reads and writes while another computes.
+_SHARDS_WITHOUT_ENGINE = 2
+
 
 @dataclass(slots=True)
-class Gauge:
-    """How much work the engine has: completions asked for and not yet given, and rows about to ask."""
+class EngineQueue:
+    """An engine or scorer, and how much work it has.
 
-    slots: int
-    waiting: int = 0
-    promised: dict[int, int] = field(default_factory=dict)
-    hungry: asyncio.Event = field(default_factory=asyncio.Event)
+    `in_flight` completions are asked for and not yet given. `expected` counts, for each shard that has begun and not
+    asked yet, the requests it is about to make.
+    """
+
+    engine: Engine | Scorer
+    in_flight: int = 0
+    expected: dict[int, int] = field(default_factory=dict)
+    has_room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def slots(self) -> int:
+        """How many completions the engine works on at once."""
+        return self.engine.model.slots
+
+    @property
+    def requests(self) -> int:
+        """Completions in flight, and those about to be asked for."""
+        return self.in_flight + sum(self.expected.values())
 
     @property
     def wants_more(self) -> bool:
-        """Whether less is asked for than twice the slots."""
-        return self.asked < 2 * self.slots
+        """Whether less is asked for than twice the slots: with that much waiting, no slot is ever empty."""
+        return self.requests < 2 * self.slots
 
-    @property
-    def asked(self) -> int:
-        """Completions that wait or are promised."""
-        return self.waiting + sum(self.promised.values())
+    def may_begin(self, running: int, shard_rows: int) -> bool:
+        """Whether one more shard may begin beside those that run."""
+        # So many shards hold twice the slots, were each to have all of its rows in flight; four times as many, since
+        # most of a shard's rows are done while its longest still run, and a few more for phases with few slots.
+        enough = 4 * -(-2 * self.slots // shard_rows) + 4
+        # Where the last rows of many shards leave slots empty, more may begin, up to a bound on memory.
+        has_empty_slots = self.requests < self.slots
+        return self.wants_more and (running < enough or (running < 4 * enough and has_empty_slots))
 
-    def has_room(self, running: int, most: int) -> bool:
-        """Whether to let one more shard in: up to `most` at once, or more of them while slots are empty."""
-        return self.wants_more and (running < most or (running < 4 * most and self.asked < self.slots))
+    def begin(self, shard: int, rows: int) -> None:
+        """A shard begins, and is about to ask for as many completions as it has rows."""
+        self.expected[shard] = rows
+
+    def leave(self, shard: int) -> None:
+        """A shard is through with the phase."""
+        self.expected.pop(shard, None)
+        self.has_room.set()
 
 
-class MeteredEngine:
-    """The engine or scorer as one shard sees it: every answer is counted, and the gauge kept."""
+class QueuedEngine:
+    """The engine or scorer as one shard sees it: every answer is reported, and the queue kept."""
 
-    def __init__(self, engine: Engine | Scorer, gauge: Gauge, progress: Progress, shard: int) -> None:
-        self._engine, self._gauge, self._progress, self._shard = engine, gauge, progress, shard
+    def __init__(self, queue: EngineQueue, shard: int, report: Report) -> None:
+        self._queue, self._shard, self._report = queue, shard, report
         self.step = ""
 
     @property
     def model(self) -> ModelInfo:
         """What is loaded."""
-        return self._engine.model
+        return self._queue.engine.model
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """The engine's completion."""
         step = self.step
-        completion = await self._metered(cast("Engine", self._engine).complete(prompt, sampling))
-        count, cached = completion.token_count, completion.cached_tokens
-        self._progress.completed(step, count, prompt=len(prompt), cached=cached)
+        completion = await self._counted(cast("Engine", self._queue.engine).complete(prompt, sampling))
+        self._report(Completed(step, completion.token_count, len(prompt), completion.cached_tokens))
         return completion
 
     async def score(self, conversation: Sequence[int]) -> Score:
         """The scorer's reward."""
         step = self.step
-        score = await self._metered(cast("Scorer", self._engine).score(conversation))
-        self._progress.completed(step, 0)
+        score = await self._counted(cast("Scorer", self._queue.engine).score(conversation))
+        self._report(Completed(step, 0))
         return score
 
-    async def _metered(self, asked: Awaitable[T]) -> T:
-        gauge = self._gauge
-        gauge.promised.pop(self._shard, None)
-        gauge.waiting += 1
+    async def _counted(self, request: Awaitable[T]) -> T:
+        queue = self._queue
+        queue.expected.pop(self._shard, None)  # what the shard was expected to ask for, it asks for now
+        queue.in_flight += 1
         try:
-            return await asked
+            return await request
         finally:
-            gauge.waiting -= 1
-            if gauge.wants_more:
-                gauge.hungry.set()
+            queue.in_flight -= 1
+            if queue.wants_more:
+                queue.has_room.set()
 
     async def close(self) -> None:
-        """The build closes the engine, not the shard."""
+        """The executor closes the engine, not the shard."""
+
+
+async def stream(
+    tasks: Sequence[ShardTask],
+    take: Callable[[ShardTask], Awaitable[None]],
+    queue: EngineQueue | None,
+    *,
+    rows_of: Callable[[int], int],
+    shard_rows: int,
+) -> None:
+    """Begin with shards as the engine has room for them, until all are through. The first error ends it."""
+    waiting, running = deque(tasks), set[asyncio.Task[Any]]()
+    try:
+        while waiting or running:
+            while waiting and (
+                len(running) < _SHARDS_WITHOUT_ENGINE
+                if queue is None
+                else queue.may_begin(len(running), shard_rows)
+            ):
+                task = waiting.popleft()
+                if queue is not None:
+                    queue.begin(task.shard, rows_of(task.shard))
+                running.add(asyncio.ensure_future(take(task)))
+            room: set[asyncio.Task[Any]] = set()
+            if waiting and queue is not None:
+                queue.has_room.clear()
+                room = {asyncio.create_task(queue.has_room.wait())}
+            done, _ = await asyncio.wait(running | room, return_when=asyncio.FIRST_COMPLETED)
+            for task_of_room in room:
+                task_of_room.cancel()
+            for finished in done - room:
+                running.discard(finished)
+                finished.result()  # raises what the shard raised
+    finally:
+        for unfinished in running:
+            unfinished.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -1,93 +1,24 @@
-"""What a plan is made of: steps in their places, phases that share a loaded model, and what they leave on disk."""
+"""What a plan is: steps in their places, and phases of neighbouring steps that share one loaded model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
-
-import pyarrow as pa
+from dataclasses import dataclass, replace
 
 from magpie.recipe import Model, Recipe
-from magpie.steps.base import REJECTED, GlobalStep, Judging, Plain, RowStep
-from magpie.steps.tag import TagStep
-
-_BASE = pa.schema([("id", pa.string()), ("index", pa.int64())])
-
-# Bytes on disk for a row of each step, zstd-compressed: for the estimate of a dry run. Measured on the demo recipe,
-# scaled by max_tokens where a model writes; they are an order of magnitude, not a promise.
-_BYTES_PER_ROW = {
-    "instruct": 120,
-    "clean": 60,
-    "pii": 2,
-    "response_pii": 2,
-    "language": 2,
-    "decontaminate": 2,
-    "dedup": 28,
-    "tag": 220,
-    "second_tag": 220,
-    "prefer": 800,
-    "prefilter": 2,
-    "filter": 2,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One step in its place. `model` is what it loads, `chat_model` is whose chat format it speaks.
-
-    A judge's `thinking` is off: what it writes is JSON from the first token on.
-    """
-
-    number: int
-    step: RowStep | GlobalStep
-    model: Model | None = None
-    chat_model: Model | None = None
-
-    @property
-    def name(self) -> str:
-        """The step's name, such as "instruct"."""
-        return self.step.name
-
-    @property
-    def folder(self) -> str:
-        """The step's folder below `steps/`, such as "01-instruct"."""
-        return f"{self.number:02d}-{self.name}"
-
-    @property
-    def is_global(self) -> bool:
-        """Whether the step sees every row of the run at once."""
-        return hasattr(self.step, "run_all")  # asking whether it is a GlobalStep would work out its settings
-
-    @property
-    def generates(self) -> bool:
-        """Whether the step sends prompts to an engine, or conversations to a scorer."""
-        return self.model is not None and self.chat_model is not None
-
-    @property
-    def judges(self) -> bool:
-        """Whether the model is a judge, whose answer leaves no place for reasoning before it."""
-        return isinstance(self.step, TagStep)
-
-    @property
-    def scores(self) -> bool:
-        """Whether the model is a reward model, for a scorer to load."""
-        return bool(getattr(self.step, "scores", False))
-
-    @property
-    def reads_as(self) -> Literal["chat", "transcript", "plain"]:
-        """How the model is spoken to: in its chat format, by finished conversations, or in plain text."""
-        if isinstance(self.step, Judging):
-            return "transcript"
-        return "plain" if isinstance(self.step, Plain) else "chat"
+from magpie.runs.run import RunStep
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Neighbouring row steps that share one loaded model, or one global step."""
+    """Neighbouring row steps that share one loaded model, or one global step.
 
-    steps: tuple[PlannedStep, ...]
+    `model` is what is loaded, by the worker or by a step; None where nothing is. `scores` says that a scorer is loaded
+    in the place of an engine.
+    """
+
+    steps: tuple[RunStep, ...]
     model: Model | None
+    scores: bool = False
 
     @property
     def is_global(self) -> bool:
@@ -95,67 +26,76 @@ class Phase:
         return self.steps[0].is_global
 
     @property
-    def generates(self) -> bool:
-        """Whether the phase needs an engine."""
-        return any(step.generates for step in self.steps)
-
-    @property
-    def scores(self) -> bool:
-        """Whether the phase needs a scorer in the place of an engine."""
-        return any(step.scores for step in self.steps)
+    def needs_engine(self) -> bool:
+        """Whether an engine, or a scorer, has to be loaded for the phase."""
+        return any(needs_engine(run_step) for run_step in self.steps)
 
     @property
     def name(self) -> str:
         """The names of the steps, joined by arrows."""
-        return " → ".join(step.name for step in self.steps)
+        return " → ".join(run_step.name for run_step in self.steps)
+
+    def up_to(self, name: str) -> Phase:
+        """The phase without the steps behind the one of that name; as it is, when it has no such step."""
+        names = [run_step.name for run_step in self.steps]
+        return replace(self, steps=self.steps[: names.index(name) + 1]) if name in names else self
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a build will do. `skipped_rules` are filter rules left out because the run lacks their columns."""
+    """What a build will do."""
 
     recipe: Recipe
-    steps: tuple[PlannedStep, ...]
+    steps: tuple[RunStep, ...]
     phases: tuple[Phase, ...]
-    skipped_rules: tuple[str, ...]
 
     @property
     def shards(self) -> int:
         """How many shards the run has."""
         return -(-self.recipe.rows // self.recipe.shard_rows)
 
-    def shard_range(self, shard: int) -> range:
-        """The row positions of a shard."""
-        first = shard * self.recipe.shard_rows
-        return range(first, min(first + self.recipe.shard_rows, self.recipe.rows))
-
     @property
-    def schema(self) -> pa.Schema:
-        """Every column of the finished run."""
-        return schema_of(self.steps)
+    def skipped_rules(self) -> tuple[str, ...]:
+        """What to say of each rule of the filter that is left out because the run lacks its columns."""
+        return tuple(rule for run_step in self.steps for rule in run_step.step.skipped_rules)
 
     @property
     def disk_bytes(self) -> int:
-        """About how many bytes the run folder will hold: an order of magnitude."""
-        return sum(_bytes_per_row(planned) for planned in self.steps) * self.recipe.rows * 3 // 2
+        """About how many bytes the run will take: an order of magnitude."""
+        # The dataset holds about half of it again.
+        return sum(run_step.step.bytes_per_row for run_step in self.steps) * self.recipe.rows * 3 // 2
 
 
-def schema_of(steps: Iterable[PlannedStep]) -> pa.Schema:
-    """Every column of a run after these steps."""
-    fields = {field.name: field for field in _BASE}
-    fields[REJECTED.name] = REJECTED
-    for planned in steps:
-        fields |= {field.name: field for field in planned.step.adds}
-    return pa.schema(list(fields.values()))
+def needs_engine(run_step: RunStep) -> bool:
+    """Whether an engine, or a scorer, has to be loaded for the step."""
+    use = run_step.step.uses
+    return use is not None and use.needs_engine
 
 
-def _bytes_per_row(planned: PlannedStep) -> int:
-    if planned.name == "embed":
-        return 2 * 768
-    if planned.name in {"respond", "baseline", "candidates"}:
-        settings = planned.step.settings
-        return min(1600, 3 * int(settings["max_tokens"])) * int(settings.get("responses", 1))
-    if planned.name == "extend":
-        settings = planned.step.settings
-        return min(1600, 3 * int(settings["respond_max_tokens"])) * (int(settings["turns"]) - 1)
-    return _BYTES_PER_ROW.get(planned.name, 16)
+def into_phases(steps: tuple[RunStep, ...]) -> tuple[Phase, ...]:
+    """The steps in phases: as few as there can be without a model loaded beside another."""
+    phases: list[Phase] = []
+    for run_step in steps:
+        use = run_step.step.uses
+        alone = Phase(
+            (run_step,),
+            model=None if use is None else use.loaded,
+            scores=use is not None and use.purpose == "score",
+        )
+        if phases and _can_join(phases[-1], alone):
+            last = phases[-1]
+            phases[-1] = Phase(
+                (*last.steps, run_step), last.model or alone.model, last.scores or alone.scores
+            )
+        else:
+            phases.append(alone)
+    return tuple(phases)
+
+
+def _can_join(phase: Phase, alone: Phase) -> bool:
+    """Whether the step needs nothing loaded besides what the phase has."""
+    if phase.is_global or alone.is_global:
+        return False
+    if phase.model is None or alone.model is None:
+        return True
+    return phase.model == alone.model and phase.scores == alone.scores

@@ -30,24 +30,38 @@ def read_texts(path: Path) -> Any:
 def read_yaml(path: Path) -> Any:
     """What the YAML file holds. Raises RecipeError with the line; a key written twice is an error too."""
     try:
-        return yaml.load(_read(path), _OnceLoader)  # noqa: S506 - a SafeLoader
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
+    return parse_yaml(data, str(path))
+
+
+def parse_yaml(data: bytes, origin: str) -> Any:
+    """What YAML text holds; `origin` is what an error calls it. Raises RecipeError as `read_yaml` does."""
+    try:
+        return yaml.load(_decoded(data, origin), _OnceLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{path} is not valid YAML: {place}{error.problem}; mend that line") from error
+        raise RecipeError(f"{origin} is not valid YAML: {place}{error.problem}; mend that line") from error
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"{path} is not YAML text: {' '.join(str(error).split())}; save it as UTF-8"
+            f"{origin} is not YAML text: {' '.join(str(error).split())}; save it as UTF-8"
         ) from error
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+        return _decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
+
+
+def _decoded(data: bytes, origin: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{origin} is not UTF-8 text; save it as UTF-8") from error
 
 
 class _OnceLoader(yaml.SafeLoader):

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Share, Text
+from magpie.recipe.languages import LANGUAGES
 
 _SLOT = re.compile(r"\{([A-Za-z]\w*)\}")
 _BRACES = re.compile(r"\{\{([A-Za-z]\w*)\}\}")
@@ -88,6 +89,16 @@ class Steer(Part):
         if self.combine == "cross" and cells > _MOST_CELLS:
             raise ValueError(f"prompts and values make {cells:,} pairings; use `combine: sample` for so many")
         return self
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The ids of the variable `language`; none where there is no such variable."""
+        return tuple(value.id for value in self.variables.get("language", ()))
+
+    @property
+    def names_languages(self) -> bool:
+        """Whether the variable `language` is there and its ids are languages that can be told apart."""
+        return bool(self.languages) and LANGUAGES.issuperset(self.languages)
 
     def variables_of(self, prompt: SteerText) -> tuple[str, ...]:
         """The variables that the prompt holds, in the order in which the recipe gives them."""

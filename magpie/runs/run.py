@@ -1,102 +1,163 @@
-"""A run on disk, read: where everything lies, and rows put together from the steps that made them."""
+"""A run, read: where everything lies, and rows put together from the steps that made them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
+from magpie.data.dataset import DatasetFiles
 from magpie.errors import DamagedShardError, RecipeError, RunError
-from magpie.plan.phases import Plan, PlannedStep
-from magpie.plan.planning import make_plan
 from magpie.recipe.loading import parse_recipe
-from magpie.recipe.reading import read_yaml
-from magpie.runs.shards import read_shard
-from magpie.steps.base import REJECTED
+from magpie.recipe.reading import parse_yaml
+from magpie.runs.storage import MemoryStorage, Storage, open_storage
+from magpie.runs.storage.sealed import read_shard
+from magpie.steps import columns_of, steps_of
+from magpie.steps.base import REJECTED, GlobalStep, RowStep
 
 if TYPE_CHECKING:
     import datasets
 
     from magpie.recipe import Recipe
 
+RECIPE = "recipe.yaml"
+FINGERPRINTS = "fingerprints.json"
+LOG = "log.jsonl"
+SUMMARY = "report.json"
+STEPS = "steps/"
+DATASET = "dataset/"
+QUARANTINE = "quarantine/"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """A step in its place in a run. `number` counts from 1."""
+
+    number: int
+    step: RowStep | GlobalStep
+
+    @property
+    def name(self) -> str:
+        """The step's name, such as "instruct"."""
+        return self.step.name
+
+    @property
+    def folder(self) -> str:
+        """The step's folder below `steps/`, such as "01-instruct"."""
+        return f"{self.number:02d}-{self.name}"
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the step sees every row of the run at once."""
+        return isinstance(self.step, GlobalStep)
+
 
 class Run:
-    """One build of a recipe: a folder.
+    """One build of a recipe: files in a storage, most often a folder.
 
     `steps/NN-name/00000.parquet` holds what a step added to a shard's rows; `dataset/` what was kept of it all.
     """
 
-    def __init__(self, folder: str | Path, plan: Plan) -> None:
-        self.folder = Path(folder)
-        self.plan = plan
+    def __init__(self, storage: Storage, recipe: Recipe, steps: Sequence[RunStep]) -> None:
+        self.storage = storage
+        self.recipe = recipe
+        self.steps = tuple(steps)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """The run in `folder`. Raises RunError when there is none."""
-        path = Path(folder) / "recipe.yaml"
-        if not path.is_file():
-            raise RunError(f"{folder} is not a run: it holds no recipe.yaml; give the folder of a build")
-        try:
-            return cls(folder, make_plan(parse_recipe(read_yaml(path), origin=str(path))))
-        except RecipeError as error:
+    def open(cls, place: str | Path | Storage) -> Run:
+        """The run in a folder. Raises RunError when there is none, or its recipe cannot be read."""
+        storage = place if isinstance(place, Storage) else open_storage(place)
+        origin = storage.place(RECIPE)
+        if not storage.exists(RECIPE):
             raise RunError(
-                f"{folder} cannot be read: {error}; its build, run again, writes it anew"
+                f"{storage.location} is not a run: it holds no {RECIPE}; give the folder of a build"
+            )
+        try:
+            recipe = parse_recipe(parse_yaml(storage.read(RECIPE), origin), origin=origin)
+            return cls(storage, recipe, numbered(steps_of(recipe)))
+        except (OSError, RecipeError) as error:
+            raise RunError(
+                f"{storage.location} cannot be read: {error}; its build, run again, writes it anew"
             ) from error
 
     @property
-    def recipe(self) -> Recipe:
-        """What was built, with every default written out."""
-        return self.plan.recipe
+    def folder(self) -> Path:
+        """Where the run lies, for messages."""
+        return Path(self.storage.location)
 
     @property
-    def recipe_path(self) -> Path:
-        """The resolved recipe."""
-        return self.folder / "recipe.yaml"
+    def shards(self) -> int:
+        """How many shards the run has."""
+        return -(-self.recipe.rows // self.recipe.shard_rows)
+
+    def shard_range(self, shard: int) -> range:
+        """The row positions of a shard."""
+        first = shard * self.recipe.shard_rows
+        return range(first, min(first + self.recipe.shard_rows, self.recipe.rows))
 
     @property
-    def fingerprints_path(self) -> Path:
-        """The fingerprint of each step, and what went into it."""
-        return self.folder / "fingerprints.json"
+    def schema(self) -> pa.Schema:
+        """Every column of the finished run."""
+        return columns_of(tuple(run_step.step for run_step in self.steps))
 
     @property
-    def log_path(self) -> Path:
-        """What happened, an event a line."""
-        return self.folder / "log.jsonl"
-
-    @property
-    def dataset_folder(self) -> Path:
-        """The final dataset."""
-        return self.folder / "dataset"
-
-    @property
-    def dataset_files(self) -> list[Path]:
-        """The files of the final dataset, in order; empty until the build is finished."""
-        return sorted(self.dataset_folder.glob("*.parquet"))
+    def skipped_rules(self) -> tuple[str, ...]:
+        """What to say of each rule of the filter that is left out because the run lacks its columns."""
+        return tuple(rule for run_step in self.steps for rule in run_step.step.skipped_rules)
 
     @property
     def has_shards(self) -> bool:
         """Whether anything has been made yet."""
-        return any((self.folder / "steps").glob("*/*.parquet"))
+        return any(name.endswith(".parquet") for name in self.storage.names(STEPS))
 
-    def step(self, name: str) -> PlannedStep:
-        """The planned step called `name`. Raises RunError."""
-        for planned in self.plan.steps:
-            if planned.name == name:
-                return planned
-        known = ", ".join(planned.name for planned in self.plan.steps)
-        raise RunError(f"the run has no step {name!r}; it has: {known}")
+    @property
+    def dataset_files(self) -> DatasetFiles:
+        """The files of the final dataset."""
+        return DatasetFiles(self.storage, DATASET)
 
-    def shard_path(self, planned: PlannedStep, shard: int) -> Path:
-        """Where a step keeps a shard."""
-        return self.folder / "steps" / planned.folder / f"{shard:05d}.parquet"
+    def step(self, name: str) -> RunStep:
+        """The step called `name`. Raises RunError."""
+        for run_step in self.steps:
+            if run_step.name == name:
+                return run_step
+        names = ", ".join(run_step.name for run_step in self.steps)
+        raise RunError(f"the run has no step {name!r}; it has: {names}")
+
+    def step_adding(self, column: str) -> RunStep | None:
+        """The first step that adds a column; None where none does."""
+        return next((run_step for run_step in self.steps if column in run_step.step.adds.names), None)
+
+    @property
+    def own_filter(self) -> RunStep | None:
+        """The step that applies the recipe's filter to the whole run; None where the recipe has no filter."""
+        last = self.steps[-1] if self.steps else None
+        return last if last is not None and last.is_global and self.recipe.filter is not None else None
+
+    def shard_name(self, run_step: RunStep, shard: int) -> str:
+        """The name of a step's shard in the storage."""
+        return f"{STEPS}{run_step.folder}/{shard:05d}.parquet"
+
+    def shard_place(self, run_step: RunStep, shard: int) -> str:
+        """Where a step's shard lies, for messages."""
+        return self.storage.place(self.shard_name(run_step, shard))
+
+    def has_shard(self, run_step: RunStep, shard: int) -> bool:
+        """Whether a step's shard is there, whole or not."""
+        return self.storage.exists(self.shard_name(run_step, shard))
+
+    def read(
+        self, run_step: RunStep, shard: int, columns: Sequence[str] | None = None, *, check: bool = True
+    ) -> pa.Table:
+        """What a step added to a shard's rows: `columns`, or all of it. Raises DamagedShardError."""
+        return read_shard(self.storage, self.shard_name(run_step, shard), columns, check=check)
 
     def rows(
-        self, shard: int, columns: Iterable[str], *, before: PlannedStep | None = None, check: bool = True
+        self, shard: int, columns: Iterable[str], *, before: RunStep | None = None, check: bool = True
     ) -> pa.Table:
         """A shard's rows put together: `id`, `index`, `rejected` and `columns`, as they stand before step `before`.
 
@@ -105,23 +166,26 @@ class Run:
         Raises DamagedShardError when a shard is missing, damaged or holds other rows than its neighbours.
         """
         wanted = set(columns)
-        steps = [p for p in self.plan.steps if before is None or p.number < before.number]
-        positions = self.plan.shard_range(shard)
+        steps = [step for step in self.steps if before is None or step.number < before.number]
+        positions = self.shard_range(shard)
         gathered: dict[str, Any] = {"index": pa.array(np.arange(positions.start, positions.stop))}
         reasons: list[Any] = []
         ids: Any = None
-        for planned in steps:
-            here = [name for name in planned.step.adds.names if name in wanted or name == REJECTED.name]
-            if not here and not (ids is None and planned is steps[0]):
+        for run_step in steps:
+            here = [name for name in run_step.step.adds.names if name in wanted or name == REJECTED.name]
+            # The first step is read for the ids, even where it adds nothing that is asked for.
+            if not here and not (ids is None and run_step is steps[0]):
                 continue
-            path = self.shard_path(planned, shard)
-            if not path.is_file():
-                raise DamagedShardError(f"{path} is not there; run the build again to make it")
-            table = read_shard(path, ["id", *here], check=check)
+            if not self.has_shard(run_step, shard):
+                raise DamagedShardError(
+                    f"{self.shard_place(run_step, shard)} is not there; run the build again to make it"
+                )
+            table = self.read(run_step, shard, ["id", *here], check=check)
             ids = table["id"] if ids is None else ids
             if not table["id"].equals(ids):
                 raise DamagedShardError(
-                    f"{path} holds other rows than the steps before it; run the build again"
+                    f"{self.shard_place(run_step, shard)} holds other rows than the steps before it; "
+                    "run the build again"
                 )
             for name in here:
                 if name == REJECTED.name:
@@ -138,14 +202,13 @@ class Run:
 
         `columns` defaults to all but the embedding. `id`, `index` and `rejected` are always there.
         """
+        names = self.schema.names
         if columns is None:
-            columns = [name for name in self.plan.schema.names if name != "embedding"]
-        unknown = set(columns) - set(self.plan.schema.names)
+            columns = [name for name in names if name != "embedding"]
+        unknown = set(columns) - set(names)
         if unknown:
-            raise RunError(
-                f"the run has no column {sorted(unknown)}; it has: {', '.join(self.plan.schema.names)}"
-            )
-        table = pa.concat_tables(self.rows(shard, columns) for shard in range(self.plan.shards))
+            raise RunError(f"the run has no column {sorted(unknown)}; it has: {', '.join(names)}")
+        table = pa.concat_tables(self.rows(shard, columns) for shard in range(self.shards))
         if not rejected:
             table = table.filter(pc.is_null(table[REJECTED.name]))
         fixed = ["id", "index", REJECTED.name]
@@ -153,17 +216,25 @@ class Run:
 
     def dataset(self) -> datasets.Dataset:
         """The final dataset, as a Hugging Face dataset. Raises RunError while the build is unfinished."""
-        if not self.dataset_files:
+        names = self.dataset_files.names()
+        if not names:
             raise RunError(f"{self.folder} holds no dataset yet; run the build again to finish it")
         import datasets
 
-        first = read_shard(self.dataset_files[0])
+        first = read_shard(self.storage, names[0])
         if first.num_rows == 0:  # datasets cannot read Parquet without rows
             return datasets.Dataset(first)
-        return datasets.Dataset.from_parquet([str(path) for path in self.dataset_files])
+        if isinstance(self.storage, MemoryStorage):
+            return datasets.Dataset(pa.concat_tables(read_shard(self.storage, name) for name in names))
+        return datasets.Dataset.from_parquet([str(self.storage.local_path(name)) for name in names])
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, recipe={self.recipe.name!r}, rows={self.recipe.rows})"
+
+
+def numbered(steps: Iterable[RowStep | GlobalStep]) -> tuple[RunStep, ...]:
+    """The steps in their places."""
+    return tuple(RunStep(number, step) for number, step in enumerate(steps, start=1))
 
 
 def merge_reasons(reasons: Sequence[Any], rows: int) -> Any:
@@ -173,6 +244,12 @@ def merge_reasons(reasons: Sequence[Any], rows: int) -> Any:
     return pc.coalesce(*reasons)
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+def with_columns(rows: pa.Table, more: pa.Table) -> pa.Table:
+    """The rows with a step's columns: new ones beside them, others anew; a reason given earlier stays."""
+    for name in more.column_names:
+        column = more[name]
+        if name == REJECTED.name:
+            column = merge_reasons([rows[name], column], rows.num_rows)
+        at = rows.schema.get_field_index(name)
+        rows = rows.append_column(name, column) if at < 0 else rows.set_column(at, name, column)
+    return rows

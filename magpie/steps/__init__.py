@@ -1,1 +1,115 @@
-"""Steps: each adds columns to rows, one file a step."""
+"""The steps, in the order in which rows come to them.
+
+A new step is a file beside this one, with a class that describes it and one that does the work, and an entry in the
+list of the method it belongs to. Nothing else in the package knows its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from magpie.errors import RecipeError
+from magpie.recipe import Recipe
+from magpie.steps.base import REJECTED, GlobalStep, PlanSteps, RowStep
+from magpie.steps.baseline import BaselineStep
+from magpie.steps.candidates import CandidatesStep
+from magpie.steps.clean import CleanStep
+from magpie.steps.decontaminate import DecontaminateStep
+from magpie.steps.dedup import DedupStep
+from magpie.steps.embed import EmbedStep
+from magpie.steps.extend import ExtendStep
+from magpie.steps.filter import around_answers
+from magpie.steps.guard import GuardStep
+from magpie.steps.instruct import InstructStep
+from magpie.steps.language import LanguageStep
+from magpie.steps.pii import PiiStep
+from magpie.steps.prefer import PreferStep
+from magpie.steps.respond import RespondStep
+from magpie.steps.reward import RewardStep
+from magpie.steps.tag import TagStep
+
+FIRST_COLUMNS = pa.schema([("id", pa.string()), ("index", pa.int64()), REJECTED])
+"""What is known of a row before the first step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to make a dataset: the entries of its steps, in order.
+
+    `instructions` are the steps up to an instruction that is worth an answer, `answers` those that write answers and
+    look at them. The recipe's filter stands on both sides of the answers.
+    """
+
+    instructions: tuple[PlanSteps, ...]
+    answers: tuple[PlanSteps, ...]
+
+
+MAGPIE = Method(
+    instructions=(
+        InstructStep.plan,
+        CleanStep.plan,
+        PiiStep.plan_instruction,
+        LanguageStep.plan,
+        EmbedStep.plan,
+        DecontaminateStep.plan,
+        DedupStep.plan,
+        TagStep.plan,
+    ),
+    answers=(
+        RespondStep.plan,
+        ExtendStep.plan,
+        CandidatesStep.plan,
+        BaselineStep.plan,
+        PiiStep.plan_answers,
+        RewardStep.plan,
+        PreferStep.plan,
+        GuardStep.plan,
+    ),
+)
+"""The method of arXiv 2406.08464."""
+
+
+def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalStep, ...]:
+    """The steps that a recipe asks for, in order. Loads nothing. Raises RecipeError or FilterError.
+
+    A step that reads a column which only a later one adds waits for that: `dedup` by quality comes after the judge.
+    """
+    steps = _in_order(recipe, method.instructions, FIRST_COLUMNS)
+    known = columns_of(steps)
+    answers = _in_order(recipe, method.answers, known)
+    before, after = around_answers(recipe, known, answers)
+    return (*steps, *([before] if before else []), *answers, *([after] if after else []))
+
+
+def columns_of(steps: tuple[RowStep | GlobalStep, ...], first: pa.Schema = FIRST_COLUMNS) -> pa.Schema:
+    """Every column that rows have after these steps; of a column that two steps add, the later one's."""
+    fields = {field.name: field for field in first}
+    for step in steps:
+        fields |= {field.name: field for field in step.adds}
+    return pa.schema(list(fields.values()))
+
+
+def _in_order(
+    recipe: Recipe, entries: tuple[PlanSteps, ...], first: pa.Schema
+) -> tuple[RowStep | GlobalStep, ...]:
+    placed: list[RowStep | GlobalStep] = []
+    waiting: list[RowStep | GlobalStep] = []
+    for entry in entries:
+        # The steps of one entry stay together, and whoever waits for a column looks again after each entry.
+        for step in (*entry(recipe, columns_of(tuple(placed), first)), *waiting):
+            if set(step.reads) <= set(columns_of(tuple(placed), first).names):
+                placed.append(step)
+                waiting = [other for other in waiting if other is not step]
+            elif step not in waiting:
+                waiting.append(step)
+    for step in waiting:
+        missing = next(name for name in step.reads if name not in columns_of(tuple(placed), first).names)
+        general = f"`{step.section}` reads the column `{missing}`, which no step before it adds"
+        raise RecipeError(
+            step.missing_advice.get(
+                missing, f"{general}; switch on the step that does, or switch this one off"
+            )
+        )
+    return tuple(placed)

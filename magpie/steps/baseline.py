@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from magpie import shipped
 from magpie.engines.base import Sampling
-from magpie.recipe import Baseline
-from magpie.steps.base import counts_tokens, live, seeds, spread
+from magpie.recipe import Baseline, Model, Recipe
+from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, counts_tokens, live, seeds, spread
 
 if TYPE_CHECKING:
     from magpie.chat import PlainText
@@ -28,14 +28,15 @@ _STOPS = ("</answer>", "<question>", "</question>")
 
 
 @dataclass(frozen=True, slots=True)
-class BaselineStep:
+class BaselineStep(RowStep):
     """Adds `base_response`, which is null where the engine gave none."""
 
     part: Baseline
     seed: int
-    plain: PlainText | None = None
+    model: Model
 
     name = "baseline"
+    section = "reward"
     reads = ("instruction",)
     adds = pa.schema(
         [
@@ -52,29 +53,49 @@ class BaselineStep:
         page = hashlib.sha256(_page().encode()).hexdigest()
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"}), "page": page}
 
-    def with_plain(self, plain: PlainText) -> BaselineStep:
-        """The same step, writing texts as this base model reads them."""
-        return replace(self, plain=plain)
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[BaselineStep, ...]:
+        """The step, where rewards are compared with those of a base model."""
+        part = recipe.reward and recipe.reward.baseline
+        return (cls(part, recipe.seed, recipe.model(part.model)),) if part else ()
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "write", "plain")
+
+    @property
+    def bytes_per_row(self) -> int:
+        return min(1600, 3 * self.part.max_tokens)
+
+    def bind(self, tools: Tools) -> BaselineWriter:
+        return BaselineWriter(self, tools.plain_text(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineWriter(RowWork["Engine"]):
+    """Writes the base model's answers, in plain text."""
+
+    step: BaselineStep
+    plain: PlainText
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request a row, all at once."""
-        assert engine is not None and self.plain is not None
-        at = live(rows)
-        row_seeds = seeds(self.seed, "baseline", rows["index"].to_numpy()[at]).tolist()
+        at, part = live(rows), self.step.part
+        row_seeds = seeds(self.step.seed, "baseline", rows["index"].to_numpy()[at]).tolist()
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
         before, _, after = _page().partition(_PLACE)
-        can_stop = "stop_repetition" in engine.model.controls
+        stop_repetition = engine.model.stops_repetition(None)
         completions = await asyncio.gather(
             *(
                 engine.complete(
                     self.plain.ids(f"{before}{instruction}{after}"),
                     Sampling(
-                        max_tokens=self.part.max_tokens,
+                        max_tokens=part.max_tokens,
                         seed=seed,
-                        temperature=self.part.temperature,
+                        temperature=part.temperature,
                         stop_ids=self.plain.stop_ids,
                         stop=_STOPS,
-                        stop_repetition=can_stop,
+                        stop_repetition=stop_repetition,
                     ),
                 )
                 for instruction, seed in zip(instructions, row_seeds, strict=True)
@@ -87,7 +108,7 @@ class BaselineStep:
             "base_tokens": [done.token_count for done in completions],
             "base_finish_reason": [done.finish_reason for done in completions],
         }
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, self.step.adds)
 
 
 def _page() -> str:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from magpie.engines.base import Completion, Sampling
-from magpie.recipe import Prefer
-from magpie.steps.base import counts_tokens, inner, live, seeds, spread
+from magpie.recipe import Model, Prefer, Recipe
+from magpie.steps.base import (
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    counts_tokens,
+    inner,
+    live,
+    seeds,
+    spread,
+    try_system_prompt,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class CandidatesStep:
+class CandidatesStep(RowStep):
     """Adds `candidates`, the answers to the instruction in the order of their seeds, and how each came about.
 
     Every list is as long as `prefer.responses`. What is no answer is null among the candidates: one that failed, that
@@ -29,9 +40,11 @@ class CandidatesStep:
 
     part: Prefer
     seed: int
-    chat: ChatFormat | None = None
+    model: Model
 
     name = "candidates"
+    section = "prefer"
+    answers = True
     reads = ("instruction",)
     version = 1
     adds = pa.schema(
@@ -49,17 +62,44 @@ class CandidatesStep:
         """All that shapes the answers besides the model; which of them are chosen is the affair of `prefer`."""
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model", "reward", "margin"})}
 
-    def with_chat(self, chat: ChatFormat) -> CandidatesStep:
-        """The same step, speaking this model's format."""
-        return replace(self, chat=chat)
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[CandidatesStep, ...]:
+        """The step, where the recipe makes pairs."""
+        part = recipe.prefer
+        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "write", "chat")
+
+    @property
+    def keeps_reasoning(self) -> bool:
+        return self.model.thinking == "keep"
+
+    @property
+    def bytes_per_row(self) -> int:
+        return min(1600, 3 * self.part.max_tokens) * self.part.responses
+
+    def bind(self, tools: Tools) -> CandidateWriter:
+        chat = tools.chat(self.model)
+        try_system_prompt(chat, self.part.system_prompt, "prefer.system_prompt")
+        return CandidateWriter(self, chat)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateWriter(RowWork["Engine"]):
+    """Writes the candidates, in the chat format of the generator."""
+
+    step: CandidatesStep
+    chat: ChatFormat
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """All requests at once, those of a row next to one another: they share a prompt, for a prefix cache to find."""
-        assert engine is not None and self.chat is not None
-        at, many = live(rows), self.part.responses
+        part = self.step.part
+        at, many = live(rows), part.responses
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
-        row_seeds = candidate_seeds(self.seed, many, rows["index"].to_numpy()[at])
-        prompts = [self.chat.prompt([one], system=self.part.system_prompt) for one in instructions]
+        row_seeds = candidate_seeds(self.step.seed, many, rows["index"].to_numpy()[at])
+        prompts = [self.chat.prompt([one], system=part.system_prompt) for one in instructions]
         completions = await asyncio.gather(
             *(
                 engine.complete(prompt, self._sampling(int(seed), engine))
@@ -76,12 +116,10 @@ class CandidatesStep:
             "candidate_seeds": row_seeds.tolist(),
             "candidate_finish_reasons": [[done.finish_reason for done in group] for group in groups],
         }
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, self.step.adds)
 
     def _sampling(self, seed: int, engine: Engine) -> Sampling:
-        assert self.chat is not None
-        part = self.part
-        can_stop = "stop_repetition" in engine.model.controls
+        part = self.step.part
         return Sampling(
             max_tokens=part.max_tokens,
             seed=seed,
@@ -89,12 +127,11 @@ class CandidatesStep:
             top_p=part.top_p,
             stop_ids=self.chat.answer_stop_ids,
             stop=self.chat.stop_texts,
-            stop_repetition=can_stop if part.stop_repetition is None else part.stop_repetition,
+            stop_repetition=engine.model.stops_repetition(part.stop_repetition),
         )
 
     def _split(self, done: Completion) -> tuple[str | None, str | None]:
         """The reasoning and the answer, each null where there is none that can be used."""
-        assert self.chat is not None
         if done.finish_reason in {"error", "repetition"}:
             return None, None
         reasoning, answer = self.chat.split_reasoning(done.text)

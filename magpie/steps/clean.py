@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from magpie.recipe import Clean
-from magpie.steps.base import REJECTED, live, spread
+from magpie.recipe import Clean, Model, Recipe
+from magpie.steps.base import REJECTED, ModelUse, RowStep, RowWork, Tools, live, spread
 
 if TYPE_CHECKING:
-    from magpie.chat import ChatFormat
-    from magpie.engines.base import Engine
+    from collections.abc import Iterable, Sequence
 
 ENGINE_ERROR = "clean: engine error"
 CUT = "clean: cut by length"
@@ -62,14 +60,12 @@ _PIECE_END = re.compile(r"[.!?;。！？；\n]+\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class CleanStep:
-    """Adds `instruction`, null where the row is rejected; the raw text stays in `raw_instruction`.
-
-    `leaks` are texts that no person types: the generator's role headers and special tokens.
-    """
+class CleanStep(RowStep):
+    """Adds `instruction`, null where the row is rejected; the raw text stays in `raw_instruction`."""
 
     part: Clean
-    leaks: tuple[str, ...] = ()
+    role: str
+    model: Model
 
     name = "clean"
     reads = ("raw_instruction", "instruct_finish_reason", "instruct_error")
@@ -81,11 +77,32 @@ class CleanStep:
         """The lengths and what comes off; the leaks come from the chat format, which has an identity of its own."""
         return self.part.model_dump(mode="json")
 
-    def with_chat(self, chat: ChatFormat) -> CleanStep:
-        """The same step, knowing this model's role headers and special tokens."""
-        return replace(self, leaks=chat.leaks)
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[CleanStep, ...]:
+        """The step: every recipe cleans what its generator wrote."""
+        role = recipe.instruct.model
+        return (cls(recipe.clean, role, recipe.model(role)),)
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.role, self.model, "format", "chat")
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 60
+
+    def bind(self, tools: Tools) -> Cleaner:
+        return Cleaner(self.part, tools.chat(self.model).leaks)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaner(RowWork[None]):
+    """Cleans rows. `leaks` are texts that no person types: the generator's role headers and special tokens."""
+
+    part: Clean
+    leaks: tuple[str, ...] = ()
+
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Cleans the rows in a thread, so that an engine fed by the same event loop is not kept waiting."""
         return await asyncio.to_thread(self._clean, rows)
 
@@ -105,7 +122,7 @@ class CleanStep:
             reason = self._broken(kept, finish, leak) or self._unfit(text)
             instructions.append(None if reason else text)
             reasons.append(reason)
-        return spread(rows, at, {"instruction": instructions, "rejected": reasons}, self.adds)
+        return spread(rows, at, {"instruction": instructions, "rejected": reasons}, CleanStep.adds)
 
     def _broken(self, raw: str, finish: str | None, leak: re.Pattern[str] | None) -> str | None:
         """Why the completion as a whole is no message."""

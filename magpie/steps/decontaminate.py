@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.data.instructions import read_instructions
 from magpie.engines.embedder import encode_all
 from magpie.neighbors.order import first_before
-from magpie.neighbors.vectors import UnitVectors, Watch, unwatched
-from magpie.recipe import Decontaminate, Model
-from magpie.steps.base import REJECTED, inner, live, spread, unit_vectors
+from magpie.neighbors.vectors import ProgressCallback, UnitVectors
+from magpie.recipe import Decontaminate, Model, Recipe
+from magpie.steps.base import (
+    REJECTED,
+    GlobalStep,
+    GlobalWork,
+    Instructions,
+    Tools,
+    inner,
+    live,
+    spread,
+    unit_vectors,
+)
 
 SHARED_WORDS = "decontaminate: words of an evaluation set"
 NEAR = "decontaminate: near an evaluation set"
@@ -33,11 +42,11 @@ _UNSPACED = (  # kana, then Han
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _SHORTEST = 5
 _SHOWN = 80
-_TOLD_EVERY = 20_000
+_ROWS_BETWEEN_REPORTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class DecontaminateStep:
+class DecontaminateStep(GlobalStep):
     """Adds `contaminated_by`: null, or "FILE:LINE: the words", what of an evaluation set an instruction holds.
 
     The words are the first n-gram that both hold, or the whole text of the evaluation set, cut, where the instruction
@@ -46,11 +55,16 @@ class DecontaminateStep:
 
     part: Decontaminate
     embedder: Model | None = None
-    watch: Watch = unwatched
 
     name = "decontaminate"
     adds = pa.schema([inner("contaminated_by", pa.string()), REJECTED])
     version = 2
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[DecontaminateStep, ...]:
+        """The step, where the recipe names evaluation sets."""
+        part, embed = recipe.decontaminate, recipe.embed
+        return () if part is None else (cls(part, None if embed is None else recipe.model(embed.model)),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -59,45 +73,62 @@ class DecontaminateStep:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What to look for, and the content of the files. Reads them. Raises RecipeError when one cannot be read."""
-        return {
-            **self.part.model_dump(mode="json", exclude={"files"}),
-            "files": {name: read_instructions(name).digest for name in self.part.files},
-        }
+        """What to look for; what the files hold is in the fingerprint alone."""
+        return self.part.model_dump(mode="json", exclude={"files"})
 
-    def with_watch(self, watch: Watch) -> DecontaminateStep:
-        """The same step, telling `watch` how far it is."""
-        return replace(self, watch=watch)
+    @property
+    def bytes_per_row(self) -> int:
+        return 2
 
-    def run_all(self, rows: pa.Table) -> pa.Table:
-        """The new columns for the whole run. Raises RecipeError, and ModelError where vectors are wanted and wrong."""
-        sets = [read_instructions(name) for name in self.part.files]
-        places = [place for one in sets for place in one.places]
-        texts = [text for one in sets for text in one.texts]
+    def fingerprint(self, tools: Tools) -> dict[str, Any]:
+        files = {name: tools.instructions(name).digest for name in self.part.files}
+        return {**self.settings, "files": files}
+
+    def bind(self, tools: Tools) -> Decontaminator:
+        sets = tuple(tools.instructions(name) for name in self.part.files)
+        embedder = self.embedder if self.part.distance is not None else None
+        return Decontaminator(self.part, sets, embedder)
+
+
+@dataclass(frozen=True, slots=True)
+class Decontaminator(GlobalWork):
+    """Compares instructions with `sets`, by words, and with an `embedder` by the distance of vectors too."""
+
+    part: Decontaminate
+    sets: tuple[Instructions, ...]
+    embedder: Model | None
+
+    def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
+        """The new columns for the whole run. Raises ModelError where vectors are wanted and wrong."""
+        places = [place for dataset in self.sets for place in dataset.places]
+        texts = [text for dataset in self.sets for text in dataset.texts]
         at = live(rows)
         hits: list[str | None] = []
-        known = NGrams(texts, self.part.ngram)
+        ngrams = NGrams(texts, self.part.ngram)
         for number, text in enumerate(_texts(rows, at)):
-            found = known.first_in(text)
-            hits.append(None if found is None else f"{places[found[0]]}: {found[1]}")
-            if number % _TOLD_EVERY == 0:
-                self.watch("looking for shared words", number, len(at))
+            match = ngrams.first_in(text)
+            hits.append(None if match is None else f"{places[match[0]]}: {match[1]}")
+            if number % _ROWS_BETWEEN_REPORTS == 0:
+                on_progress("looking for shared words", number, len(at))
         reasons = [None if hit is None else SHARED_WORDS for hit in hits]
-        for number, near in enumerate(self._near(rows, at, texts)):
+        for number, near in enumerate(self._near(rows, at, texts, on_progress)):
             if hits[number] is None and near >= 0:
                 hits[number] = f"{places[near]}: {_cut(texts[near])}"
                 reasons[number] = NEAR
-        return spread(rows, at, {"contaminated_by": hits, "rejected": reasons}, self.adds)
+        return spread(rows, at, {"contaminated_by": hits, "rejected": reasons}, DecontaminateStep.adds)
 
-    def _near(self, rows: pa.Table, at: Sequence[int], texts: Sequence[str]) -> list[int]:
+    def _near(
+        self, rows: pa.Table, at: Sequence[int], texts: Sequence[str], on_progress: ProgressCallback
+    ) -> list[int]:
         """For each live row the first of the texts that its vector is near, or -1."""
-        if self.part.distance is None or not at or not texts:
+        if self.part.distance is None or self.embedder is None or not at or not texts:
             return [-1] * len(at)
-        assert self.embedder is not None
         units = unit_vectors(rows, np.array(at))
         vectors = encode_all(self.embedder, texts).astype(units.stored.dtype)
+        # The texts come first, so that "the first before it that is near" is a text and never another row.
         both = UnitVectors.of(np.concatenate([vectors, units.stored]))
-        return [int(found) for found in first_before(both, len(texts), self.part.distance, watch=self.watch)]
+        nearest = first_before(both, len(texts), self.part.distance, on_progress=on_progress)
+        return [int(number) for number in nearest]
 
 
 class NGrams:

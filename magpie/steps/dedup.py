@@ -7,33 +7,36 @@ between. The search itself is `magpie.neighbors`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.data.instructions import Instructions, read_instructions
 from magpie.engines.embedder import encode_all
 from magpie.errors import ModelError
 from magpie.neighbors.order import first_before, keep_in_order
 from magpie.neighbors.survey import Survey, survey
-from magpie.neighbors.vectors import Positions, UnitVectors, Watch, unwatched
-from magpie.recipe import Dedup, Model
-from magpie.steps.base import NOTE, REJECTED, inner, unit_vectors
+from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors
+from magpie.recipe import Dedup, Model, Recipe
+from magpie.steps.base import NOTE, REJECTED, GlobalStep, GlobalWork, Instructions, Tools, inner, unit_vectors
+from magpie.steps.base.scales import QUALITIES
 
 Search = Literal["exact", "approximate"]
 
 REPEAT = "dedup: repeat"
 
-_QUALITIES = ("excellent", "good", "average", "poor", "very poor")
+# Rows up to which `auto` compares all pairs: minutes on two cores, where more rows take hours.
+_EXACT_PAIRS = 2_000_000
+_EXACT_NEAREST = 100_000
+
 _ORDERED_BY = {"first": (), "longest": ("instruction",), "best_quality": ("input_quality",)}
 
 
 @dataclass(frozen=True, slots=True)
-class DedupStep:
+class DedupStep(GlobalStep):
     """Adds what is known of each row's neighbours among the rows that are not rejected, and rejects repeats.
 
     `min_neighbor_distance` is the squared L2 distance to the nearest other row and `min_similar_id` that row (of rows
@@ -52,7 +55,6 @@ class DedupStep:
     pairs: Search = "exact"
     nearest: Search = "exact"
     embedder: Model | None = None
-    watch: Watch = unwatched
 
     name = "dedup"
     adds = pa.schema(
@@ -66,6 +68,28 @@ class DedupStep:
     )
     version = 2
 
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[DedupStep, ...]:
+        """The step, where the recipe rejects repeats."""
+        part, embed = recipe.dedup, recipe.embed
+        embedder = None if embed is None else recipe.model(embed.model)
+        return () if part is None else (cls.for_rows(part, recipe.rows, embedder),)
+
+    @classmethod
+    def for_rows(cls, part: Dedup, rows: int, embedder: Model | None = None) -> DedupStep:
+        """The step for a run of so many rows: `auto` is exact up to where comparing all pairs takes minutes.
+
+        `embedder` is for the instructions of the datasets in `against`.
+        """
+
+        def choose(wish: Literal["auto", "exact", "approximate"], most: int) -> Search:
+            if wish == "auto":
+                return "exact" if rows <= most else "approximate"
+            return wish
+
+        pairs, nearest = choose(part.method, _EXACT_PAIRS), choose(part.nearest, _EXACT_NEAREST)
+        return cls(part, pairs, nearest, embedder)
+
     @property
     def reads(self) -> tuple[str, ...]:
         """The vectors, and what the order of keeping goes by."""
@@ -73,22 +97,47 @@ class DedupStep:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The threshold, the order of keeping, how neighbours are looked for, and what other datasets hold.
+        """The threshold, the order of keeping, and how neighbours are looked for."""
+        part = self.part.model_dump(mode="json", exclude={"method", "against"})
+        return {**part, "pairs": self.pairs, "nearest": self.nearest}
 
-        Reads those. Raises RecipeError when one cannot be read.
-        """
+    @property
+    def missing_advice(self) -> Mapping[str, str]:
         return {
-            **self.part.model_dump(mode="json", exclude={"method", "against"}),
-            "pairs": self.pairs,
-            "nearest": self.nearest,
-            "against": {name: read_instructions(name).digest for name in self.part.against},
+            "input_quality": "`dedup.keep: best_quality` goes by `input_quality`, which nothing adds; "
+            "switch `tag` on with the tag `quality`, or use `keep: longest`"
         }
 
-    def with_watch(self, watch: Watch) -> DedupStep:
-        """The same step, telling `watch` how far it is."""
-        return replace(self, watch=watch)
+    @property
+    def bytes_per_row(self) -> int:
+        return 28
 
-    def run_all(self, rows: pa.Table) -> pa.Table:
+    def fingerprint(self, tools: Tools) -> dict[str, Any]:
+        against = {name: tools.instructions(name).digest for name in self.part.against}
+        return {**self.settings, "against": against}
+
+    def bind(self, tools: Tools) -> Deduplicator:
+        return Deduplicator(self, tuple(tools.instructions(name) for name in self.part.against))
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplicator(GlobalWork):
+    """Compares rows with each other, and with the instructions of other datasets.
+
+    Positions are of several kinds, and each variable holds one: of a row in the table (`at`), of a live row among the
+    live rows (0 to len(at) - 1), and of a distinct vector among the distinct ones, which `Survey.kind` maps live rows
+    to. `_inverse` turns positions in the table into positions among the live rows.
+    """
+
+    step: DedupStep
+    against: tuple[Instructions, ...]
+
+    @property
+    def part(self) -> Dedup:
+        """The settings."""
+        return self.step.part
+
+    def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
         """The new columns for the whole run. Holds every live vector as it is stored, and never all pairs.
 
         Raises ModelError when a live row's vector is missing, zero or not finite.
@@ -99,21 +148,24 @@ class DedupStep:
         # Half of the memory is free again, where the caller has let go of the rows and Arrow gives back what it has.
         rows = rows.drop_columns(["embedding"])
         pa.default_memory_pool().release_unused()
-        foreign = [read_instructions(name) for name in self.part.against]
-        hit = self._near_foreign(units, [text for dataset in foreign for text in dataset.texts])
-        own = np.flatnonzero(hit < 0)
+        texts = [text for dataset in self.against for text in dataset.texts]
+        near_foreign = self._near_foreign(units, texts, on_progress)
+        own = np.flatnonzero(near_foreign < 0)
         if len(own) < len(at):
             units.keep_only(own)
-        columns = self._own_columns(rows, at[own], units)
-        if foreign:
-            columns = _with_foreign(columns, foreign, at, hit)
+        columns = self._own_columns(rows, at[own], units, on_progress)
+        if self.against:
+            columns = _with_foreign(columns, self.against, at, near_foreign)
         note = columns.schema.metadata
-        return columns.cast(pa.schema([("id", pa.string()), *self.adds], metadata=note))
+        return columns.cast(pa.schema([("id", pa.string()), *self.step.adds], metadata=note))
 
-    def _own_columns(self, rows: pa.Table, at: Positions, units: UnitVectors) -> pa.Table:
+    def _own_columns(
+        self, rows: pa.Table, at: Positions, units: UnitVectors, on_progress: ProgressCallback
+    ) -> pa.Table:
         """The columns, of the rows at `at` among themselves. Of `units`, their vectors, the distinct ones are left."""
-        found = survey(units, self.part.threshold, pairs=self.pairs, nearest=self.nearest, watch=self.watch)
-        repeat_of = self._repeats(units, found, self._ranks(rows, at))
+        pairs, nearest = self.step.pairs, self.step.nearest
+        found = survey(units, self.part.threshold, pairs=pairs, nearest=nearest, on_progress=on_progress)
+        repeat_of = self._repeats(units, found, self._ranks(rows, at), on_progress)
         places = _inverse(at, rows.num_rows)
         alone = np.isnan(found.distance)
         columns = {
@@ -134,44 +186,52 @@ class DedupStep:
         if self.part.keep == "longest":
             keys = -pc.utf8_length(rows["instruction"]).to_numpy()[at]
         else:
-            found = pc.index_in(rows["input_quality"], pa.array(_QUALITIES))
-            keys = found.fill_null(len(_QUALITIES)).to_numpy()[at]
+            best_first = pa.array(QUALITIES[::-1])
+            places = pc.index_in(rows["input_quality"], best_first)
+            keys = places.fill_null(len(best_first)).to_numpy()[at]  # a row without a quality comes last
         ranks = np.empty(len(at), np.int64)
         ranks[np.argsort(keys, kind="stable")] = np.arange(len(at))
         return ranks
 
-    def _near_foreign(self, units: UnitVectors, texts: Sequence[str]) -> Positions:
+    def _near_foreign(
+        self, units: UnitVectors, texts: Sequence[str], on_progress: ProgressCallback
+    ) -> Positions:
         """For each vector the first of the texts that it is near, or -1."""
-        if not texts or not len(units) or self.part.threshold == 0:
+        embedder = self.step.embedder
+        if embedder is None or not texts or not len(units) or self.part.threshold == 0:
             return np.full(len(units), -1, np.int64)
-        assert self.embedder is not None
-        self.watch("embedding other datasets", 0, len(texts))
-        vectors = encode_all(self.embedder, texts)
+        on_progress("embedding other datasets", 0, len(texts))
+        vectors = encode_all(embedder, texts)
         if vectors.shape[1] != units.width:
             raise ModelError(
                 f"the embedder gives vectors of {vectors.shape[1]} dimensions, the run has {units.width}; "
                 "run the build again with one embedder"
             )
         both = UnitVectors.of(np.concatenate([vectors.astype(units.stored.dtype), units.stored]))
-        return first_before(both, len(texts), self.part.threshold, watch=self.watch)
+        return first_before(both, len(texts), self.part.threshold, on_progress=on_progress)
 
-    def _repeats(self, units: UnitVectors, found: Survey, ranks: Positions) -> Positions:
+    def _repeats(
+        self, units: UnitVectors, found: Survey, ranks: Positions, on_progress: ProgressCallback
+    ) -> Positions:
         """For each live row the live row that it repeats, or -1. `units` holds the distinct vectors."""
         repeat_of = np.full(len(ranks), -1, np.int64)
         if self.part.threshold == 0:
             return repeat_of
-        row_at = np.empty(len(ranks), np.int64)
-        row_at[ranks] = np.arange(len(ranks))
-        rank = np.full(len(units), len(ranks), np.int64)
-        np.minimum.at(rank, found.kind, ranks)
-        first = row_at[rank] if len(rank) else rank
+        row_of_rank = np.empty(len(ranks), np.int64)
+        row_of_rank[ranks] = np.arange(len(ranks))
+        # A distinct vector is considered when the first row that has it is: rows with the very same vector are its
+        # repeats, whatever the threshold.
+        best_rank = np.full(len(units), len(ranks), np.int64)
+        np.minimum.at(best_rank, found.kind, ranks)
+        first_row = row_of_rank[best_rank] if len(best_rank) else best_rank
+        # Only vectors with another one near can be repeats, or have some: few, in most runs.
         crowded = np.flatnonzero(found.others)
-        crowded = crowded[np.argsort(rank[crowded], kind="stable")]
-        repeats = keep_in_order(units.take(crowded), self.part.threshold, watch=self.watch)
-        kept = np.arange(len(units))
-        kept[crowded[repeats >= 0]] = crowded[repeats[repeats >= 0]]
-        repeat_of = first[kept[found.kind]] if len(units) else repeat_of
-        repeat_of[repeat_of == np.arange(len(ranks))] = -1
+        crowded = crowded[np.argsort(best_rank[crowded], kind="stable")]
+        repeats = keep_in_order(units.take(crowded), self.part.threshold, on_progress=on_progress)
+        kept_vector = np.arange(len(units))
+        kept_vector[crowded[repeats >= 0]] = crowded[repeats[repeats >= 0]]
+        repeat_of = first_row[kept_vector[found.kind]] if len(units) else repeat_of
+        repeat_of[repeat_of == np.arange(len(ranks))] = -1  # a kept row is no repeat of itself
         return np.asarray(repeat_of)
 
 

@@ -5,32 +5,60 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from magpie.engines.embedder import encode, load_encoder
-from magpie.recipe import Embed, Model
-from magpie.steps.base import inner, live, spread
+from magpie.recipe import Embed, Model, Recipe
+from magpie.steps.base import ModelUse, PreparedWork, RowStep, Tools, inner, live, spread
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from magpie.engines.base import Engine
 
+@dataclass(frozen=True, slots=True)
+class EmbedStep(RowStep):
+    """Adds `embedding`: float16, of length 1 to float16's precision, as many dimensions as the model has."""
 
-class EmbedStep:
-    """Adds `embedding`: float16, of length 1 to float16's precision, as many dimensions as the model has.
-
-    The model is loaded by `prepare`, or by the first run, and kept until `close`. It cuts texts it cannot read whole.
-    With the engine `scripted` there is no model: vectors are made from words by rule (see `embedder.scripted_vectors`).
-    """
+    part: Embed
+    model: Model
 
     name = "embed"
     reads = ("instruction",)
     adds = pa.schema([inner("embedding", pa.list_(pa.float16()))])
-    version = 1
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[EmbedStep, ...]:
+        """The step, where the recipe wants vectors."""
+        part = recipe.embed
+        return () if part is None else (cls(part, recipe.model(part.model)),)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the output besides the model."""
+        return self.part.model_dump(mode="json", exclude={"model", "batch_size"})
+
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "embed")
+
+    @property
+    def bytes_per_row(self) -> int:
+        # float16 hardly compresses; 768 dimensions is what larger embedders have.
+        return 2 * 768
+
+    def bind(self, _: Tools) -> Embedder:
+        return Embedder(self.part, self.model)
+
+
+class Embedder(PreparedWork[None]):
+    """Embeds shards. The model is loaded by `prepare`, or by the first run, and kept until `close`.
+
+    It cuts texts that it cannot read whole.
+    """
 
     def __init__(self, part: Embed, model: Model) -> None:
         self._part = part
@@ -38,16 +66,11 @@ class EmbedStep:
         self._encoder: SentenceTransformer | None = None
         self._worker: ThreadPoolExecutor | None = None
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that shapes the output besides the model."""
-        return self._part.model_dump(mode="json", exclude={"model", "batch_size"})
-
     async def prepare(self) -> None:
         """Loads the model."""
         await self._in_turn(self._load)
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Embeds one shard; shards wait for each other, since one already keeps every core or the GPU at work."""
         return await self._in_turn(self._embed, rows)
 
@@ -64,7 +87,7 @@ class EmbedStep:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *given)
 
     def _load(self) -> SentenceTransformer | None:
-        if self._encoder is None and self._model.engine != "scripted":
+        if self._encoder is None:
             self._encoder = load_encoder(self._model)
         return self._encoder
 
@@ -75,4 +98,4 @@ class EmbedStep:
         encoder = self._load() if distinct else None
         vectors = encode(encoder, distinct, batch_size=self._part.batch_size).astype(np.float16)
         vector_of = dict(zip(distinct, vectors, strict=True))
-        return spread(rows, at, {"embedding": [vector_of[text] for text in texts]}, self.adds)
+        return spread(rows, at, {"embedding": [vector_of[text] for text in texts]}, EmbedStep.adds)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from magpie.engines.base import Sampling
-from magpie.recipe import Extend
-from magpie.steps.base import counts_tokens, inner, live, seeds, spread
+from magpie.recipe import Extend, Model, Recipe
+from magpie.steps.base import (
+    MESSAGE,
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    counts_tokens,
+    inner,
+    live,
+    seeds,
+    spread,
+    try_system_prompt,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -22,7 +34,6 @@ _MANY_TURNS = (
     "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
     "what was said before, each one specific and different from the last."
 )
-MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class _Grown:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtendStep:
+class ExtendStep(RowStep):
     """Adds `later_turns`: the messages after the first pair, and `later_reasoning`, one for each later answer.
 
     A model is not shown its earlier reasoning again, as the templates of reasoning models have it. A conversation that
@@ -48,7 +59,7 @@ class ExtendStep:
 
     part: Extend
     seed: int
-    chat: ChatFormat | None = None
+    model: Model
 
     name = "extend"
     reads = ("instruction", "response", "response_finish_reason")
@@ -69,13 +80,40 @@ class ExtendStep:
         part = self.part.model_dump(mode="json", exclude={"model"})
         return {"seed": self.seed, **part, "many_turns": _MANY_TURNS}
 
-    def with_chat(self, chat: ChatFormat) -> ExtendStep:
-        """The same step, speaking this model's format."""
-        return replace(self, chat=chat)
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[ExtendStep, ...]:
+        """The step, where the recipe asks for further turns."""
+        part = recipe.extend
+        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "write", "chat")
+
+    @property
+    def bytes_per_row(self) -> int:
+        return min(1600, 3 * self.part.respond_max_tokens) * (self.part.turns - 1)
+
+    def bind(self, tools: Tools) -> Extender:
+        chat = tools.chat(self.model)
+        try_system_prompt(chat, self.part.system_prompt, "extend.system_prompt")
+        return Extender(self, chat)
+
+
+@dataclass(frozen=True, slots=True)
+class Extender(RowWork["Engine"]):
+    """Writes the further turns, in the chat format of the generator."""
+
+    step: ExtendStep
+    chat: ChatFormat
+
+    @property
+    def part(self) -> Extend:
+        """The settings."""
+        return self.step.part
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """Every conversation grows by itself: none waits for another's turn."""
-        assert engine is not None
         at = live(rows)
         index = rows["index"].to_numpy()
         chosen = rows.take(pa.array(at, pa.int64()))
@@ -83,7 +121,7 @@ class ExtendStep:
             *(
                 self._grow([instruction, response], finish, int(position), engine)
                 for instruction, response, finish, position in zip(
-                    *(chosen[name].to_pylist() for name in self.reads), index[at], strict=True
+                    *(chosen[name].to_pylist() for name in self.step.reads), index[at], strict=True
                 )
             )
         )
@@ -94,10 +132,9 @@ class ExtendStep:
             "extend_tokens": [one.tokens for one in grown],
             "extend_ended": [one.ended for one in grown],
         }
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, self.step.adds)
 
     async def _grow(self, first: list[str], finish_reason: str, index: int, engine: Engine) -> _Grown:
-        assert self.chat is not None
         trouble = self._trouble(first[1], finish_reason)
         if trouble is not None:
             return _Grown([], [], 0, f"response 1: {trouble}")
@@ -125,13 +162,11 @@ class ExtendStep:
         return _Grown(turns[2:], reasoned, tokens, "turns")
 
     def _system_prompt(self) -> str | None:
-        assert self.chat is not None
         if self.part.system_prompt is None and self.chat.texts.system_problem is None:
             return _MANY_TURNS
         return self.part.system_prompt or None
 
     def _trouble(self, text: str, finish_reason: str) -> str | None:
-        assert self.chat is not None
         if finish_reason != "stop":
             return _ENDED_BADLY[finish_reason]
         if not text:
@@ -139,33 +174,27 @@ class ExtendStep:
         return "role header inside" if any(leak in text for leak in self.chat.leaks) else None
 
     def _user_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
-        assert self.chat is not None
         draw = self.part.draw
         return Sampling(
             max_tokens=self.part.instruct_max_tokens,
-            seed=_seed(self.seed, f"extend/{turn}/user", index),
+            seed=_seed(self.step.seed, f"extend/{turn}/user", index),
             temperature=draw.temperature,
             top_p=draw.top_p,
             top_k=draw.top_k,
             min_p=draw.min_p,
             stop_ids=self.chat.stop_ids,
             stop=(*self.chat.stop_texts, "\n") if self.part.stop_at_newline else self.chat.stop_texts,
-            stop_repetition=self._stops_repetition(engine),
+            stop_repetition=engine.model.stops_repetition(self.part.stop_repetition),
         )
 
-    def _stops_repetition(self, engine: Engine) -> bool:
-        asked = self.part.stop_repetition
-        return "stop_repetition" in engine.model.controls if asked is None else asked
-
     def _assistant_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
-        assert self.chat is not None
         return Sampling(
             max_tokens=self.part.respond_max_tokens,
-            seed=_seed(self.seed, f"extend/{turn}/assistant", index),
+            seed=_seed(self.step.seed, f"extend/{turn}/assistant", index),
             temperature=self.part.respond_temperature,
             stop_ids=self.chat.answer_stop_ids,
             stop=self.chat.stop_texts,
-            stop_repetition=self._stops_repetition(engine),
+            stop_repetition=engine.model.stops_repetition(self.part.stop_repetition),
         )
 
 

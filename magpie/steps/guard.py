@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from magpie.engines.base import Completion, Sampling
 from magpie.errors import ChatFormatError
-from magpie.recipe import Guard, GuardSubject
-from magpie.steps.base import live, spread
+from magpie.recipe import Guard, GuardSubject, Model, Recipe
+from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, judged_or_not, live, spread
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
@@ -32,7 +32,7 @@ _VERDICT = re.compile(rf"safe|unsafe(?:\s*\n\s*({_CATEGORY}(?:\s*,\s*{_CATEGORY}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GuardVerdict:
     """What the guard said of one message: `label` is SAFE, UNSAFE or, where it said neither, null and `error`."""
 
     label: str | None
@@ -40,7 +40,7 @@ class Verdict:
     error: str | None = None
 
     @classmethod
-    def read(cls, completion: Completion) -> Verdict:
+    def read(cls, completion: Completion) -> GuardVerdict:
         """The verdict in what the guard wrote: exactly one, and nothing else."""
         if completion.finish_reason == "error":
             return cls(None, error=completion.error or "engine error")
@@ -54,7 +54,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardStep:
+class GuardStep(RowStep):
     """Adds `llama_guard` and `guard_category`, and the same two for each of what is judged.
 
     `llama_guard` is "unsafe" where anything judged is, "safe" where all of it is, and null where that cannot be said.
@@ -63,10 +63,16 @@ class GuardStep:
     """
 
     part: Guard
-    transcript: Transcript | None = None
+    model: Model
 
     name = "guard"
-    version = 1
+    outcome_columns = ("guard_error",)
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[GuardStep, ...]:
+        """The step, where the recipe has a guard."""
+        part = recipe.guard
+        return () if part is None else (cls(part, recipe.model(part.model)),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -86,21 +92,38 @@ class GuardStep:
         """All that shapes the output besides the model."""
         return self.part.model_dump(mode="json", exclude={"model"})
 
-    def with_transcript(self, transcript: Transcript) -> GuardStep:
-        """The same step, showing conversations as this model reads them."""
-        return replace(self, transcript=transcript)
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "write", "transcript")
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def credited_as(self) -> str:
+        return "guard_model"
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        return judged_or_not(columns["guard_error"])
+
+    def bind(self, tools: Tools) -> GuardJudge:
+        return GuardJudge(self, tools.transcript(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class GuardJudge(RowWork["Engine"]):
+    """Asks the guard, in its own template."""
+
+    step: GuardStep
+    transcript: Transcript
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request for each row and each of what is judged, all at once."""
-        assert engine is not None
         at = live(rows)
         chosen = rows.take(pa.array(at, pa.int64()))
-        said = chosen.select(self.reads).to_pylist()
-        of = self.part.of
+        texts = chosen.select(self.step.reads).to_pylist()
+        of = self.step.part.of
         judged = await asyncio.gather(
-            *(self._judge(_turns(row, subject), engine) for row in said for subject in of)
+            *(self._judge(_turns(row, subject), engine) for row in texts for subject in of)
         )
-        verdicts = [judged[row * len(of) : (row + 1) * len(of)] for row in range(len(said))]
+        verdicts = [judged[row * len(of) : (row + 1) * len(of)] for row in range(len(texts))]
         both = [_together(row) for row in verdicts]
         columns: dict[str, list[Any]] = {
             "llama_guard": [one.label for one in both],
@@ -110,18 +133,17 @@ class GuardStep:
         for place, subject in enumerate(of):
             columns[f"{subject}_guard"] = [row[place].label for row in verdicts]
             columns[f"{subject}_guard_category"] = [_joined(row[place]) for row in verdicts]
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, self.step.adds)
 
-    async def _judge(self, turns: Sequence[str], engine: Engine) -> Verdict:
-        assert self.transcript is not None
+    async def _judge(self, turns: Sequence[str], engine: Engine) -> GuardVerdict:
         try:
             prompt = self.transcript.ids(turns, verdict=True)
         except ChatFormatError as error:
-            return Verdict(None, error=str(error))
+            return GuardVerdict(None, error=str(error))
         sampling = Sampling(
-            max_tokens=self.part.max_tokens, seed=0, temperature=0.0, stop_ids=self.transcript.stop_ids
+            max_tokens=self.step.part.max_tokens, seed=0, temperature=0.0, stop_ids=self.transcript.stop_ids
         )
-        return Verdict.read(await engine.complete(prompt, sampling))
+        return GuardVerdict.read(await engine.complete(prompt, sampling))
 
 
 def _turns(row: Mapping[str, str], subject: GuardSubject) -> list[str]:
@@ -129,19 +151,19 @@ def _turns(row: Mapping[str, str], subject: GuardSubject) -> list[str]:
     return [row["instruction"], *([row[_ANSWERS[subject]]] if subject in _ANSWERS else [])]
 
 
-def _together(verdicts: Sequence[Verdict]) -> Verdict:
+def _together(verdicts: Sequence[GuardVerdict]) -> GuardVerdict:
     labels = [one.label for one in verdicts]
     categories = tuple(dict.fromkeys(name for one in verdicts for name in one.categories))
     if UNSAFE in labels:
-        return Verdict(UNSAFE, categories)
-    return Verdict(None if None in labels else SAFE)
+        return GuardVerdict(UNSAFE, categories)
+    return GuardVerdict(None if None in labels else SAFE)
 
 
-def _joined(verdict: Verdict) -> str | None:
+def _joined(verdict: GuardVerdict) -> str | None:
     return ",".join(verdict.categories) or None
 
 
-def _errors(of: Sequence[GuardSubject], verdicts: Sequence[Verdict]) -> str | None:
+def _errors(of: Sequence[GuardSubject], verdicts: Sequence[GuardVerdict]) -> str | None:
     return (
         "; ".join(f"{subject}: {one.error}" for subject, one in zip(of, verdicts, strict=True) if one.error)
         or None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,22 @@ import numpy as np
 import pyarrow as pa
 
 from magpie.engines.base import Sampling
-from magpie.recipe import Draw, Instruct
+from magpie.recipe import Draw, Instruct, Model, Recipe
 from magpie.recipe.steer import Steer, SteerText
-from magpie.steps.base import counts_tokens, inner, seeds
+from magpie.steps.base import (
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    counts_tokens,
+    inner,
+    seeds,
+    try_system_prompt,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
-    from magpie.engines.base import Engine
+    from magpie.engines.base import Control, Engine
 
 _GOLDEN_RATIO = 0.6180339887498949
 _ROOT_OF_76 = 0.717797887081348
@@ -41,22 +50,27 @@ class Steered:
 
 
 @dataclass(frozen=True, slots=True)
-class InstructStep:
+class InstructStep(RowStep):
     """Adds the raw instruction, and all that is needed to say how it came about.
 
-    A recipe that steers adds `steer_id`; with `names_language`, `steer_language` too: the ISO 639-1 code of the
-    language that the row was steered to.
+    A recipe that steers adds `steer_id`; one whose variable `language` has nothing but ISO 639-1 codes adds
+    `steer_language` too: the language that the row was steered to.
     """
 
     part: Instruct
     seed: int
+    model: Model
     steer: Steer | None = None
-    names_language: bool = False
-    chat: ChatFormat | None = None
 
     name = "instruct"
     reads = ()
     version = 2
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[InstructStep, ...]:
+        """The step: every recipe has instructions."""
+        part = recipe.instruct
+        return (cls(part, recipe.seed, recipe.model(part.model), recipe.steer),)
 
     @property
     def adds(self) -> pa.Schema:
@@ -74,7 +88,7 @@ class InstructStep:
         ]
         if self.steer is not None:
             fields.append(("steer_id", pa.string()))
-        if self.names_language:
+        if self.steer is not None and self.steer.names_languages:
             fields.append(("steer_language", pa.string()))
         return pa.schema(fields)
 
@@ -84,21 +98,52 @@ class InstructStep:
         settings = {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"})}
         return settings if self.steer is None else settings | {"steer": self.steer.model_dump(mode="json")}
 
-    def with_chat(self, chat: ChatFormat) -> InstructStep:
-        """The same step, speaking this model's format."""
-        return replace(self, chat=chat)
+    @property
+    def uses(self) -> ModelUse:
+        asked: dict[Control, bool] = {
+            "hold_back": bool(self.part.hold_back),
+            "first_token_divisor": self.part.first_token_divisor != 1,
+        }
+        controls = frozenset(control for control, is_asked in asked.items() if is_asked)
+        return ModelUse(self.part.model, self.model, "write", "chat", controls)
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def credited_as(self) -> str:
+        return "generator"
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 120
+
+    def bind(self, tools: Tools) -> InstructionWriter:
+        chat = tools.chat(self.model)
+        for prompt_id, text in every_wording(self.steer) if self.steer is not None else ():
+            try_system_prompt(chat, text, f"steer.prompts.{prompt_id}")
+        try_system_prompt(chat, self.part.system_prompt, "instruct.system_prompt")
+        return InstructionWriter(self, chat)
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionWriter(RowWork["Engine"]):
+    """Has the generator write instructions, in its own chat format."""
+
+    step: InstructStep
+    chat: ChatFormat
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request a row, all at once; each with its own seed, since many prompts or all are the same."""
-        assert engine is not None and self.chat is not None
+        part, steer, seed = self.step.part, self.step.steer, self.step.seed
         index = rows["index"].to_numpy()
-        draws = [self.part.mix[entry] for entry in mix_entries([draw.share for draw in self.part.mix], index)]
-        row_seeds = seeds(self.seed, "instruct", index).tolist()
-        given = [None] * len(index) if self.steer is None else steered(self.steer, self.seed, index)
-        prompts = self._prompts(given)
+        draws = [part.mix[entry] for entry in mix_entries([draw.share for draw in part.mix], index)]
+        row_seeds = seeds(seed, "instruct", index).tolist()
+        steering = [None] * len(index) if steer is None else steered(steer, seed, index)
+        prompts = self._prompts(steering)
         samplings = self._samplings(draws, row_seeds, engine)
         completions = await asyncio.gather(
-            *(engine.complete(prompts[one], sampling) for one, sampling in zip(given, samplings, strict=True))
+            *(
+                engine.complete(prompts[by], sampling)
+                for by, sampling in zip(steering, samplings, strict=True)
+            )
         )
         columns: dict[str, list[Any]] = {
             "raw_instruction": [completion.text for completion in completions],
@@ -110,26 +155,25 @@ class InstructStep:
             "instruct_tokens": [completion.token_count for completion in completions],
             "instruct_finish_reason": [completion.finish_reason for completion in completions],
             "instruct_error": [completion.error for completion in completions],
-            "steer_id": [one and one.id for one in given],
-            "steer_language": [one and one.language for one in given],
+            "steer_id": [by and by.id for by in steering],
+            "steer_language": [by and by.language for by in steering],
         }
-        arrays = [pa.array(columns[field.name], type=field.type) for field in self.adds]
-        return pa.table([rows["id"], *arrays], schema=pa.schema([("id", pa.string()), *self.adds]))
+        adds = self.step.adds
+        arrays = [pa.array(columns[field.name], type=field.type) for field in adds]
+        return pa.table([rows["id"], *arrays], schema=pa.schema([("id", pa.string()), *adds]))
 
-    def _prompts(self, given: list[Steered] | list[None]) -> dict[Steered | None, list[int]]:
+    def _prompts(self, steering: list[Steered] | list[None]) -> dict[Steered | None, list[int]]:
         """The token ids for each way to be steered, each made once."""
-        assert self.chat is not None
         return {
-            one: self.chat.prompt([], system=one.prompt if one else self.part.system_prompt)
-            for one in dict.fromkeys(given)
+            by: self.chat.prompt([], system=by.prompt if by else self.step.part.system_prompt)
+            for by in dict.fromkeys(steering)
         }
 
     def _samplings(self, draws: list[Draw], row_seeds: list[int], engine: Engine) -> Iterator[Sampling]:
-        assert self.chat is not None
-        part, chat = self.part, self.chat
+        part, chat = self.step.part, self.chat
         stop = (*chat.stop_texts, "\n") if part.stop_at_newline else chat.stop_texts
         hold_back = chat.first_tokens(part.hold_back)
-        can_stop = "stop_repetition" in engine.model.controls
+        stop_repetition = engine.model.stops_repetition(part.stop_repetition)
         for draw, seed in zip(draws, row_seeds, strict=True):
             yield Sampling(
                 max_tokens=part.max_tokens,
@@ -142,7 +186,7 @@ class InstructStep:
                 stop=stop,
                 hold_back=hold_back,
                 first_token_divisor=part.first_token_divisor,
-                stop_repetition=can_stop if part.stop_repetition is None else part.stop_repetition,
+                stop_repetition=stop_repetition,
             )
 
 

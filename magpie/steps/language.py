@@ -5,65 +5,79 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from magpie.errors import RecipeError
-from magpie.recipe import Language
+from magpie.recipe import Language, Recipe
+from magpie.recipe.languages import LANGUAGES
 from magpie.recipe.steer import Steer
-from magpie.steps.base import REJECTED, live, spread
+from magpie.steps.base import REJECTED, PreparedWork, RowStep, Tools, live, spread
 
 if TYPE_CHECKING:
     from lingua import LanguageDetector
-
-    from magpie.engines.base import Engine
-
-LANGUAGES = frozenset({
-    "af", "ar", "az", "be", "bg", "bn", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "eo", "es", "et", "eu", "fa",
-    "fi", "fr", "ga", "gu", "he", "hi", "hr", "hu", "hy", "id", "is", "it", "ja", "ka", "kk", "ko", "la", "lg", "lt",
-    "lv", "mi", "mk", "mn", "mr", "ms", "nb", "nl", "nn", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "sn", "so", "sq",
-    "sr", "st", "sv", "sw", "ta", "te", "th", "tl", "tn", "tr", "ts", "uk", "ur", "vi", "xh", "yo", "zh", "zu",
-})  # fmt: skip
-"""The languages that can be told apart, as ISO 639-1 codes: lingua's 75."""
 
 _BLOCK = 64
 _building = threading.Lock()
 
 
-class LanguageStep:
+@dataclass(frozen=True, slots=True)
+class LanguageStep(RowStep):
     """Adds `language`, an ISO 639-1 code in lower case, or null where a text shows none.
 
     With `keep` set, a row in another language is rejected as "language: fr", one that shows none as
     "language: unknown". `keep: steered` keeps the language that `steer_language` says the row was steered to.
     """
 
-    name = "language"
-    version = 1
+    part: Language
+    steer: Steer | None = None
 
-    def __init__(self, part: Language, steer: Steer | None = None) -> None:
-        if part.keep == "steered":
-            _refuse_unsteered(steer)
+    name = "language"
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[LanguageStep, ...]:
+        """The step, where the recipe looks at languages. Raises RecipeError for one that cannot be told apart."""
+        part = recipe.language
+        return () if part is None else (cls(part, recipe.steer),)
+
+    def __post_init__(self) -> None:
+        if self.part.keep == "steered":
+            _refuse_unsteered(self.steer)
         else:
-            _refuse_unknown("`language.keep`", part.keep or ())
-        self._part = part
+            _refuse_unknown("`language.keep`", self.part.keep or ())
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The instruction; when rows are checked against what they were steered to, that too."""
-        return ("instruction", "steer_language") if self._part.keep == "steered" else ("instruction",)
+        return ("instruction", "steer_language") if self.part.keep == "steered" else ("instruction",)
 
     @property
     def adds(self) -> pa.Schema:
         """`language`, and `rejected` when only some languages are kept."""
         language = pa.field("language", pa.string())
-        return pa.schema([language] if self._part.keep is None else [language, REJECTED])
+        return pa.schema([language] if self.part.keep is None else [language, REJECTED])
 
     @property
     def settings(self) -> dict[str, Any]:
         """The languages kept."""
-        return self._part.model_dump(mode="json")
+        return self.part.model_dump(mode="json")
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 2
+
+    def bind(self, _: Tools) -> Detector:
+        return Detector(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Detector(PreparedWork[None]):
+    """Names languages with lingua's models, which it loads and lets go."""
+
+    step: LanguageStep
 
     async def prepare(self) -> None:
         """Loads lingua's models: seconds in which no other Python thread runs, so before an engine is at work."""
@@ -76,7 +90,7 @@ class LanguageStep:
                 _detector().unload_language_models()  # type: ignore[no-untyped-call]
             _detector.cache_clear()
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Detects in a thread, so that an engine fed by the same event loop is not kept waiting."""
         return await asyncio.to_thread(self._detect, rows)
 
@@ -84,7 +98,7 @@ class LanguageStep:
         at = live(rows)
         chosen = rows.take(pa.array(at, pa.int64()))
         languages = list(detect(chosen["instruction"].to_pylist()))
-        keep: Any = self._part.keep
+        keep: Any = self.step.part.keep
         columns = {"language": languages}
         if keep is not None:
             wanted = (
@@ -96,12 +110,7 @@ class LanguageStep:
                 None if language in these else f"language: {language or 'unknown'}"
                 for language, these in zip(languages, wanted, strict=True)
             ]
-        return spread(rows, at, columns, self.adds)
-
-
-def names_languages(steer: Steer | None) -> bool:
-    """Whether a variable `language` has nothing but languages that can be told apart, by their codes."""
-    return steer is not None and "language" in steer.variables and not _unknown(_steered_to(steer))
+        return spread(rows, at, columns, self.step.adds)
 
 
 def _refuse_unsteered(steer: Steer | None) -> None:
@@ -111,7 +120,7 @@ def _refuse_unsteered(steer: Steer | None) -> None:
             "`language.keep: steered` needs languages to steer to; add `steer.variables.language`, "
             "such as {de: German, fr: French}, or list the languages to keep"
         )
-    _refuse_unknown("`steer.variables.language`", _steered_to(steer))
+    _refuse_unknown("`steer.variables.language`", steer.languages)
     for prompt in steer.prompts:
         if "language" not in prompt.slots:
             raise RecipeError(
@@ -120,20 +129,12 @@ def _refuse_unsteered(steer: Steer | None) -> None:
             )
 
 
-def _steered_to(steer: Steer) -> list[str]:
-    return [value.id for value in steer.variables["language"]]
-
-
 def _refuse_unknown(place: str, languages: Iterable[str]) -> None:
-    if unknown := _unknown(languages):
+    if unknown := sorted(set(languages) - LANGUAGES):
         raise RecipeError(
             f"{place}: {', '.join(map(repr, unknown))} cannot be detected; "
             "give ISO 639-1 codes in lower case, such as en or de"
         )
-
-
-def _unknown(languages: Iterable[str]) -> list[str]:
-    return sorted(set(languages) - LANGUAGES)
 
 
 def detect(texts: list[str]) -> Iterator[str | None]:

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from magpie.recipe import Pii, PiiKind
-from magpie.steps.base import REJECTED, inner, live, spread
+from magpie.recipe import Pii, PiiKind, Recipe
+from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, live, spread
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import RegexBasedDetector
-
-    from magpie.engines.base import Engine
 
 KINDS: tuple[PiiKind, ...] = ("email", "phone", "secret")
 """What is found, in the order in which it is named."""
@@ -40,8 +38,11 @@ _IN_SECRET = "-_.+/="  # noqa: S105 - besides letters and digits
 _IN_NAME = "._%+-"
 _IN_DOMAIN = ".-"
 _KEY_ENDS = "PRIVATE KEY"
-_LATER = ("later_turns", "later_reasoning")
-_CANDIDATES = ("candidates", "candidate_reasoning")
+
+# The columns that may answer an instruction, in the order in which they are looked at.
+_ANSWERS = (
+    "response", "reasoning", "later_turns", "later_reasoning", "candidates", "candidate_reasoning", "base_response",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,12 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class PiiStep:
+class PiiStep(RowStep, RowWork[None]):
     """Adds what was found in the instruction (`pii`) or in all that answers it (`response_pii`): kinds, or null.
 
-    `place` is which of the two. What answers is the response, with `extended` its later turns too, the user's messages
-    among them, with `candidates` what a pair is chosen from, and with `baselined` the base model's answer; without
-    `responded` it is the candidates alone.
+    `place` is which of the two, and `columns` are the texts looked at, as the steps before added them. What answers is
+    the response, its later turns (the user's messages among them), the candidates of a pair and the base model's
+    answer, as far as the recipe has them.
     `action: reject` also rejects the row, as "pii: email, phone"; `action: redact` adds the texts anew, each thing
     found replaced by its kind, such as [EMAIL], so that no later step and no dataset sees it. Rows that are out keep
     their texts.
@@ -67,12 +68,26 @@ class PiiStep:
 
     part: Pii
     place: Literal["instruction", "response"]
-    extended: bool = False
-    candidates: bool = False
-    responded: bool = True
-    baselined: bool = False
+    columns: tuple[pa.Field, ...]
 
-    version = 1
+    section = "pii"
+
+    @classmethod
+    def plan_instruction(cls, recipe: Recipe, columns: pa.Schema) -> tuple[PiiStep, ...]:
+        """The step that looks at the instruction, where the recipe asks for it."""
+        part = recipe.pii
+        if part is None or "instruction" not in part.columns:
+            return ()
+        return (cls(part, "instruction", (columns.field("instruction"),)),)
+
+    @classmethod
+    def plan_answers(cls, recipe: Recipe, columns: pa.Schema) -> tuple[PiiStep, ...]:
+        """The step that looks at all that answers, where there is any and the recipe asks for it."""
+        part = recipe.pii
+        answers = tuple(columns.field(name) for name in _ANSWERS if name in columns.names)
+        if part is None or "response" not in part.columns or not answers:
+            return ()
+        return (cls(part, "response", answers),)
 
     @property
     def name(self) -> str:
@@ -82,11 +97,7 @@ class PiiStep:
     @property
     def reads(self) -> tuple[str, ...]:
         """The texts of its place."""
-        if self.place == "instruction":
-            return ("instruction",)
-        first = ("response", "reasoning") if self.responded else ()
-        base = ("base_response",) if self.baselined else ()
-        return (*first, *(_LATER if self.extended else ()), *(_CANDIDATES if self.candidates else ()), *base)
+        return tuple(field.name for field in self.columns)
 
     @property
     def adds(self) -> pa.Schema:
@@ -95,64 +106,61 @@ class PiiStep:
         if self.part.action == "reject":
             fields.append(REJECTED)
         if self.part.action == "redact":
-            fields += [_FIELDS[name] for name in self.reads]
+            fields += self.columns
             if "response" in self.reads:
                 fields.append(pa.field("response_length", pa.int32()))
         return pa.schema(fields)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is looked for, and what is done about it; which columns are looked at decides which steps there are."""
-        settings = {**self.part.model_dump(mode="json", exclude={"columns"}), "extended": self.extended}
-        settings |= {"candidates": True, "responded": self.responded} if self.candidates else {}
-        return settings | ({"baselined": True} if self.baselined else {})
+        """What is looked for, what is done about it, and in which answers."""
+        settings = {
+            **self.part.model_dump(mode="json", exclude={"columns"}),
+            "extended": "later_turns" in self.reads,
+        }
+        if "candidates" in self.reads:
+            settings |= {"candidates": True, "responded": "response" in self.reads}
+        return settings | ({"baselined": True} if "base_response" in self.reads else {})
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def bytes_per_row(self) -> int:
+        return 2
+
+    def bind(self, _: Tools) -> PiiStep:
+        return self
+
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Looks in a thread, so that an engine fed by the same event loop is not kept waiting."""
         return await asyncio.to_thread(self._look, rows)
 
     def _look(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
         texts: dict[str, list[Any]] = {name: rows[name].to_pylist() for name in self.reads}
-        found: list[list[str] | None] = []
+        kinds_of_rows: list[list[str] | None] = []
         for row in at:
             kinds: set[str] = set()
             for values in texts.values():
                 values[row] = _each_text(values[row], partial(self._redacted, kinds=kinds))
-            found.append([kind for kind in KINDS if kind in kinds] or None)
-        reasons = [None if kinds is None else f"{self.name}: {', '.join(kinds)}" for kinds in found]
-        known: dict[str, list[Any]] = {self.name: found, REJECTED.name: reasons}
-        first = pa.schema([field for field in self.adds if field.name in known])
-        result = spread(rows, at, known, first)
+            kinds_of_rows.append([kind for kind in KINDS if kind in kinds] or None)
+        reasons = [None if kinds is None else f"{self.name}: {', '.join(kinds)}" for kinds in kinds_of_rows]
+        columns: dict[str, list[Any]] = {self.name: kinds_of_rows, REJECTED.name: reasons}
+        first = pa.schema([field for field in self.adds if field.name in columns])
+        result = spread(rows, at, columns, first)
         if self.part.action == "redact":
             if "response" in self.reads:
-                texts["response_length"] = [None if one is None else len(one) for one in texts["response"]]
+                texts["response_length"] = [None if text is None else len(text) for text in texts["response"]]
             for name in self.adds.names[len(first) :]:
                 result = result.append_column(name, pa.array(texts[name], self.adds.field(name).type))
         return result
 
     def _redacted(self, text: str, kinds: set[str]) -> str:
         """The text with placeholders; what was found is added to `kinds`."""
-        for one in reversed(find(text, self.part)):
-            kinds.add(one.kind)
-            text = f"{text[: one.start]}[{one.kind.upper()}]{text[one.end :]}"
+        for match in reversed(
+            find(text, self.part)
+        ):  # from the end, so that earlier places stay where they are
+            kinds.add(match.kind)
+            text = f"{text[: match.start]}[{match.kind.upper()}]{text[match.end :]}"
         return text
-
-
-# The columns as the steps before added them: what serves the run alone stays out of the dataset when it is redacted.
-_FIELDS = {
-    field.name: field
-    for field in (
-        pa.field("instruction", pa.string()),
-        pa.field("response", pa.string()),
-        pa.field("reasoning", pa.string()),
-        inner("later_turns", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        pa.field("later_reasoning", pa.list_(pa.string())),
-        inner("candidates", pa.list_(pa.string())),
-        inner("candidate_reasoning", pa.list_(pa.string())),
-        pa.field("base_response", pa.string()),
-    )
-}
 
 
 def find(text: str, part: Pii) -> list[Found]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from magpie.engines.base import Score, Scorer
 from magpie.errors import ChatFormatError
-from magpie.recipe import Prefer
-from magpie.steps.base import REJECTED, inner, live, spread
+from magpie.recipe import Model, Prefer, Recipe
+from magpie.steps.base import REJECTED, ModelUse, RowStep, RowWork, Tools, inner, live, spread
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
-    from magpie.engines.base import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class _Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class PreferStep:
+class PreferStep(RowStep):
     """Adds the pair of each row: the candidate of the highest reward and that of the lowest, of equals the first.
 
     A candidate cut by length is never chosen: who trains on it would learn to end in the middle of a sentence. It may
@@ -48,12 +47,10 @@ class PreferStep:
     """
 
     part: Prefer
-    transcript: Transcript | None = None
+    model: Model
 
     name = "prefer"
-    scores = True
     reads = ("instruction", "candidates", "candidate_reasoning", "candidate_finish_reasons")
-    version = 1
     adds = pa.schema(
         [
             ("candidate_rewards", pa.list_(pa.float32())),
@@ -74,18 +71,44 @@ class PreferStep:
         """All that shapes the choice besides the model; how the candidates are written is the affair of their step."""
         return {"margin": self.part.margin}
 
-    def with_transcript(self, transcript: Transcript) -> PreferStep:
-        """The same step, showing conversations as this model reads them."""
-        return replace(self, transcript=transcript)
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[PreferStep, ...]:
+        """The step, where the recipe makes pairs."""
+        part = recipe.prefer
+        return () if part is None else (cls(part, recipe.model(part.reward)),)
 
-    async def run(self, rows: pa.Table, engine: Engine | Scorer | None) -> pa.Table:
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.reward, self.model, "score", "transcript")
+
+    @property
+    def credited_as(self) -> str:
+        return "reward_model"
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 800
+
+    def bind(self, tools: Tools) -> PairChooser:
+        return PairChooser(self.part, tools.transcript(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class PairChooser(RowWork[Scorer]):
+    """Has candidates scored, written as the reward model reads them, and chooses the pairs."""
+
+    part: Prefer
+    transcript: Transcript
+
+    async def run(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
         """Every conversation at once: the scorer puts those together that go well together."""
-        assert isinstance(engine, Scorer)
         at = live(rows)
-        instructions, *lists = (rows[name].take(pa.array(at, pa.int64())).to_pylist() for name in self.reads)
+        instructions, *lists = (
+            rows[name].take(pa.array(at, pa.int64())).to_pylist() for name in PreferStep.reads
+        )
         candidates, reasoning, finish_reasons = lists
         pairs = await asyncio.gather(
-            *(self._pair(*row, engine) for row in zip(instructions, candidates, finish_reasons, strict=True))
+            *(self._pair(*row, scorer) for row in zip(instructions, candidates, finish_reasons, strict=True))
         )
         columns: dict[str, list[Any]] = {
             "candidate_rewards": [pair.rewards for pair in pairs],
@@ -98,7 +121,7 @@ class PreferStep:
             columns[f"{side}_response"] = _picked(candidates, places)
             columns[f"{side}_reward"] = _picked([pair.rewards for pair in pairs], places)
         columns["rejected_finish_reason"] = _picked(finish_reasons, [pair.rejected for pair in pairs])
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, PreferStep.adds)
 
     async def _pair(
         self, instruction: str, texts: list[str | None], finish_reasons: list[str], scorer: Scorer
@@ -126,7 +149,6 @@ class PreferStep:
 
     async def _score(self, instruction: str, answer: str, scorer: Scorer) -> Score:
         """A reward as it is stored, in 32 bits: what looks equal in the dataset has been a tie."""
-        assert self.transcript is not None
         try:
             conversation = self.transcript.ids([instruction, answer])
         except ChatFormatError as error:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from magpie.engines.base import Completion, Sampling
-from magpie.recipe import Respond
-from magpie.steps.base import REJECTED, counts_tokens, live, seeds, spread
+from magpie.recipe import Model, Recipe, Respond
+from magpie.steps.base import (
+    REJECTED,
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    counts_tokens,
+    live,
+    seeds,
+    spread,
+    try_system_prompt,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -18,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RespondStep:
+class RespondStep(RowStep):
     """Adds the response to every row that is still in. `response_length` is characters.
 
     What a model reasons before its answer goes to `reasoning`, which is null where there is none; `response` is the
@@ -27,9 +38,10 @@ class RespondStep:
 
     part: Respond
     seed: int
-    chat: ChatFormat | None = None
+    model: Model
 
     name = "respond"
+    answers = True
     reads = ("instruction",)
     version = 2
     adds = pa.schema(
@@ -44,24 +56,55 @@ class RespondStep:
         ]
     )
 
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[RespondStep, ...]:
+        """The step, where the recipe has responses."""
+        part = recipe.respond
+        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
+
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model. `rows` does not: it decides which rows come here at all."""
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model", "rows"})}
 
-    def with_chat(self, chat: ChatFormat) -> RespondStep:
-        """The same step, speaking this model's format."""
-        return replace(self, chat=chat)
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "write", "chat")
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def keeps_reasoning(self) -> bool:
+        return self.model.thinking == "keep"
+
+    @property
+    def answers_every_row(self) -> bool:
+        return self.part.rows == "all"
+
+    @property
+    def bytes_per_row(self) -> int:
+        # Three bytes a token; few answers are as long as they may be.
+        return min(1600, 3 * self.part.max_tokens)
+
+    def bind(self, tools: Tools) -> Responder:
+        chat = tools.chat(self.model)
+        try_system_prompt(chat, self.part.system_prompt, "respond.system_prompt")
+        return Responder(self, chat)
+
+
+@dataclass(frozen=True, slots=True)
+class Responder(RowWork["Engine"]):
+    """Writes the responses, in the chat format of the generator."""
+
+    step: RespondStep
+    chat: ChatFormat
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request a row, all at once."""
-        assert engine is not None and self.chat is not None
         at = live(rows)
-        part, chat = self.part, self.chat
+        part, chat = self.step.part, self.chat
         index = rows["index"].to_numpy()
-        row_seeds = seeds(self.seed, "respond", index[at]).tolist()
+        row_seeds = seeds(self.step.seed, "respond", index[at]).tolist()
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
-        can_stop = "stop_repetition" in engine.model.controls
+        stop_repetition = engine.model.stops_repetition(part.stop_repetition)
         completions = await asyncio.gather(
             *(
                 engine.complete(
@@ -73,7 +116,7 @@ class RespondStep:
                         top_p=part.top_p,
                         stop_ids=chat.answer_stop_ids,
                         stop=chat.stop_texts,
-                        stop_repetition=can_stop if part.stop_repetition is None else part.stop_repetition,
+                        stop_repetition=stop_repetition,
                     ),
                 )
                 for instruction, seed in zip(instructions, row_seeds, strict=True)
@@ -92,7 +135,7 @@ class RespondStep:
                 for completion, (reasoning, answer) in zip(completions, written, strict=True)
             ],
         }
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, self.step.adds)
 
 
 def _trouble(completion: Completion, reasoning: str | None, answer: str) -> str | None:

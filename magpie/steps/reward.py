@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from magpie.engines.base import Score, Scorer
 from magpie.errors import ChatFormatError
-from magpie.recipe import Reward
-from magpie.steps.base import live, spread
+from magpie.recipe import Model, Recipe, Reward
+from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, judged_or_not, live, spread
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
-    from magpie.engines.base import Engine
 
 
 @dataclass(frozen=True, slots=True)
-class RewardStep:
+class RewardStep(RowStep):
     """Adds `instruct_reward`, the reward of the first response, as the published sets have it.
 
     With a baseline it adds `base_reward` and `reward_difference`, the first less the second.
@@ -29,11 +29,16 @@ class RewardStep:
     """
 
     part: Reward
-    transcript: Transcript | None = None
+    model: Model
 
     name = "reward"
-    scores = True
-    version = 1
+    outcome_columns = ("reward_error",)
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[RewardStep, ...]:
+        """The step, where the recipe asks for rewards."""
+        part = recipe.reward
+        return () if part is None else (cls(part, recipe.model(part.model)),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -52,32 +57,48 @@ class RewardStep:
         """All that shapes the output besides the model; how the base model answers is the affair of its own step."""
         return {"baseline": self.part.baseline is not None}
 
-    def with_transcript(self, transcript: Transcript) -> RewardStep:
-        """The same step, showing conversations as this model reads them."""
-        return replace(self, transcript=transcript)
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.part.model, self.model, "score", "transcript")
 
-    async def run(self, rows: pa.Table, engine: Engine | Scorer | None) -> pa.Table:
+    @property
+    def credited_as(self) -> str:
+        return "reward_model"
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        return judged_or_not(columns["reward_error"])
+
+    def bind(self, tools: Tools) -> Rewarder:
+        return Rewarder(self, tools.transcript(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarder(RowWork[Scorer]):
+    """Has conversations scored, written as the reward model reads them."""
+
+    step: RewardStep
+    transcript: Transcript
+
+    async def run(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
         """Every conversation at once: the scorer puts those together that go well together."""
-        assert isinstance(engine, Scorer)
         at = live(rows)
         chosen = rows.take(pa.array(at, pa.int64()))
-        instructions, *answers = (chosen[name].to_pylist() for name in self.reads)
+        instructions, *answers = (chosen[name].to_pylist() for name in self.step.reads)
         turns = [pair for texts in answers for pair in zip(instructions, texts, strict=True)]
-        scores = await asyncio.gather(*(self._score(pair, engine) for pair in turns))
+        scores = await asyncio.gather(*(self._score(pair, scorer) for pair in turns))
         first, base = scores[: len(at)], scores[len(at) :]
         columns: dict[str, list[Any]] = {
             "instruct_reward": [score.value for score in first],
             "reward_error": [score.error for score in first],
         }
-        if self.part.baseline is not None:
+        if self.step.part.baseline is not None:
             pairs = list(zip(first, base, strict=True))
             columns["base_reward"] = [score.value for score in base]
             columns["reward_difference"] = [_difference(*pair) for pair in pairs]
             columns["reward_error"] = [_errors(*pair) for pair in pairs]
-        return spread(rows, at, columns, self.adds)
+        return spread(rows, at, columns, self.step.adds)
 
     async def _score(self, turns: tuple[str, str | None], scorer: Scorer) -> Score:
-        assert self.transcript is not None
         instruction, answer = turns
         if answer is None:
             return Score(None, "there is no answer")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from magpie.engines.base import Completion, Control, ModelInfo, Sampling, misfit
+from magpie.engines.base import Capabilities, Completion, Control, EngineSpec, ModelInfo, Sampling, misfit
 from magpie.engines.server import wire
 from magpie.engines.server.client import JsonClient, RefusedError, RequestError
 from magpie.errors import ModelError, ServerError
@@ -277,3 +277,21 @@ def _tokenizer(files: ModelFiles, model: Model) -> tuple[Decode, int | None]:
         return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     return decode, tokenizer.bos_token_id
+
+
+def _problem(model: Model, place: str) -> str | None:
+    if model.server is not None:
+        return None
+    return (
+        f"`{place}` is asked of a server and `{place}.server.url` is missing; "
+        "add it, such as http://127.0.0.1:8000/v1"
+    )
+
+
+SPEC = EngineSpec(
+    name="server",
+    # Nobody outside a server gets at its logits. `stop_repetition` is found out when it is opened.
+    capabilities=Capabilities(scores=False, controls=frozenset({"stop_repetition"}), loads_weights=False),
+    open=ServerEngine.open,
+    problem=_problem,
+)

@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from magpie.engines import first_token
-from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Completion, Sampling, misfit
+from magpie.engines.base import (
+    REPEATED_TIMES,
+    REPEATED_UNIT,
+    Capabilities,
+    Completion,
+    EngineSpec,
+    Sampling,
+    Scorer,
+    misfit,
+)
 from magpie.engines.transformers.decoding import Batch, Grammars, Row, draw, is_repeating
 from magpie.engines.transformers.thread import TransformersThread, load_from
 from magpie.errors import EngineError
@@ -212,3 +221,17 @@ def _end_ids(network: Any, tokenizer: Any) -> frozenset[int]:
     own = network.generation_config.eos_token_id if network.can_generate() else None
     listed = own if isinstance(own, list) else [own]
     return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
+
+
+async def _open_scorer(model: Model, files: ModelFiles) -> Scorer:
+    from magpie.engines.transformers.scoring import TransformersScorer
+
+    return await TransformersScorer.open(model, files)
+
+
+SPEC = EngineSpec(
+    name="transformers",
+    capabilities=Capabilities(),
+    open=TransformersEngine.open,
+    open_scorer=_open_scorer,
+)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 from magpie.engines import first_token
-from magpie.engines.base import Completion, ModelInfo, Sampling, misfit
+from magpie.engines.base import Capabilities, Completion, EngineSpec, ModelInfo, Sampling, Scorer, misfit
 from magpie.engines.vllm import orphans, quiet
 from magpie.engines.vllm.settings import engine_arguments, prepare_environment, sampling_params
 from magpie.errors import EngineError
@@ -280,3 +280,19 @@ def _advice(error: BaseException) -> str:
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+async def _open_scorer(model: Model, files: ModelFiles) -> Scorer:
+    from magpie.engines.vllm.scoring import VllmScorer
+
+    return await VllmScorer.open(model, files)
+
+
+SPEC = EngineSpec(
+    name="vllm",
+    capabilities=Capabilities(separate_process=True),
+    open=VllmEngine.open,
+    open_scorer=_open_scorer,
+    package="vllm",
+    install="install magpie-synth[cpu] or [gpu], or use --engine transformers",
+)

@@ -7,36 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from magpie.engines.base import Completion, Sampling
-from magpie.recipe import Tag, TagName
-from magpie.steps.base import counts_tokens, inner, live, seeds, spread
+from magpie.errors import ChatFormatError
+from magpie.recipe import Model, Recipe, Tag, TagName
+from magpie.steps.base import (
+    Label,
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    counts_tokens,
+    inner,
+    live,
+    seeds,
+    spread,
+)
 from magpie.steps.tag.prompt import JudgePrompt, source
-from magpie.steps.tag.questions import CATEGORIES, DIFFICULTIES, QUALITIES, QUESTIONS, Question
+from magpie.steps.tag.questions import QUESTIONS, Question
 
 if TYPE_CHECKING:
-    from magpie.chat import ChatFormat
     from magpie.engines.base import Engine
 
 __all__ = [
-    "CATEGORIES",
-    "DIFFICULTIES",
-    "QUALITIES",
     "QUESTIONS",
     "JudgePrompt",
     "Question",
     "TagStep",
-    "votes_column",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class TagStep:
+class TagStep(RowStep):
     """Adds the judge's tags. A row whose tags cannot be had stays in, and `tag_error` says which and why.
 
     `tag_tokens` counts what the judge wrote for the row, all tags together. An instruction too long for the judge's
@@ -55,11 +63,28 @@ class TagStep:
 
     part: Tag
     seed: int
-    chat: ChatFormat | None = None
+    role: str
+    model: Model
     prefix: Literal["", "second_"] = ""
 
+    section = "tag"
     reads = ("instruction",)
     version = 2
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[TagStep, ...]:
+        """A step for each judge of the recipe."""
+        part = recipe.tag
+        if part is None:
+            return ()
+        roles: list[tuple[str, Literal["", "second_"]]] = [(part.model, "")]
+        if part.second_judge is not None:
+            roles.append((part.second_judge, "second_"))
+        return tuple(
+            # A judge's answer is JSON from its first token on: there is no place for reasoning before it.
+            cls(part, recipe.seed, role, recipe.model(role).model_copy(update={"thinking": "off"}), prefix)
+            for role, prefix in roles
+        )
 
     @property
     def name(self) -> str:
@@ -96,21 +121,75 @@ class TagStep:
             "templates": templates,
         }
 
-    def with_chat(self, chat: ChatFormat) -> TagStep:
-        """The same step, speaking this model's format."""
-        return replace(self, chat=chat)
+    @property
+    def uses(self) -> ModelUse:
+        return ModelUse(self.role, self.model, "write", "chat")
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table:
+    @property
+    def credited_as(self) -> str:
+        return f"{self.prefix}judge"
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 220
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return tuple(
+            Label(
+                question=question.label,
+                column=f"{self.prefix}{question.label}",
+                values=question.labels,
+                ordered=question.ordered,
+                votes=f"{self.prefix}{votes_column(question.label)}" if self.part.times > 1 else None,
+                asked=f"{self.prefix}tag_tokens",
+            )
+            for question in (QUESTIONS[tag] for tag in self.part.tags)
+        )
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        return (f"{self.prefix}tag_error", f"{self.prefix}tag_retries")
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        """Tagged at once, tagged when it was asked again, or the error."""
+        errors, retries = (columns[name] for name in self.outcome_columns)
+        tagged = pc.if_else(pc.greater(retries, 0), "tagged, asked twice", "tagged")
+        outcomes: list[str] = pc.coalesce(errors, tagged, pa.scalar("tagged")).to_pylist()
+        return outcomes
+
+    def bind(self, tools: Tools) -> Tagger:
+        try:
+            chat = tools.chat(self.model)
+        except ChatFormatError as error:
+            tools.chat(self.model.model_copy(update={"thinking": "strip"}))  # raises what has another cause
+            raise ChatFormatError(
+                f"{self.model.model} cannot judge: its chat template opens a thinking block in the assistant's "
+                "header, has nothing that leaves it out, and a judge's answer is JSON from the beginning; name "
+                "another model as the judge, or give it a `chat_template` without that block"
+            ) from error
+        return Tagger(self, {tag: JudgePrompt.load(tag, chat) for tag in self.tags}, chat.stop_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Tagger(RowWork["Engine"]):
+    """Asks a judge. `prompts` are in its chat format, one for each tag, and `stop_ids` end its answers."""
+
+    step: TagStep
+    prompts: Mapping[TagName, JudgePrompt]
+    stop_ids: tuple[int, ...]
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request for each row, tag and vote, all at once."""
-        assert engine is not None and self.chat is not None
+        prefix, tags = self.step.prefix, self.step.tags
         at = live(rows)
         index = rows["index"].to_numpy()[at]
         instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
         columns: dict[str, Sequence[Any]] = {}
         errors: list[list[str]] = [[] for _ in at]
         tokens, retries = [0] * len(at), [0] * len(at)
-        asked = [self._ask(tag, instructions, index, engine) for tag in self.tags]
-        for tag, ballots in zip(self.tags, await asyncio.gather(*asked), strict=True):
+        requests = [self._ask(tag, instructions, index, engine) for tag in tags]
+        for tag, ballots in zip(tags, await asyncio.gather(*requests), strict=True):
             question = QUESTIONS[tag]
             chosen = [question.majority([vote.answer for vote in ballot]) for ballot in ballots]
             for field in question.fields:
@@ -126,45 +205,46 @@ class TagStep:
         columns["tag_error"] = ["; ".join(error) or None for error in errors]
         columns["tag_tokens"] = tokens
         columns["tag_retries"] = retries
-        named = {f"{self.prefix}{name}": values for name, values in columns.items()}
-        return spread(rows, at, named, self.adds)
+        named = {f"{prefix}{name}": values for name, values in columns.items()}
+        return spread(rows, at, named, self.step.adds)
 
     async def _ask(
         self, tag: TagName, instructions: Sequence[str], index: Any, engine: Engine
     ) -> list[list[_Vote]]:
         """The judge's votes on each instruction."""
-        assert self.chat is not None
-        part, question = self.part, QUESTIONS[tag]
-        prompt = JudgePrompt.load(tag, self.chat)
+        part, question, prompt = self.step.part, QUESTIONS[tag], self.prompts[tag]
         once = Sampling(
             max_tokens=part.max_tokens,
             seed=0,
             temperature=part.temperature,
-            stop_ids=self.chat.stop_ids,
+            stop_ids=self.stop_ids,
             schema=question.schema(max_text_length=part.max_text_length),
         )
         again = replace(
             once,
             schema=question.fitting_schema(max_tokens=part.max_tokens, max_text_length=part.max_text_length),
         )
-        purposes = [f"{self.name}/{tag}", *(f"{self.name}/{tag}/{vote}" for vote in range(2, part.times + 1))]
-        first, second = (
-            zip(*(seeds(self.seed, f"{purpose}{what}", index).tolist() for purpose in purposes), strict=True)
-            for what in ("", "/again")
+        # A seed for each row and vote, and another for the second try of the same vote: no try repeats another's draw,
+        # and more votes leave the seeds of those before them alone.
+        name, run_seed = self.step.name, self.step.seed
+        purposes = [f"{name}/{tag}", *(f"{name}/{tag}/{vote}" for vote in range(2, part.times + 1))]
+        first_seeds, second_seeds = (
+            zip(*(seeds(run_seed, f"{purpose}{suffix}", index).tolist() for purpose in purposes), strict=True)
+            for suffix in ("", "/again")
         )
         room = engine.model.context_length - part.max_tokens
-        prompts = (prompt.ids(instruction, room=room) for instruction in instructions)
-        return await asyncio.gather(
-            *(
-                asyncio.gather(
-                    *(
-                        _vote(question, engine, ids, replace(once, seed=seed), replace(again, seed=other))
-                        for seed, other in zip(own, others, strict=True)
-                    )
-                )
-                for ids, own, others in zip(prompts, first, second, strict=True)
+
+        async def ballot(instruction: str, firsts: Sequence[int], seconds: Sequence[int]) -> list[_Vote]:
+            """All votes on one instruction: the same prompt, which a prefix cache holds after the first."""
+            ids = prompt.ids(instruction, room=room)
+            votes = (
+                _vote(question, engine, ids, replace(once, seed=first), replace(again, seed=second))
+                for first, second in zip(firsts, seconds, strict=True)
             )
-        )
+            return await asyncio.gather(*votes)
+
+        rows = zip(instructions, first_seeds, second_seeds, strict=True)
+        return await asyncio.gather(*(ballot(*row) for row in rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,4 @@
-"""What a judge is asked and how its answer is read: JSON held to a schema, the free text before the label.
-
-The labels are those of the published datasets (arXiv 2406.08464).
-"""
+"""What a judge is asked and how its answer is read: JSON held to a schema, the free text before the label."""
 
 from __future__ import annotations
 
@@ -16,13 +13,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import TagName
-
-DIFFICULTIES = ("very easy", "easy", "medium", "hard", "very hard")
-QUALITIES = ("very poor", "poor", "average", "good", "excellent")
-CATEGORIES = (
-    "Information seeking", "Reasoning", "Planning", "Editing", "Coding & Debugging", "Math", "Role playing",
-    "Data analysis", "Creative writing", "Advice seeking", "Brainstorming", "Others",
-)  # fmt: skip
+from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 
 _MOST_OTHERS = 3
 _HALF_PAIR = re.compile("[\ud800-\udfff]")

@@ -1,0 +1,180 @@
+"""A dataset: sealed Parquet files, and a manifest that names them, written last.
+
+A dataset without its manifest is not finished. What replaces an earlier dataset is written beside it under other names;
+the new manifest is the moment of change, and then the earlier files go. So a crash leaves one whole dataset or the
+other, and perhaps files that no manifest names, which the next writer takes away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from magpie.errors import DamagedShardError, RunError
+from magpie.runs.storage import Storage
+from magpie.runs.storage.sealed import Stamp, inspect_shard, write_shard
+
+ROWS_PER_FILE = 50_000
+MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows
+FORMAT = 1
+
+_FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """One file: its name beside the manifest, its rows, and the digest of its content."""
+
+    name: str
+    rows: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetManifest:
+    """What a dataset consists of. `made_from` is the lineage of the run or filter that it was made by."""
+
+    made_from: str
+    rows: int
+    files: tuple[DatasetFile, ...]
+
+    def to_json(self) -> str:
+        """The manifest as it is written."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+    @classmethod
+    def parse(cls, data: bytes) -> DatasetManifest:
+        """The manifest in what was written. Raises ValueError, TypeError or KeyError when it is none."""
+        written = json.loads(data)
+        files = tuple(DatasetFile(**entry) for entry in written["files"])
+        return cls(str(written["made_from"]), int(written["rows"]), files)
+
+
+class DatasetFiles:
+    """The files of a dataset below `prefix` of a storage, "" or a name that ends in a slash."""
+
+    def __init__(self, storage: Storage, prefix: str = "") -> None:
+        self.storage = storage
+        self.prefix = prefix
+
+    @property
+    def place(self) -> str:
+        """Where the dataset lies, for messages."""
+        return self.storage.place(self.prefix).rstrip("/")
+
+    def manifest(self) -> DatasetManifest | None:
+        """The manifest; None while there is no whole dataset. Raises DamagedShardError.
+
+        Datasets of versions without manifests have the same in the stamps of their files.
+        """
+        name = f"{self.prefix}{MANIFEST}"
+        if not self.storage.exists(name):
+            return self._manifest_in_stamps()
+        try:
+            return DatasetManifest.parse(self.storage.read(name))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            place = self.storage.place(name)
+            raise DamagedShardError(f"{place} cannot be read ({error}); run the build again") from error
+
+    def names(self) -> list[str]:
+        """The names of the files in the storage, in order; empty while there is no whole dataset."""
+        manifest = self.manifest()
+        return [] if manifest is None else [f"{self.prefix}{file.name}" for file in manifest.files]
+
+    def is_made_from(self, made_from: str, rows: int) -> bool:
+        """Whether the whole dataset of so many rows that is made from this is there, every byte of it."""
+        try:
+            manifest = self.manifest()
+            if manifest is None or (manifest.made_from, manifest.rows) != (made_from, rows):
+                return False
+            if not self.storage.exists(f"{self.prefix}{MANIFEST}"):
+                return False  # one of an earlier version: it is given a manifest
+            return all(
+                inspect_shard(self.storage, f"{self.prefix}{file.name}").content == file.content
+                for file in manifest.files
+            )
+        except DamagedShardError:
+            return False
+
+    def write(self, tables: Iterator[pa.Table], rows: int, *, name: str, made_from: str) -> None:
+        """Write tables of `rows` rows as files of up to 50,000, in the place of an earlier dataset.
+
+        At least one file is written, so that an empty dataset has its columns. `name` is what the dataset is made by.
+        Raises RunError when anything but an earlier dataset is there.
+        """
+        self.refuse_other_things()
+        earlier = self._own_files()
+        # Names that the earlier files do not have: until the manifest changes, those are the dataset.
+        suffix = f"-{uuid.uuid4().hex[:8]}" if earlier else ""
+        files: list[DatasetFile] = []
+        first = 0
+        for number, table in enumerate(_regrouped(tables)):
+            stamp = Stamp("dataset", number, first, table.num_rows, rows, name, made_from)
+            file = f"train-{number:05d}{suffix}.parquet"
+            written = write_shard(self.storage, f"{self.prefix}{file}", table, stamp)
+            files.append(DatasetFile(file, table.num_rows, written.content))
+            first += table.num_rows
+        if first != rows:
+            raise RunError(f"{self.place}: {first} rows came where {rows} were announced; please report this")
+        manifest = DatasetManifest(made_from, rows, tuple(files))
+        self.storage.replace(f"{self.prefix}{MANIFEST}", manifest.to_json().encode())
+        for file in earlier:
+            if not file.endswith(MANIFEST):
+                self.storage.delete(file)
+
+    def discard(self) -> None:
+        """Take the dataset away: its manifest first, so that what is left of it is no dataset."""
+        files = self._own_files()
+        if files:
+            self.refuse_other_things()
+        for file in sorted(files, key=lambda name: not name.endswith(MANIFEST)):
+            self.storage.delete(file)
+
+    def refuse_other_things(self) -> None:
+        """Raise RunError unless a dataset, or nothing, is there: a dataset takes the place of nothing else."""
+        for name in self.storage.names(self.prefix):
+            if not _FILE.fullmatch(name.removeprefix(self.prefix)):
+                other = name.removeprefix(self.prefix)
+                raise RunError(
+                    f"{self.place} holds other things ({other}); choose an empty folder with --out"
+                )
+
+    def _own_files(self) -> list[str]:
+        names = self.storage.names(self.prefix)
+        return [name for name in names if _FILE.fullmatch(name.removeprefix(self.prefix))]
+
+    def _manifest_in_stamps(self) -> DatasetManifest | None:
+        names = self._own_files()
+        try:
+            shards = [inspect_shard(self.storage, name) for name in names]
+        except DamagedShardError:
+            return None
+        first = 0
+        for number, shard in enumerate(shards):
+            if (shard.stamp.shard, shard.stamp.first) != (number, first):
+                return None
+            first += shard.stamp.rows
+        if not shards or shards[0].stamp.total != first:
+            return None
+        files = (
+            DatasetFile(name.removeprefix(self.prefix), shard.stamp.rows, shard.content)
+            for name, shard in zip(names, shards, strict=True)
+        )
+        return DatasetManifest(shards[0].stamp.made_from, first, tuple(files))
+
+
+def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ROWS_PER_FILE, the last one of what is left; never none."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        while sum(part.num_rows for part in waiting) > ROWS_PER_FILE:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, ROWS_PER_FILE)
+            waiting = [whole.slice(ROWS_PER_FILE)]
+    yield pa.concat_tables(waiting)

@@ -1,0 +1,80 @@
+"""Conversations as messages: the one form in which a dataset holds them, and the roles of other forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from magpie.steps.base import MESSAGE
+
+MESSAGES = pa.list_(MESSAGE)
+
+SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
+"""What ShareGPT calls the roles of messages."""
+
+USER_ROLES = frozenset({"user", "human"})
+ASSISTANT_ROLES = frozenset({"assistant", "gpt"})
+"""What the published sets and common exports call who speaks."""
+
+Message = dict[str, str]
+
+
+def messages_of(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
+    """The conversation of each row.
+
+    Without responses it is the instruction and the chosen one of its candidates; without those, the instruction alone.
+    `with_reasoning` puts what the model reasoned before each answer, between the tags that most of them use.
+    """
+    names = ("instruction", "response", "later_turns", "reasoning", "later_reasoning")
+    if "response" not in rows.column_names:
+        names = ("instruction", "chosen_response", "later_turns", "chosen_reasoning", "later_reasoning")
+    nothing = [None] * rows.num_rows
+    columns = (rows[name].to_pylist() if name in rows.column_names else nothing for name in names)
+    conversations = []
+    for instruction, response, later, first_reasoning, later_reasoning in zip(*columns, strict=True):
+        messages = [user(instruction)]
+        if response is not None:
+            messages.append(assistant(response))
+        messages += later or []
+        if with_reasoning:
+            messages = _with_reasoning(messages, [first_reasoning, *(later_reasoning or [])])
+        conversations.append(messages)
+    return pa.array(conversations, type=MESSAGES)
+
+
+def pairs_of(rows: pa.Table, *, with_reasoning: bool) -> dict[str, pa.Array]:
+    """`prompt`, and `chosen` and `rejected`, which go on from it: a message each, as a list, as TRL takes pairs."""
+    columns = {"prompt": pa.array([[user(text)] for text in rows["instruction"].to_pylist()], type=MESSAGES)}
+    for side in ("chosen", "rejected"):
+        answers = [[assistant(text)] for text in rows[f"{side}_response"].to_pylist()]
+        if with_reasoning:
+            reasoning = rows[f"{side}_reasoning"].to_pylist()
+            answers = [
+                _with_reasoning(messages, [thought])
+                for messages, thought in zip(answers, reasoning, strict=True)
+            ]
+        columns[side] = pa.array(answers, type=MESSAGES)
+    return columns
+
+
+def user(text: Any) -> Message:
+    """A message of the user."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: Any) -> Message:
+    """A message of the assistant."""
+    return {"role": "assistant", "content": text}
+
+
+def _with_reasoning(messages: list[Message], reasoning: Iterable[str | None]) -> list[Message]:
+    """The messages, with the reasoning of each answer before it; there is an entry for each answer, null for none."""
+    thoughts = iter(reasoning)
+    return [
+        assistant(f"<think>\n{thought}\n</think>\n\n{message['content']}")
+        if message["role"] == "assistant" and (thought := next(thoughts))
+        else message
+        for message in messages
+    ]

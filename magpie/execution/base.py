@@ -1,0 +1,97 @@
+"""What workers are given and what they report, and what an executor is. All of it can be sent to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from magpie.plan import BoundPlan, Phase
+from magpie.runs.run import Run
+from magpie.runs.storage.sealed import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to be taken through the steps of a phase.
+
+    `made_from` is the lineage of its rows before the phase. `committed` holds, by step number, the shards that the
+    phase's steps have left already: one that was made from the very same rows is kept.
+    """
+
+    shard: int
+    made_from: str
+    committed: Mapping[int, Shard]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The worker loads a model, or what steps need, before it takes shards."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine is loaded."""
+
+    model: str
+    revision: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """Everything is loaded, and shards are on their way through these steps."""
+
+    steps: str
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A step begins with a shard."""
+
+    step: str
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """One completion or score came back.
+
+    `cached_tokens` of the `prompt_tokens` were in the engine's prefix cache; None where the engine does not say.
+    """
+
+    step: str
+    tokens: int
+    prompt_tokens: int = 0
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A step's shard is on disk, with so many rows, of which the step rejected so many."""
+
+    step: str
+    number: int
+    shard: int
+    rows: int
+    rejected: int
+    committed: Shard
+
+
+Event = Loading | Loaded | Working | Began | Completed | Committed
+Report = Callable[[Event], None]
+"""Takes the events of workers. Called on the worker's event loop; returns at once."""
+
+
+class Executor(Protocol):
+    """Hands the shards of a phase to workers, and passes their events on."""
+
+    async def run(
+        self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
+    ) -> None:
+        """Take every shard through the phase. What has begun when this raises is dropped, not half written."""
+
+    async def close(self) -> None:
+        """Let go of all that is loaded."""

@@ -1,0 +1,213 @@
+"""A run taken from wherever it stands to where it should be, phase by phase.
+
+The driver looks at what is there, hands shards to an executor, does the steps that see every row, and keeps count. It
+runs in the process that holds the run's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from magpie.errors import DamagedShardError, RunError, StoppedError
+from magpie.execution.base import (
+    Began,
+    Committed,
+    Completed,
+    Event,
+    Executor,
+    Loaded,
+    Loading,
+    ShardTask,
+    Working,
+)
+from magpie.execution.worker import check_result, first_rows, rejections, stamp_for
+from magpie.plan import BoundPlan, Phase
+from magpie.runs.dataset import discard_dataset
+from magpie.runs.manifest import Manifest
+from magpie.runs.run import QUARANTINE, Run, RunStep
+from magpie.runs.storage.sealed import write_shard
+from magpie.steps.base import NOTE, REJECTED, GlobalWork
+
+if TYPE_CHECKING:
+    from magpie.execution.progress import Progress
+
+
+class Driver:
+    """Builds `run` by `bound` on an executor. `shards` are those to make; by default all."""
+
+    def __init__(
+        self,
+        run: Run,
+        bound: BoundPlan,
+        executor: Executor,
+        progress: Progress,
+        *,
+        shards: Sequence[int] | None = None,
+    ) -> None:
+        self._run, self._bound = run, bound
+        self._executor, self._progress = executor, progress
+        self._shards = range(run.shards) if shards is None else shards
+        self._manifest = Manifest(run)
+        self._rejected_rows = 0
+        self._is_over = False
+
+    async def build(self, *, stop_after: str | None = None) -> None:
+        """Make every shard that is missing, in phases. Raises EngineError, StorageError or DamagedShardError."""
+        await asyncio.to_thread(self._scan)
+        try:
+            for phase in self._bound.plan.phases:
+                part = phase if stop_after is None else phase.up_to(stop_after)
+                await self._phase(part)
+                if part.steps[-1].name == stop_after:
+                    return
+        finally:
+            self._is_over = True
+
+    @property
+    def lineage(self) -> str:
+        """The lineage of the finished run: what the dataset is made from. Raises RunError while it is not finished."""
+        end = self._manifest.end
+        if end is None:
+            raise RunError(f"{self._run.folder} is not finished; run the build again to go on")
+        return end
+
+    @property
+    def kept(self) -> int:
+        """How many rows are still in: no row is rejected twice."""
+        return self._run.recipe.rows - self._rejected_rows
+
+    def _scan(self) -> None:
+        """Find the shards that are there; put damaged ones in quarantine."""
+        self._manifest, damaged = Manifest.scan(self._run)
+        for run_step, shard in self._manifest.places():
+            committed = self._manifest.get(run_step, shard)
+            if committed is None:
+                continue
+            expected = stamp_for(self._run, self._bound, run_step, shard, committed.stamp.made_from)
+            if committed.stamp != expected:
+                place = self._run.shard_place(run_step, shard)
+                misplaced = DamagedShardError(f"{place} is stamped for another place or recipe")
+                damaged.append((run_step, shard, misplaced))
+        for run_step, shard, error in damaged:
+            self._manifest.remove(run_step, shard)
+            place = self._quarantine(self._run.shard_name(run_step, shard))
+            self._progress.note(f"{str(error).split(';')[0]}; moved to {place}, making it again")
+        for run_step, shard in self._manifest.places():
+            if self._manifest.is_current(run_step, shard):
+                rows = len(self._run.shard_range(shard))
+                rejected = self._rejected(run_step, shard)
+                self._rejected_rows += rejected
+                self._progress.found(run_step.name, rows, rejected)
+
+    def _quarantine(self, name: str) -> str:
+        """Move a damaged file away, keeping its name and place; where it went."""
+        storage = self._run.storage
+        to = f"{QUARANTINE}{name}"
+        while storage.exists(to):
+            to = f"{to}.again"
+        storage.move(name, to)
+        return storage.place(to)
+
+    def _rejected(self, run_step: RunStep, shard: int) -> int:
+        if not run_step.step.rejects:
+            return 0
+        return rejections(self._run.read(run_step, shard, [REJECTED.name], check=False))
+
+    def _missing(self, run_step: RunStep) -> list[int]:
+        """The shards of a step that are not there, or not made from what is there now."""
+        return [shard for shard in self._shards if not self._manifest.is_current(run_step, shard)]
+
+    async def _phase(self, phase: Phase) -> None:
+        missing = sorted({shard for run_step in phase.steps for shard in self._missing(run_step)})
+        if not missing:
+            return
+        discard_dataset(self._run)
+        if phase.is_global:
+            self._progress.doing(phase.name)
+            await asyncio.to_thread(self._run_global, phase.steps[0])
+            return
+        try:
+            tasks = [self._task(phase, shard) for shard in missing]
+            await self._executor.run(self._run, self._bound, phase, tasks, self._on_event)
+        finally:
+            self._progress.log_prefix_cache([run_step.name for run_step in phase.steps])
+
+    def _task(self, phase: Phase, shard: int) -> ShardTask:
+        made_from = self._manifest.source(phase.steps[0], shard)
+        if made_from is None:
+            raise RunError(f"shard {shard} lacks the steps before {phase.name}; please report this")
+        shards = {run_step.number: self._manifest.get(run_step, shard) for run_step in phase.steps}
+        committed = {number: found for number, found in shards.items() if found is not None}
+        return ShardTask(shard, made_from, committed)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Loading(what):
+                self._progress.doing(f"loading {what}")
+            case Loaded(model, revision, engine):
+                self._progress.log.write("loaded", model=model, revision=revision, engine=engine)
+            case Working(steps):
+                self._progress.doing(steps)
+            case Began(step, _):
+                self._progress.began(step)
+            case Completed(step, tokens, prompt_tokens, cached_tokens):
+                self._progress.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens)
+            case Committed(step, number, shard, rows, rejected, committed):
+                self._manifest.add(self._run.steps[number - 1], shard, committed)
+                self._rejected_rows += rejected
+                self._progress.committed(step, shard, rows, rejected)
+
+    # Steps that see every row
+
+    def _run_global(self, run_step: RunStep) -> None:
+        """Read the whole column, work it out, write it shard by shard."""
+        work = self._bound.work[run_step.number - 1]
+        assert isinstance(work, GlobalWork)
+        self._progress.began(run_step.name)
+        shards = range(self._run.shards)
+        # In a list, so that the step alone holds the rows once it has begun, and can let go of what it has read.
+        given = [pa.concat_tables(self._given(run_step, shard) for shard in shards)]
+        ids = given[0].select(["id"])
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if self._is_over:
+                raise StoppedError("the build was stopped")
+            self._progress.moved(run_step.name, what, done, total)
+
+        result = work.run_all(given.pop(), on_progress)
+        self._note(run_step, result)
+        check_result(run_step, ids, result)
+        for shard in self._missing(run_step):
+            positions = self._run.shard_range(shard)
+            part = result.slice(positions.start, len(positions))
+            self._commit(run_step, shard, part)
+            self._rejected_rows += rejections(part)
+            self._progress.committed(run_step.name, shard, part.num_rows, rejections(part))
+
+    def _given(self, run_step: RunStep, shard: int) -> pa.Table:
+        if run_step.number == 1:
+            return first_rows(self._run, self._bound, shard)
+        return self._run.rows(shard, run_step.step.reads, before=run_step)
+
+    def _note(self, run_step: RunStep, result: pa.Table) -> None:
+        """Tell what the step has to say of its result."""
+        if NOTE in (result.schema.metadata or {}):
+            facts = json.loads(result.schema.metadata[NOTE]).items()
+            listed = [f"{key.replace('_', ' ')} {value}" for key, value in facts if value is not None]
+            self._progress.note(f"{run_step.name}: {', '.join(listed)}")
+
+    def _commit(self, run_step: RunStep, shard: int, part: pa.Table) -> None:
+        if self._is_over:
+            raise StoppedError("the build was stopped")
+        made_from = self._manifest.source(run_step, shard)
+        if made_from is None:
+            raise RunError(f"rows are missing before {run_step.name}; please report this")
+        stamp = stamp_for(self._run, self._bound, run_step, shard, made_from)
+        stale = self._manifest.get(run_step, shard) is not None
+        name = self._run.shard_name(run_step, shard)
+        self._manifest.add(run_step, shard, write_shard(self._run.storage, name, part, stamp, replace=stale))

@@ -1,0 +1,138 @@
+"""What takes a shard through the steps of a phase. It exists once: builds and samples run it, in any process.
+
+A worker is given a run's files, a bound plan, a phase, an engine and a place to report to. It asks nobody for anything
+else: what a shard is made from comes with the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from magpie.errors import RunError, StoppedError
+from magpie.execution.base import Began, Committed, Report, ShardTask
+from magpie.execution.scheduler import EngineQueue, QueuedEngine
+from magpie.plan import BoundPlan, Phase
+from magpie.plan.phases import needs_engine
+from magpie.runs.ids import row_ids
+from magpie.runs.manifest import lineage_after
+from magpie.runs.run import Run, RunStep, with_columns
+from magpie.runs.storage.sealed import Shard, Stamp, write_shard
+from magpie.steps.base import REJECTED, PreparedWork, RowWork
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One loaded engine, if the phase needs one, and the phase whose steps it does.
+
+    `queue` keeps count of what the engine has to do. `is_over` says whether the build has ended: a thread may outlive
+    it, and the folder is then no longer ours to write to.
+    """
+
+    run: Run
+    bound: BoundPlan
+    phase: Phase
+    queue: EngineQueue | None
+    report: Report
+    is_over: Callable[[], bool] = lambda: False
+
+    async def take(self, task: ShardTask) -> None:
+        """Take one shard through the steps of the phase, and commit what each adds."""
+        shard, lineage = task.shard, task.made_from
+        rows: pa.Table | None = (
+            None  # what the steps of this phase have made of the shard so far, while it is known
+        )
+        engine = None if self.queue is None else QueuedEngine(self.queue, shard, self.report)
+        try:
+            for run_step in self.phase.steps:
+                stale = task.committed.get(run_step.number)
+                if stale is not None and stale.stamp.made_from == lineage:
+                    lineage, rows = lineage_after(lineage, stale), None
+                    continue
+                given = await asyncio.to_thread(self._rows, run_step, shard, rows)
+                self.report(Began(run_step.name, shard))
+                result = await self._work(run_step, given, engine)
+                stamp = stamp_for(self.run, self.bound, run_step, shard, lineage)
+                committed = await asyncio.to_thread(self._commit, run_step, result, stamp, stale is not None)
+                rejected = rejections(result)
+                self.report(
+                    Committed(run_step.name, run_step.number, shard, result.num_rows, rejected, committed)
+                )
+                lineage, rows = lineage_after(lineage, committed), with_columns(given, result)
+        finally:
+            if self.queue is not None:
+                self.queue.leave(shard)
+
+    async def _work(self, run_step: RunStep, rows: pa.Table, engine: QueuedEngine | None) -> pa.Table:
+        work = self.bound.work[run_step.number - 1]
+        assert isinstance(work, RowWork), "a global step is done by the driver"
+        if engine is not None:
+            engine.step = run_step.name
+        result = await work.run(rows, engine if needs_engine(run_step) else None)
+        check_result(run_step, rows, result)
+        return result
+
+    def _rows(self, run_step: RunStep, shard: int, made: pa.Table | None) -> pa.Table:
+        """What a step is given: from memory where the phase has just made it, else from disk."""
+        reads = run_step.step.reads
+        if run_step.number == 1:
+            return first_rows(self.run, self.bound, shard)
+        if made is not None and {"id", "index", REJECTED.name, *reads} <= set(made.column_names):
+            return made
+        return self.run.rows(shard, reads, before=run_step)
+
+    def _commit(self, run_step: RunStep, result: pa.Table, stamp: Stamp, replace: bool) -> Shard:
+        if self.is_over():
+            raise StoppedError("the build was stopped")
+        name = self.run.shard_name(run_step, stamp.shard)
+        return write_shard(self.run.storage, name, result, stamp, replace=replace)
+
+
+def prepared_work(bound: BoundPlan, steps: tuple[RunStep, ...]) -> list[tuple[RunStep, PreparedWork[Any]]]:
+    """The work of these steps that has something to load before it begins."""
+    works = ((run_step, bound.work[run_step.number - 1]) for run_step in steps)
+    return [(run_step, work) for run_step, work in works if isinstance(work, PreparedWork)]
+
+
+def first_rows(run: Run, bound: BoundPlan, shard: int) -> pa.Table:
+    """A shard's rows before any step: ids and positions."""
+    positions = run.shard_range(shard)
+    return pa.table(
+        {
+            "id": pa.array(row_ids(bound.id_prefix, positions), pa.string()),
+            "index": pa.array(positions, pa.int64()),
+            REJECTED.name: pa.nulls(len(positions), pa.string()),
+        }
+    )
+
+
+def stamp_for(run: Run, bound: BoundPlan, run_step: RunStep, shard: int, made_from: str) -> Stamp:
+    """What the shard says it is."""
+    positions = run.shard_range(shard)
+    return Stamp(
+        step=run_step.name,
+        shard=shard,
+        first=positions.start,
+        rows=len(positions),
+        total=run.recipe.rows,
+        fingerprint=bound.fingerprints[run_step.number - 1],
+        made_from=made_from,
+    )
+
+
+def check_result(run_step: RunStep, rows: pa.Table, result: pa.Table) -> None:
+    """Raise RunError for a step that loses, doubles or reorders rows: nothing of that reaches the disk."""
+    expected = pa.schema([pa.field("id", pa.string()), *run_step.step.adds])
+    if not result.schema.equals(expected) or not result["id"].equals(rows["id"]):
+        raise RunError(
+            f"step {run_step.name} gave other rows or columns than it was given; please report this"
+        )
+
+
+def rejections(table: pa.Table) -> int:
+    """How many rows a step rejected."""
+    return table.num_rows - table[REJECTED.name].null_count if REJECTED.name in table.column_names else 0

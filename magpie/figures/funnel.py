@@ -1,0 +1,20 @@
+"""Where the rows of a finished run went, rule by rule of its own filter."""
+
+from __future__ import annotations
+
+from magpie.figures.status import Status
+from magpie.runs.run import Run
+from magpie.steps.filter import FunnelLine, funnel_lines
+
+
+def filter_funnel(run: Run, found: Status) -> tuple[FunnelLine, ...] | None:
+    """Rows in, lost and left for each rule of the run's filter, the quotas and the top; None without a filter.
+
+    A rule is counted alike wherever it was applied: rows that another step rejected on the way, such as one that got no
+    answer, did not come to the filter. What is left after one line comes to the next, and after the last it is `kept`.
+    """
+    if run.recipe.filter is None:
+        return None
+    rules = [rule.name for run_step in run.steps for rule in run_step.step.rules]
+    lost = {reason: count for step in found.steps for reason, count in step.rejected.items()}
+    return funnel_lines(run.recipe.filter, rules, lost, left=found.steps[-1].rows_out)

@@ -1,0 +1,155 @@
+"""What a run records of how it is made: its recipe and what its fingerprints are made of; and what may not change."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from magpie.errors import RecipeChangedError, RunError
+from magpie.recipe import Recipe
+from magpie.runs.run import DATASET, FINGERPRINTS, LOG, QUARANTINE, RECIPE, STEPS, SUMMARY, Run
+from magpie.runs.storage import Storage
+from magpie.runs.storage.sealed import FORMAT
+
+_SHOWN_DIFFERENCES = 12
+_OWN = frozenset(
+    {LOG, RECIPE, FINGERPRINTS, SUMMARY, *(name.strip("/") for name in (STEPS, DATASET, QUARANTINE))}
+)
+
+# Settings that say where and how fast a run is made, not what is in it: they may change from build to build.
+_MODEL_MAY_CHANGE = {"slots", "gpu_memory", "tensor_parallel", "separate_process", "server"}
+_SECTION_MAY_CHANGE = {"embed": {"batch_size"}, "filter": {"name", "description"}}
+
+Ingredients = dict[str, Any]
+"""All that decides what the shards of a run hold: its shape under "run", then each step under its name."""
+
+
+def refuse_other_things(storage: Storage) -> None:
+    """Raise RunError when the place holds something and no run."""
+    if storage.exists(RECIPE):
+        return
+    other = storage.unrelated(frozenset({LOG}))
+    if other is not None:
+        raise RunError(f"{storage.location} holds other things ({other}); choose an empty folder with --out")
+
+
+def recorded_recipe(storage: Storage) -> dict[str, Any] | None:
+    """The recipe that a run recorded, as YAML gives it; None where there is none, or it cannot be read."""
+    try:
+        recipe = yaml.safe_load(storage.read(RECIPE).decode("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return recipe if isinstance(recipe, dict) and isinstance(recipe.get("models"), dict) else None
+
+
+def recorded_ingredients(storage: Storage) -> Ingredients | None:
+    """What a run recorded of how it is made; None where there is nothing that can be read."""
+    try:
+        ingredients = json.loads(storage.read(FINGERPRINTS))
+    except (OSError, ValueError):
+        return None
+    return ingredients if isinstance(ingredients, dict) else None
+
+
+def ingredients_of(recipe: Recipe, steps: tuple[dict[str, Any], ...]) -> Ingredients:
+    """What decides the shards of a run of `recipe`, as JSON gives it back; `steps` has an entry for each step."""
+    shape = {"format": FORMAT, "rows": recipe.rows, "shard_rows": recipe.shard_rows}
+    by_name = {str(item["step"]): item for item in steps}
+    return dict(json.loads(json.dumps({"run": shape, **by_name})))
+
+
+def refuse_another_recipe(run: Run) -> None:
+    """Raise RecipeChangedError when the place has rows of another recipe.
+
+    Before the first shard any recipe will do, so that a mistyped model can be put right. A recipe that cannot be read
+    is passed over here: what the fingerprints are made of is compared as well.
+    """
+    recorded = recorded_recipe(run.storage)
+    if recorded is None or not run.has_shards:
+        return
+    differences = _differences(_that_shapes_rows(recorded), _that_shapes_rows(_dumped(run.recipe)))
+    if differences:
+        raise RecipeChangedError(
+            f"{run.storage.location} holds the run of another recipe: {_listed(differences)}; "
+            "build into another folder with --out, or put the settings back"
+        )
+
+
+def refuse_other_ingredients(run: Run, ingredients: Ingredients) -> None:
+    """Raise RecipeChangedError when a model, a template, a step or the run's shape is not what the first shard had."""
+    recorded = recorded_ingredients(run.storage)
+    if recorded is None or not run.has_shards:
+        return  # every shard carries its own fingerprint
+    differences = _differences(recorded, ingredients)
+    if differences:
+        raise RecipeChangedError(
+            f"{run.storage.location} was made by other models, templates or code: {_listed(differences)}; "
+            "build into another folder with --out, or put them back"
+        )
+
+
+def record(run: Run, ingredients: Ingredients) -> None:
+    """Write the recipe and what the fingerprints are made of, unless that is what is there."""
+    written = {
+        RECIPE: recipe_text(run.recipe),
+        FINGERPRINTS: json.dumps(ingredients, indent=1, sort_keys=True),
+    }
+    for name, text in written.items():
+        data = text.encode()
+        if not run.storage.exists(name) or run.storage.read(name) != data:
+            run.storage.replace(name, data)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _dumped(recipe: Recipe) -> dict[str, Any]:
+    return dict(yaml.safe_load(recipe_text(recipe)))
+
+
+def _that_shapes_rows(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what may change from one build of a run to the next."""
+    shaping = _without(recipe, {"description"})
+    shaping["models"] = {
+        role: _without(model, _MODEL_MAY_CHANGE) if isinstance(model, dict) else model
+        for role, model in recipe["models"].items()
+    }
+    for section, names in _SECTION_MAY_CHANGE.items():
+        if isinstance(recipe.get(section), dict):
+            shaping[section] = _without(recipe[section], names)
+    return shaping
+
+
+def _without(section: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in names}
+
+
+def _differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Each setting that differs, as a person reads it."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            difference
+            for key in dict.fromkeys([*there, *here])
+            for difference in _differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [
+            difference
+            for number, (was, now) in enumerate(zip(there, here, strict=True))
+            for difference in _differences(was, now, f"{path}.{number}")
+        ]
+    return [] if there == here else [f"`{path}` was {_short(there)}, now {_short(here)}"]
+
+
+def _listed(differences: list[str]) -> str:
+    more = len(differences) - _SHOWN_DIFFERENCES
+    return ", ".join(differences[:_SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,16 @@
+"""Where the files of a run lie. No other module of magpie touches a path of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from magpie.runs.storage.base import Storage
+from magpie.runs.storage.local import LocalStorage
+from magpie.runs.storage.memory import MemoryStorage
+
+__all__ = ["LocalStorage", "MemoryStorage", "Storage", "open_storage"]
+
+
+def open_storage(place: str | Path) -> Storage:
+    """The storage that a person names with --out: today, a folder on a local disk."""
+    return LocalStorage(place)

@@ -1,0 +1,95 @@
+"""What a run asks of the place that holds its files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from magpie.errors import StorageError
+
+
+class Storage(ABC):
+    """Files by name, such as "steps/01-instruct/00000.parquet": a folder, or an object store.
+
+    What is written is durable when the call returns, and a crash leaves a file as it was or as it was to be, never
+    part of it. Reading raises FileNotFoundError or another OSError; whatever changes files raises StorageError, which
+    says what to do next.
+    """
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where it is, as a person would name it."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+
+    @abstractmethod
+    def names(self, prefix: str = "") -> list[str]:
+        """The names of all files that begin with `prefix`, sorted; files not yet whole are left out."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+
+    @abstractmethod
+    def open(self, name: str) -> Any:
+        """A file to read parts of, as pyarrow takes it."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes | bytearray) -> None:
+        """Write a file that must not be there yet. Raises FileExistsError when it is."""
+
+    @abstractmethod
+    def replace(self, name: str, data: bytes | bytearray) -> None:
+        """Write a file, in the place of an earlier one where there is one."""
+
+    @abstractmethod
+    def append(self, name: str, text: str) -> None:
+        """Add text to the end of a file. Not durable: for logs."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Take a file away; nothing happens when there is none."""
+
+    @abstractmethod
+    def move(self, name: str, to: str) -> None:
+        """Give a file another name."""
+
+    @abstractmethod
+    def take_over(self, source: Storage, theirs: str, mine: str) -> None:
+        """Have a file of another storage here as well. Without a copy, where both lie on one disk."""
+
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the storage against other builds. Raises RunError while another holds it.
+
+        A process that dies lets go by itself.
+        """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the place ready to be written to."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Take away what interrupted writers left behind."""
+
+    @abstractmethod
+    def free_bytes(self) -> int | None:
+        """How many bytes fit, None where there is no telling."""
+
+    @abstractmethod
+    def unrelated(self, known: frozenset[str]) -> str | None:
+        """The name of something at the top that is none of `known`, None where there is nothing else."""
+
+    def place(self, name: str) -> str:
+        """Where a file lies, for messages."""
+        return f"{self.location}/{name}"
+
+    def local_path(self, name: str) -> Path:
+        """The path of a file, for libraries that take nothing else. Raises StorageError where it has none."""
+        raise StorageError(f"{self.place(name)} is no file on a local disk; export the dataset first")

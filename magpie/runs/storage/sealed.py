@@ -1,0 +1,165 @@
+"""Sealed Parquet files: written once, and read back only when every byte is what was written.
+
+A shard is a Parquet file (zstd, page checksums, page index) that holds `id` and the columns one step adds; the files of
+a dataset are sealed in the same way. The key-value metadata says what the file is (`magpie`) and carries a seal
+(`magpie.seal`): BLAKE2b over the file's own bytes, with the seal's place filled with zeros. Page checksums leave
+headers and footer unguarded; the seal leaves nothing.
+
+Pages come before the footer, and the stamp is in the footer: so the digest of what comes before the footer is the
+digest of the content, whatever the stamp says. See `runs/manifest.py` for what is made of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from magpie.errors import DamagedShardError
+from magpie.runs.storage.base import Storage
+
+FORMAT = 1
+_MARK = b"blake2b:"
+_ZEROS = _MARK + b"0" * 64
+_NOTE = b"magpie.note"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a shard says it is: `rows` of `total` rows, from position `first`, and the lineage it was `made_from`."""
+
+    step: str
+    shard: int
+    first: int
+    rows: int
+    total: int
+    fingerprint: str
+    made_from: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A committed shard: its stamp, and the digest of its content."""
+
+    stamp: Stamp
+    content: str
+
+
+def write_shard(
+    storage: Storage, name: str, table: pa.Table, stamp: Stamp, *, replace: bool = False
+) -> Shard:
+    """Commit `table` under `name`, which must not be taken unless it is to `replace` an earlier version.
+
+    Raises StorageError, and FileExistsError when the name is taken.
+    """
+    data = _encode(table, stamp)
+    (storage.replace if replace else storage.create)(name, data)
+    return Shard(stamp, _content(data))
+
+
+def read_shard(
+    storage: Storage, name: str, columns: Sequence[str] | None = None, *, check: bool = True
+) -> pa.Table:
+    """The shard's columns (all, or those named). Raises DamagedShardError, naming the file, unless it is whole.
+
+    `check=False` trusts the page checksums of the columns it reads: for a quick look at a large run.
+    """
+    try:
+        source = pa.BufferReader(_sealed_bytes(storage, name)) if check else storage.open(name)
+        with source:
+            return pq.read_table(source, columns=columns, page_checksum_verification=True, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(storage, name, error) from error
+
+
+def inspect_shard(storage: Storage, name: str) -> Shard:
+    """The shard's stamp and content, after checking every byte. Raises DamagedShardError."""
+    data = _sealed_bytes(storage, name)
+    place = storage.place(name)
+    try:
+        footer = pq.read_metadata(pa.BufferReader(data))
+        stamp = Stamp(**json.loads(footer.metadata[b"magpie"]))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedShardError(f"{place} is not a shard of magpie ({error}); move it away") from error
+    if footer.num_rows != stamp.rows:
+        raise DamagedShardError(f"{place} holds {footer.num_rows} rows, its stamp says {stamp.rows}")
+    return Shard(stamp, _content(data))
+
+
+def count_rows(storage: Storage, name: str) -> int:
+    """How many rows the footer says there are. Raises DamagedShardError."""
+    try:
+        with storage.open(name) as file:
+            return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(storage, name, error) from error
+
+
+def digest(thing: Any) -> str:
+    """A hex digest of anything JSON can hold, the same whatever the order of its keys."""
+    text = json.dumps(thing, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _content(data: bytes | bytearray) -> str:
+    """The digest of everything before the footer, whose length a Parquet file gives at its end."""
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    return hashlib.blake2b(memoryview(data)[:-footer], digest_size=16).hexdigest()
+
+
+def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        pa.schema([field.remove_metadata() for field in table.schema]),
+        compression="zstd",
+        write_page_checksum=True,
+        write_page_index=True,
+    ) as writer:
+        writer.write_table(table.replace_schema_metadata(None))
+        note = (table.schema.metadata or {}).get(_NOTE)
+        writer.add_key_value_metadata(
+            {
+                "magpie": json.dumps(asdict(stamp), sort_keys=True),
+                **({_NOTE.decode(): note.decode()} if note else {}),
+                "magpie.seal": _ZEROS.decode(),
+            }
+        )
+    data = bytearray(sink.getvalue())
+    seal = hashlib.blake2b(data, digest_size=32).hexdigest()
+    at = data.rindex(_ZEROS)
+    data[at + len(_MARK) : at + len(_ZEROS)] = seal.encode()
+    return data
+
+
+def _sealed_bytes(storage: Storage, name: str) -> bytes:
+    try:
+        data = storage.read(name)
+    except OSError as error:
+        place = storage.place(name)
+        raise DamagedShardError(f"{place} cannot be read ({error.strerror}); check the disk") from error
+    at = data.rfind(_MARK)
+    if at >= 0:
+        seal = data[at + len(_MARK) : at + len(_ZEROS)]
+        # The seal was made while zeros stood in its own place.
+        hasher = hashlib.blake2b(data[: at + len(_MARK)], digest_size=32)
+        hasher.update(b"0" * 64)
+        hasher.update(data[at + len(_ZEROS) :])
+        if hasher.hexdigest().encode() == seal:
+            return data
+    raise DamagedShardError(
+        f"{storage.place(name)} is damaged: its bytes are not the ones that were written; "
+        "run the build again to make it anew"
+    )
+
+
+def _unreadable(storage: Storage, name: str, error: Exception) -> DamagedShardError:
+    return DamagedShardError(
+        f"{storage.place(name)} cannot be read ({error}); run the build again to make it anew"
+    )

@@ -1,0 +1,46 @@
+"""What steps share, and all that they share: the contract, the columns, and rows in and out."""
+
+from magpie.steps.base.columns import MESSAGE, REJECTED, counts_tokens, inner, is_inner, token_column
+from magpie.steps.base.rows import judged_or_not, live, seeds, spread, unit_vectors
+from magpie.steps.base.step import (
+    NOTE,
+    GlobalStep,
+    GlobalWork,
+    Instructions,
+    Label,
+    ModelUse,
+    PlanSteps,
+    PreparedWork,
+    RowStep,
+    RowWork,
+    Step,
+    Tools,
+    try_system_prompt,
+)
+
+__all__ = [
+    "MESSAGE",
+    "NOTE",
+    "REJECTED",
+    "GlobalStep",
+    "GlobalWork",
+    "Instructions",
+    "Label",
+    "ModelUse",
+    "PlanSteps",
+    "PreparedWork",
+    "RowStep",
+    "RowWork",
+    "Step",
+    "Tools",
+    "counts_tokens",
+    "inner",
+    "is_inner",
+    "judged_or_not",
+    "live",
+    "seeds",
+    "spread",
+    "token_column",
+    "try_system_prompt",
+    "unit_vectors",
+]

@@ -1,0 +1,10 @@
+"""The labels that judges choose from: those of the published datasets (arXiv 2406.08464)."""
+
+from __future__ import annotations
+
+DIFFICULTIES = ("very easy", "easy", "medium", "hard", "very hard")
+QUALITIES = ("very poor", "poor", "average", "good", "excellent")
+CATEGORIES = (
+    "Information seeking", "Reasoning", "Planning", "Editing", "Coding & Debugging", "Math", "Role playing",
+    "Data analysis", "Creative writing", "Advice seeking", "Brainstorming", "Others",
+)  # fmt: skip

@@ -1,0 +1,280 @@
+"""What a step is: all there is to say about one thing done to every row, and then the work itself.
+
+A `Step` is a description. It is made from a recipe, before anything is loaded, and everything that is known of a step
+outside its own file is read from it: the plan, the dry run, status, reports, resuming, fingerprints. `bind` gives the
+work: a `RowWork` or a `GlobalWork`, built with the chat format, transcript or dataset that it needs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import pyarrow as pa
+
+from magpie.errors import ChatFormatError
+from magpie.neighbors.vectors import ProgressCallback
+from magpie.steps.base.columns import REJECTED, token_column
+
+if TYPE_CHECKING:
+    from magpie.chat import ChatFormat, PlainText, Transcript
+    from magpie.engines.base import Control
+    from magpie.recipe import Model, Recipe, Rule
+
+E = TypeVar("E")
+
+NOTE = b"magpie.note"
+"""A global step that has something to say of its result puts JSON under this key of the table's schema metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """The model that a step needs, and what for.
+
+    `role` is its name under `models`. `purpose`: it writes completions or scores conversations, in an engine that the
+    worker loads; it embeds, and the step loads it; or nothing is loaded and only its format is read. `speech` is how
+    it is spoken to: in its chat format, by finished conversations in its own template, or in plain text.
+    """
+
+    role: str
+    model: Model
+    purpose: Literal["write", "score", "embed", "format"]
+    speech: Literal["chat", "transcript", "plain"] | None = None
+    controls: frozenset[Control] = frozenset()
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether an engine, or a scorer in the place of one, has to be loaded for the step."""
+        return self.purpose in {"write", "score"}
+
+    @property
+    def loaded(self) -> Model | None:
+        """The model as it is loaded: steps for which this is equal share one. None when only a format is read."""
+        return None if self.purpose == "format" else self.model.as_loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A column in which a judge puts each row into one of `values`.
+
+    `question` is what it was asked: two judges are compared on equal questions. `ordered` says that the values are a
+    scale, from the least to the most. `votes` is the column with the answers of a judge asked several times.
+    `asked` is null in rows that the judge was not asked about.
+    """
+
+    question: str
+    column: str
+    values: tuple[str, ...]
+    ordered: bool
+    votes: str | None
+    asked: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """A dataset's instructions, in its order.
+
+    `places` are NAME:N, where N counts rows from 1 (of JSON lines, the lines that are not empty); `ids` are the
+    dataset's own, or else the places. `digest` is equal for equal ids and texts.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    places: tuple[str, ...]
+    texts: tuple[str, ...]
+    digest: str
+
+
+class Tools(Protocol):
+    """What a step may ask for when it is bound. Each answer is looked up once, however many steps ask for it."""
+
+    def chat(self, model: Model) -> ChatFormat:
+        """The model's chat format. Raises ChatFormatError."""
+
+    def transcript(self, model: Model) -> Transcript:
+        """How the model is shown finished conversations. Raises ChatFormatError."""
+
+    def plain_text(self, model: Model) -> PlainText:
+        """How the model, a base model, is given text. Raises ModelError."""
+
+    def instructions(self, name: str) -> Instructions:
+        """The instructions of a run, a file or a hub dataset. Raises RecipeError."""
+
+
+class RowWork(ABC, Generic[E]):
+    """Adds columns to the rows of one shard.
+
+    `run` is given `id`, `index` (int64, the row's position in the run), `rejected` and the columns that the step
+    reads. It returns `id` and the columns that the step adds, for the same rows in the same order. Rows whose
+    `rejected` is set are passed over: their new columns are null. `engine` is what the step's ModelUse asks for: an
+    Engine, a Scorer, or None.
+    """
+
+    @abstractmethod
+    async def run(self, rows: pa.Table, engine: E) -> pa.Table: ...
+
+
+class PreparedWork(RowWork[E]):
+    """Row work with something large to load: `prepare` is awaited before its phase, `close` after it.
+
+    What loads in compiled code often lets no other Python thread run, and an engine at work would stand still.
+    """
+
+    @abstractmethod
+    async def prepare(self) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+class GlobalWork(ABC):
+    """Adds columns that depend on every row of the run.
+
+    `run_all` may call `on_progress` as it goes; what that raises ends the work.
+    """
+
+    @abstractmethod
+    def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table: ...
+
+
+class Step(ABC):
+    """One thing done to every row. It adds columns and never removes a row.
+
+    A column that is there already is replaced by one of the same name. `settings` is all that shapes the output
+    besides the model; `version` rises when the code starts to give other output for the same settings.
+    """
+
+    version: ClassVar[int] = 1
+
+    answers: ClassVar[bool] = False
+    """Whether the step writes answers to instructions: what a filter that is pushed down saves."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The step's name: of its folder, in the log, before the reasons it gives."""
+
+    @property
+    def section(self) -> str:
+        """The section of the recipe that it is set up by."""
+        return self.name
+
+    @property
+    @abstractmethod
+    def reads(self) -> Sequence[str]:
+        """The columns it is given, besides `id`, `index` and `rejected`."""
+
+    @property
+    @abstractmethod
+    def adds(self) -> pa.Schema:
+        """The columns it adds; `rejected` among them where it may reject rows."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the output besides the model and what lies outside the recipe. Reads nothing from disk."""
+
+    @property
+    def uses(self) -> ModelUse | None:
+        """The model it needs; None where it needs none."""
+        return None
+
+    @property
+    def credited_as(self) -> str | None:
+        """The dataset's column that names the model, such as "generator"; None where none does."""
+        return None
+
+    @property
+    def bytes_per_row(self) -> int:
+        """About how many bytes of a row it leaves on disk, zstd-compressed: an order of magnitude."""
+        return 16
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What it has a judge decide; judges are compared on these."""
+        return ()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of the recipe's filter that it applies."""
+        return ()
+
+    @property
+    def skipped_rules(self) -> tuple[str, ...]:
+        """What to say of each rule that is left out because the run lacks its columns."""
+        return ()
+
+    @property
+    def missing_advice(self) -> Mapping[str, str]:
+        """For a column that it reads, what to do when no step adds that."""
+        return {}
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """The columns that `outcomes` reads; none where a row has no outcome but its reason."""
+        return ()
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        """What became of each row, in words to count by. `columns` holds `outcome_columns`, as Arrow arrays."""
+        raise LookupError(f"{self.name} has no outcomes")
+
+    @property
+    def keeps_reasoning(self) -> bool:
+        """Whether the messages it writes are to hold what the model reasoned before them."""
+        return False
+
+    @property
+    def answers_every_row(self) -> bool:
+        """Whether rows that the filter is sure to drop are answered too."""
+        return False
+
+    def fingerprint(self, tools: Tools) -> dict[str, Any]:
+        """The settings and what else decides the output, such as the content of files. Called once for each build."""
+        return self.settings
+
+    @property
+    def rejects(self) -> bool:
+        """Whether it may reject rows."""
+        return REJECTED.name in self.adds.names
+
+    @property
+    def token_column(self) -> str | None:
+        """The column that counts the tokens which a model wrote; None where no model writes."""
+        return token_column(self.adds)
+
+
+class RowStep(Step):
+    """A step whose columns depend on the row alone, or on rows of its shard."""
+
+    @abstractmethod
+    def bind(self, tools: Tools) -> RowWork[Any]:
+        """The work, with all that it needs besides an engine. Raises ModelError and RecipeError."""
+
+
+class GlobalStep(Step):
+    """A step whose columns depend on every row of the run: a barrier between phases."""
+
+    @abstractmethod
+    def bind(self, tools: Tools) -> GlobalWork:
+        """The work, with all that it needs. Raises ModelError and RecipeError."""
+
+
+class PlanSteps(Protocol):
+    """How a step comes into a plan: an entry in the list of a method.
+
+    It is given the recipe and the columns of the steps before, and returns the steps that the recipe asks for: none
+    where its section is off, seldom more than one. Raises RecipeError.
+    """
+
+    def __call__(self, recipe: Recipe, columns: pa.Schema, /) -> Sequence[RowStep | GlobalStep]: ...
+
+
+def try_system_prompt(chat: ChatFormat, prompt: str | None, key: str) -> None:
+    """Write a system prompt once into the chat format that is to hold it. Raises ChatFormatError naming its `key`."""
+    if prompt:
+        try:
+            chat.prompt([], system=prompt)
+        except ChatFormatError as error:
+            raise ChatFormatError(f"`{key}`: {error}") from error

@@ -1,0 +1,187 @@
+"""A filter applied to rows: rules in their order, then quotas, then the top; and what each of them lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from magpie.errors import FilterError
+from magpie.recipe import Filter, Quotas, Rule, Top
+from magpie.steps.base import REJECTED
+from magpie.steps.filter.rules import split
+from magpie.steps.filter.sql import Mask, Positions, RowValues, columns_read
+
+_PREFIX = "filter: "
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelLine:
+    """Rows that came to one rule, the rows it lost, and the rows left after it."""
+
+    name: str
+    rows_in: int
+    lost: int
+    left: int
+
+
+def funnel(filter: Filter, rows: pa.Table, early: Collection[str] = ()) -> tuple[FunnelLine, ...]:
+    """How many rows each rule, the quotas and the top lost, from the reasons in `rejected`.
+
+    Rows that an earlier step rejected did not come to the filter and are not counted. `early` are the columns known
+    before `respond`: their rules come first, as they do when rows are filtered. The lines add up: what is left after
+    one comes to the next. Raises FilterError when `rows` were filtered by another filter.
+    """
+    counts = {
+        pair["values"]: pair["counts"]
+        for pair in pc.value_counts(rows[REJECTED.name].combine_chunks()).to_pylist()
+    }
+    lost = {
+        reason: number
+        for reason, number in counts.items()
+        if reason is not None and reason.startswith(_PREFIX)
+    }
+    rules = [rule.name for part in split(filter, early) for rule in part]
+    strange = sorted(lost.keys() - {_PREFIX + name for name in (*rules, *_limits(filter))})
+    if strange:
+        raise FilterError(
+            f"rows were rejected by {strange[0].removeprefix(_PREFIX)!r}, which filter {filter.name!r} does not have; "
+            "give the filter that the run was made with"
+        )
+    return funnel_lines(filter, rules, lost, left=counts.get(None, 0))
+
+
+def funnel_lines(
+    filter: Filter, rules: Sequence[str], lost: Mapping[str, int], *, left: int
+) -> tuple[FunnelLine, ...]:
+    """The funnel of `rules`, the quotas and the top, from the rows that each reason lost and the rows left at last."""
+    names = [*rules, *_limits(filter)]
+    counts = [lost.get(f"{_PREFIX}{name}", 0) for name in names]
+    rows_in = left + sum(counts)
+    lines = []
+    for name, count in zip(names, counts, strict=True):
+        lines.append(FunnelLine(name, rows_in, count, rows_in - count))
+        rows_in -= count
+    return tuple(lines)
+
+
+def _limits(filter: Filter) -> list[str]:
+    """What the quotas and the top are called in the funnel, as far as the filter has them."""
+    return [name for name, part in (("quota", filter.quotas), ("top", filter.top)) if part is not None]
+
+
+def lost_alone(filter: Filter, rows: pa.Table) -> tuple[int | None, ...]:
+    """How many rows each rule, the quotas and the top would lose if the filter had nothing else, in their order.
+
+    Quotas alone still follow the order of the top. None for what fails on rows that the rules before it keep from it.
+    """
+    each = [Filter(rules=(rule,)) for rule in filter.rules]
+    if filter.quotas is not None:
+        whole = filter.top and filter.top.model_copy(update={"n": max(1, rows.num_rows)})
+        each.append(Filter(quotas=filter.quotas, top=whole))
+    if filter.top is not None:
+        each.append(Filter(top=filter.top))
+    came = rows[REJECTED.name].null_count
+    lost: list[int | None] = []
+    for one in each:
+        try:
+            decision = decide(one, one.rules, rows)
+        except FilterError:
+            lost.append(None)
+        else:
+            lost.append(came - int(np.count_nonzero(decision.live)))
+    return tuple(lost)
+
+
+@dataclass(slots=True)
+class Decision:
+    """Which rows are still in, and why the others are not: 0 for no reason, else a position in `reasons`, plus 1."""
+
+    live: Mask
+    reason: np.ndarray[Any, np.dtype[np.int32]]
+    reasons: list[str]
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> Decision:
+        live = rows[REJECTED.name].is_null().to_numpy()
+        return cls(live.copy(), np.zeros(rows.num_rows, dtype=np.int32), [])
+
+    def reject(self, at: Positions, name: str) -> None:
+        self.reasons.append(f"{_PREFIX}{name}")
+        self.reason[at] = len(self.reasons)
+        self.live[at] = False
+
+    def table(self, rows: pa.Table) -> pa.Table:
+        codes = pa.array(self.reason - 1, mask=self.reason == 0)
+        reasons = pa.DictionaryArray.from_arrays(codes, pa.array(self.reasons, pa.string()))
+        return pa.table({"id": rows["id"], REJECTED.name: reasons.cast(pa.string())})
+
+
+def decide(filter: Filter, rules: Sequence[Rule], rows: pa.Table) -> Decision:
+    """Apply `rules`, then the quotas and the top of `filter`, to the rows that are still in. Raises FilterError."""
+    decision = Decision.of(rows)
+    apply_rules(rules, rows, decision)
+    quotas, top = filter.quotas, filter.top
+    if quotas is not None or top is not None:
+        order = _in_order(top, rows, decision.live)
+        if quotas is not None:
+            within = _within_quotas(quotas, rows, order)
+            decision.reject(order[~within], "quota")
+            order = order[within]
+        if top is not None:
+            decision.reject(order[top.n :], "top")
+    return decision
+
+
+def apply_rules(rules: Sequence[Rule], rows: pa.Table, decision: Decision) -> None:
+    """Reject what fails a rule, in their order: a rule is evaluated on the rows that passed those before it."""
+    for rule in rules:
+        try:
+            passed = RowValues(rows, columns_read(rule.where), decision.live).values(rule.where)
+        except FilterError as error:
+            raise _failed(f"rule {rule.name!r}", error) from error
+        kept = pc.fill_null(passed, False).to_numpy(zero_copy_only=False)
+        decision.reject(np.flatnonzero(decision.live & ~kept), rule.name)
+
+
+def _in_order(top: Top | None, rows: pa.Table, live: Mask) -> Positions:
+    """The positions of the rows still in: best first when there is a top, and by index, also among equals."""
+    if top is None:
+        return RowValues(rows, frozenset(), live).order()
+    try:
+        return RowValues(rows, columns_read(top.by), live).order(top.by, descending=top.order == "desc")
+    except FilterError as error:
+        raise _failed("`top.by`", error) from error
+
+
+def _within_quotas(quotas: Quotas, rows: pa.Table, order: Positions) -> Mask:
+    """For each row of `order`, whether its value's quota is not yet used up by the rows before it."""
+    live = np.zeros(rows.num_rows, dtype=np.bool_)
+    live[order] = True
+    try:
+        values = RowValues(rows, columns_read(quotas.by), live).values(f"CAST(({quotas.by}\n) AS VARCHAR)")
+    except FilterError as error:
+        raise _failed("`quotas.by`", error) from error
+    encoded = pc.dictionary_encode(values, null_encoding="encode")
+    no_limit = rows.num_rows
+    each = no_limit if quotas.each is None else quotas.each
+    limits = np.array(
+        [min(quotas.counts.get(value, each), no_limit) for value in encoded.dictionary.to_pylist()],
+        dtype=np.int64,
+    )
+    codes = encoded.indices.to_numpy()[order]
+    grouped = np.argsort(codes, kind="stable")
+    first = np.searchsorted(codes[grouped], codes[grouped])
+    before = np.empty(len(order), dtype=np.int64)
+    before[grouped] = np.arange(len(order)) - first
+    return np.asarray(before < limits[codes], dtype=np.bool_)
+
+
+def _failed(label: str, error: FilterError) -> FilterError:
+    return FilterError(
+        f"filter {label} {error}; mend it, for example with TRY_CAST, and run the same command again"
+    )
