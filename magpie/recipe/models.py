@@ -69,7 +69,7 @@ class Model(Part):
     engine: Text | None = None
     """The engine that runs the model. null takes the engine of the recipe."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """The number type of the weights. `auto` is the one the model was published in."""
+    """The number type of the weights. `auto` leaves the choice to the engine."""
     context_length: int = Field(default=4096, ge=64)
     """The most tokens of prompt and completion together."""
     tensor_parallel: int = Field(default=1, ge=1)
