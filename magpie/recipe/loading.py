@@ -37,23 +37,14 @@ def load_recipe(
     `source` may also be a Recipe. `overrides` maps dotted paths to values: `{"instruct.max_tokens": 256}`. `engine`
     replaces the engine of every model. Raises RecipeError, which names the setting and the nearest right key.
     """
-    if isinstance(source, Recipe):
-        recipe, roles = source, {}
-    else:
-        path = shipped.find("recipes", str(source))
-        if path is None:
-            known = ", ".join(shipped.names("recipes"))
-            raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {known}")
-        written = read_yaml(path)
-        recipe = parse_recipe(written, origin=str(source), folder=path.parent)
-        roles = written["models"]
+    recipe, written_models = (source, {}) if isinstance(source, Recipe) else _read_recipe(source)
     arguments = {"rows": rows, "seed": seed, "engine": engine}
     options = {key: value for key, value in arguments.items() if value is not None}
     changes = options | (overrides or {})
     if not changes:
         return recipe
     raw = recipe.model_dump(mode="json")
-    for role, value in roles.items():
+    for role, value in written_models.items():
         if isinstance(value, str) and value in raw["models"] and not _is_changed(f"models.{role}", changes):
             raw["models"][role] = value  # a role that points at another one follows its changes
     if engine is not None:
@@ -70,11 +61,21 @@ def load_recipe(
     return parse_recipe(raw, origin=", ".join(flags))
 
 
-def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None) -> Recipe:
-    """Make a Recipe of loaded YAML, whose short forms are replaced by the long ones.
+def _read_recipe(source: str | Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe, and its `models` as the file has them: there a role may still point at another."""
+    path = shipped.find("recipes", str(source))
+    if path is None:
+        names = ", ".join(shipped.names("recipes"))
+        raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {names}")
+    written = read_yaml(path)
+    return parse_recipe(written, origin=str(source), folder=path.parent), written["models"]
 
-    `folder` is the folder of the recipe file: files that `steer` names are read from it (null: from the working
-    directory), and datasets that `decontaminate` and `dedup` name are looked up in it after the working directory.
+
+def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None) -> Recipe:
+    """Make a Recipe of loaded YAML. Short forms are replaced by the long ones. Raises RecipeError.
+
+    `folder` is where the recipe file is. Files that `steer` names are read from there. Datasets that `decontaminate`
+    and `dedup` name are looked up in the working directory first, then there. The default is the working directory.
     """
     if isinstance(raw, dict):
         raw = dict(raw)
@@ -98,9 +99,9 @@ def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
     """
     path = shipped.find("filters", str(source))
     if path is None:
-        known = ", ".join(shipped.names("filters"))
+        names = ", ".join(shipped.names("filters"))
         named_by = f"{origin}: " if origin else ""
-        raise RecipeError(f"{named_by}no filter {str(source)!r}; give a YAML file or one of: {known}")
+        raise RecipeError(f"{named_by}no filter {str(source)!r}; give a YAML file or one of: {names}")
     raw, where = read_yaml(path), str(source)
     if origin is None and isinstance(raw, dict) and "models" in raw:
         raw, where = raw.get("filter"), f"the filter of {source}"
@@ -136,7 +137,7 @@ def validate(part: type[P], raw: Any, origin: str) -> P:
 
 
 def parse_value(text: str) -> Any:
-    """Read the value of `--set a.b=value` as YAML: 3, true, null and [a, b] are no strings."""
+    """Read the value of `--set a.b=value` as YAML, so that `3` is a number and `[a, b]` a list."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
