@@ -1,4 +1,4 @@
-"""The recipes, filters and templates that travel with the package."""
+"""The recipes, filters, templates and JSON schemas that travel with the package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = Path(__file__).resolve().parent
-Kind = Literal["recipes", "filters", "templates/chat", "templates/judge", "templates/baseline"]
+Kind = Literal["recipes", "filters", "templates/chat", "templates/judge", "templates/baseline", "schemas"]
 
 
 def folder(kind: Kind) -> Path:
@@ -17,7 +17,7 @@ def folder(kind: Kind) -> Path:
 
 def names(kind: Kind) -> list[str]:
     """The names of the shipped files of one kind, without their endings, sorted."""
-    return sorted(path.stem for path in folder(kind).iterdir() if path.suffix in {".yaml", ".jinja"})
+    return sorted(path.stem for path in folder(kind).iterdir() if path.suffix in {".yaml", ".jinja", ".json"})
 
 
 def find(kind: Kind, name: str, *, ending: str = ".yaml") -> Path | None:

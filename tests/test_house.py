@@ -208,7 +208,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["recipes", "filters", "templates/chat", "templates/judge", "templates/baseline"]
+    "kind", ["recipes", "filters", "schemas", "templates/chat", "templates/judge", "templates/baseline"]
 )
 def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None:
     found = python(f"from magpie import shipped; print(shipped.folder({kind!r}))", path=installed).strip()

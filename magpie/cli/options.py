@@ -24,6 +24,8 @@ EngineName = Annotated[
     typer.Option("--engine", help="auto, vllm, transformers, server or scripted, for every model."),
 ]
 
+_ENGINES = ("auto", "vllm", "transformers", "server", "scripted")
+
 
 def new_console(*, stderr: bool = False) -> Console:
     """Where to print: what models write is shown as it is."""
@@ -48,12 +50,8 @@ def open_published(path: Path) -> Any:
 
 def engine_kind(name: str | None) -> Any:
     """The engine that is named, one of those there are."""
-    from typing import get_args
-
-    from magpie.recipe import EngineKind
-
-    if name is not None and name not in get_args(EngineKind):
-        raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(get_args(EngineKind))}")
+    if name is not None and name not in _ENGINES:
+        raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(_ENGINES)}")
     return name
 
 

@@ -1,16 +1,23 @@
-"""Everything a person writes to say what to build: a file for each subject, `recipe.py` for the whole, `loading.py` to
-read it."""
+"""What a person writes to say what to build. One file a section, `recipe.py` for the whole, `loading.py` to read it."""
 
-from magpie.recipe.base import Part
-from magpie.recipe.clean import Clean, Language, Pii, PiiKind
+from magpie.recipe.base import Part, Role, RoleName, Section
+from magpie.recipe.clean import Clean
+from magpie.recipe.decontaminate import Decontaminate
+from magpie.recipe.dedup import Dedup
+from magpie.recipe.embed import Embed
+from magpie.recipe.extend import Extend
 from magpie.recipe.filter import Filter, Quotas, Rule, Top
+from magpie.recipe.guard import Guard, GuardSubject
+from magpie.recipe.instruct import Draw, Instruct
+from magpie.recipe.language import Language
 from magpie.recipe.models import EngineKind, Model, Script, Server
+from magpie.recipe.pii import Pii, PiiKind
+from magpie.recipe.prefer import Prefer
 from magpie.recipe.recipe import Recipe
-from magpie.recipe.repeats import Decontaminate, Dedup, Embed
-from magpie.recipe.scores import Baseline, Guard, GuardSubject, Prefer, Reward
+from magpie.recipe.respond import Respond
+from magpie.recipe.reward import Baseline, Reward
 from magpie.recipe.steer import Steer, SteerText
 from magpie.recipe.tag import Tag, TagName
-from magpie.recipe.writing import Draw, Extend, Instruct, Respond
 
 __all__ = [
     "Baseline",
@@ -35,8 +42,11 @@ __all__ = [
     "Recipe",
     "Respond",
     "Reward",
+    "Role",
+    "RoleName",
     "Rule",
     "Script",
+    "Section",
     "Server",
     "Steer",
     "SteerText",

@@ -1,26 +1,90 @@
-"""What every piece of a recipe, a filter or a chat template is: written by a person, validated, and then as it is."""
+"""What every part of a recipe is built on: the checks all parts share, and the types their settings use."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from magpie.recipe.recipe import Recipe
 
 Share = Annotated[float, Field(gt=0)]
-"""How much of the rows, beside the other shares of a list. They need not add up to 1."""
+"""How many of the rows, relative to the other shares of a list. Shares need not add up to 1."""
 
 Text = Annotated[str, Field(min_length=1)]
+"""A string that is not empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleName:
+    """Marks a setting whose value is a role: a key of `models`. `advice` says what to do when there is no such key."""
+
+    advice: str = ""
+
+
+Role = Annotated[Text, RoleName()]
+"""A role: a key of `models`. The recipe refuses one that is not there."""
+
+_NUMBERS = (int, float, int | None, float | None)
 
 
 class Part(BaseModel):
-    """A piece of a recipe: unknown keys are refused and nothing changes after loading."""
+    """A part of a recipe, a filter or a chat template. Unknown keys are refused, and values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,  # the text below a setting is its description in the JSON schema
+    )
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python and Pydantic take true for 1: `rows: true` would build one row.
         annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if isinstance(value, bool) and annotation in {int, float, int | None}:
+        if isinstance(value, bool) and annotation in _NUMBERS:
             raise ValueError("must be a number")
         return value
+
+
+class Section(Part):
+    """A section of a recipe, such as `instruct`. It is off when the recipe holds null for it."""
+
+    def check(self, recipe: Recipe) -> None:
+        """Check what the section needs from other sections. Raises ValueError.
+
+        The recipe calls it for every section that is on, after each section has been checked by itself and all roles
+        are known to be under `models`.
+        """
+
+
+def named_roles(part: Part) -> Iterator[tuple[str, str, RoleName]]:
+    """The roles that a part, and the parts inside it, name: (dotted path of the setting, role, mark of the setting)."""
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        mark = _role_mark(field)
+        if mark is not None and value is not None:
+            yield name, value, mark
+        for path, inner in _parts_in(value, name):
+            yield from ((f"{path}.{setting}", role, mark) for setting, role, mark in named_roles(inner))
+
+
+def _role_mark(field: FieldInfo) -> RoleName | None:
+    # Pydantic takes the marks off `Role` and leaves them on the inner type of `Role | None`.
+    marks = [*field.metadata]
+    for option in get_args(field.annotation):
+        marks += getattr(option, "__metadata__", ())
+    return next((mark for mark in reversed(marks) if isinstance(mark, RoleName)), None)
+
+
+def _parts_in(value: Any, path: str) -> Iterator[tuple[str, Part]]:
+    if isinstance(value, Part):
+        yield path, value
+    elif isinstance(value, tuple):
+        for number, entry in enumerate(value):
+            yield from _parts_in(entry, f"{path}.{number}")

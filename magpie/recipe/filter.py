@@ -1,4 +1,4 @@
-"""What is kept of a run: rules, quotas and a top."""
+"""The section `filter`, and the files in `filters/`: which rows are kept."""
 
 from __future__ import annotations
 
@@ -6,51 +6,58 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part
+from magpie.recipe.base import Part, Section
 
 
 class Rule(Part):
-    """A row is kept when `where`, a DuckDB predicate over the run's columns, is true. Null counts as false.
-
-    A run without a column of `where` is an error; with `when_present`, the rule is left out of such a run, and the
-    plan says so.
-    """
+    """One condition that every kept row fulfils."""
 
     name: str
+    """What the rule is called in the funnel and in reports."""
     where: str
+    """A DuckDB predicate over the columns of the run. The row is kept if it is true; null counts as false."""
     when_present: bool = False
+    """If the run lacks a column that `where` reads: true skips the rule, and the plan says so; false is an error."""
 
 
 class Top(Part):
-    """Keep the `n` rows with the largest (`order: asc`, smallest) `by`, a column or expression."""
+    """Keep the `n` rows that have the largest values of `by`."""
 
     by: str
+    """A column, or a DuckDB expression."""
     n: int = Field(ge=1)
+    """How many rows to keep."""
     order: Literal["desc", "asc"] = "desc"
+    """`desc` keeps the largest values, `asc` the smallest."""
 
 
 class Quotas(Part):
-    """At most so many rows for each value of `by`: `each` for every value, or `counts` value by value.
-
-    A value that is not in `counts` has the quota `each`, or none where `each` is not given; `each: 0` drops it.
-    """
+    """Keep at most a given number of rows for each value of `by`."""
 
     by: str
+    """A column, or a DuckDB expression."""
     each: int | None = Field(default=None, ge=0)
+    """The most rows for every value that is not in `counts`. 0 drops such rows; null keeps all of them."""
     counts: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    """The most rows for single values, such as {Math: 500}."""
 
     @model_validator(mode="after")
-    def _says_how_many(self) -> Quotas:
+    def _check_not_empty(self) -> Quotas:
         if self.each is None and not self.counts:
             raise ValueError("needs `each` or `counts`")
         return self
 
 
-class Filter(Part):
-    """What is kept of a run: rules in order, then quotas, then the top."""
+class Filter(Section):
+    """Which rows are kept: first the rules, in their order, then the quotas, then the top."""
 
     name: str = "filter"
+    """The name of the filter. For a file, its file name if none is given."""
     description: str = ""
+    """One sentence about what the filter keeps."""
     rules: tuple[Rule, ...] = ()
+    """Conditions that every kept row fulfils."""
     quotas: Quotas | None = None
+    """The most rows for each value of a column. The best by `top` are kept; without `top`, the first."""
     top: Top | None = None
+    """Keep only the rows with the largest values of a column."""

@@ -1,9 +1,10 @@
-"""Reading what a person wrote: YAML in, a Recipe or a Filter out, and errors that name the path and the right key."""
+"""Loads recipes and filters from YAML. Errors name the setting by its dotted path, and the nearest right key."""
 
 from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
@@ -15,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 from magpie import shipped
 from magpie.errors import RecipeError
 from magpie.recipe.filter import Filter
-from magpie.recipe.models import EngineKind
+from magpie.recipe.pii import COUNTRY
 from magpie.recipe.reading import read_yaml
-from magpie.recipe.recipe import Recipe
+from magpie.recipe.recipe import NAME, Recipe
 from magpie.recipe.short_forms import write_out_datasets, write_out_models, write_out_steer
 
 P = TypeVar("P", bound=BaseModel)
@@ -29,51 +30,52 @@ def load_recipe(
     overrides: dict[str, Any] | None = None,
     rows: int | None = None,
     seed: int | None = None,
-    engine: EngineKind | None = None,
+    engine: str | None = None,
 ) -> Recipe:
-    """The recipe in file `source`, the shipped recipe of that name, or a recipe as it is; with changes made.
+    """Load a recipe from a YAML file, or the shipped recipe of that name, and change some settings.
 
-    `overrides` maps dotted paths to values (`{"instruct.max_tokens": 256}`). `engine` replaces the engine of every
-    model. Raises RecipeError, naming the path and the nearest right key.
+    `source` may also be a Recipe. `overrides` maps dotted paths to values: `{"instruct.max_tokens": 256}`. `engine`
+    replaces the engine of every model. Raises RecipeError, which names the setting and the nearest right key.
     """
-    if isinstance(source, Recipe):
-        recipe, roles = source, {}
-    else:
-        path = shipped.find("recipes", str(source))
-        if path is None:
-            known = ", ".join(shipped.names("recipes"))
-            raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {known}")
-        written = read_yaml(path)
-        recipe = parse_recipe(written, origin=str(source), folder=path.parent)
-        roles = written["models"]
-    given = {"rows": rows, "seed": seed, "engine": engine}
-    options = {key: value for key, value in given.items() if value is not None}
+    recipe, written_models = (source, {}) if isinstance(source, Recipe) else _read_recipe(source)
+    arguments = {"rows": rows, "seed": seed, "engine": engine}
+    options = {key: value for key, value in arguments.items() if value is not None}
     changes = options | (overrides or {})
     if not changes:
         return recipe
     raw = recipe.model_dump(mode="json")
-    for role, value in roles.items():
-        if isinstance(value, str) and value in raw["models"] and not _touches(changes, f"models.{role}"):
-            raw["models"][role] = value  # still follows the role it points at, when that one is changed
+    for role, value in written_models.items():
+        if isinstance(value, str) and value in raw["models"] and not _is_changed(f"models.{role}", changes):
+            raw["models"][role] = value  # a role that points at another one follows its changes
     if engine is not None:
         for model in raw["models"].values():
             if isinstance(model, dict):
-                model["engine"] = None
-    opened: set[str] = set()
+                model["engine"] = None  # takes the recipe's engine, unless a change names this model's
+    switched_on: set[str] = set()
     for dotted, value in changes.items():
-        _set(raw, dotted, value, opened)
-    named = (
+        _set(raw, dotted, value, switched_on)
+    flags = (
         f"--{key}" if key in options and key not in (overrides or {}) else f"--set {key}" for key in changes
     )
-    # The recipe itself is sound: what is wrong now is in the changes.
-    return parse_recipe(raw, origin=", ".join(named))
+    # The recipe was valid before the changes, so an error is named by the options that made them.
+    return parse_recipe(raw, origin=", ".join(flags))
+
+
+def _read_recipe(source: str | Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe, and its `models` as the file has them: there a role may still point at another."""
+    path = shipped.find("recipes", str(source))
+    if path is None:
+        names = ", ".join(shipped.names("recipes"))
+        raise RecipeError(f"no recipe {str(source)!r}; give a YAML file or one of: {names}")
+    written = read_yaml(path)
+    return parse_recipe(written, origin=str(source), folder=path.parent), written["models"]
 
 
 def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None) -> Recipe:
-    """A Recipe from what YAML gave, with its short forms written out.
+    """Make a Recipe of loaded YAML. Short forms are replaced by the long ones. Raises RecipeError.
 
-    Files that `steer` names lie in `folder`, by default the working directory. Datasets that `decontaminate` and
-    `dedup` name lie there where they are not in the working directory.
+    `folder` is where the recipe file is. Files that `steer` names are read from there. Datasets that `decontaminate`
+    and `dedup` name are looked up in the working directory first, then there. The default is the working directory.
     """
     if isinstance(raw, dict):
         raw = dict(raw)
@@ -91,15 +93,15 @@ def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None
 
 
 def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
-    """The filter in file `source`, or the shipped filter of that name; of a file that is a recipe, its filter.
+    """Load a filter from a YAML file, or the shipped filter of that name. Of a recipe file, load its `filter`.
 
-    `origin` is the recipe that names it, if one does; it must name a filter. Raises RecipeError.
+    `origin` is the recipe that names the filter, if one does; then `source` must not be a recipe. Raises RecipeError.
     """
     path = shipped.find("filters", str(source))
     if path is None:
-        known = ", ".join(shipped.names("filters"))
+        names = ", ".join(shipped.names("filters"))
         named_by = f"{origin}: " if origin else ""
-        raise RecipeError(f"{named_by}no filter {str(source)!r}; give a YAML file or one of: {known}")
+        raise RecipeError(f"{named_by}no filter {str(source)!r}; give a YAML file or one of: {names}")
     raw, where = read_yaml(path), str(source)
     if origin is None and isinstance(raw, dict) and "models" in raw:
         raw, where = raw.get("filter"), f"the filter of {source}"
@@ -117,7 +119,7 @@ def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
 
 
 def validate(part: type[P], raw: Any, origin: str) -> P:
-    """`raw` as a `part`. Raises RecipeError with one clause for each thing that is wrong."""
+    """Make a `part` of loaded YAML. Raises RecipeError, which names everything that is wrong in one line."""
     if not isinstance(raw, dict):
         raise RecipeError(f"{origin} holds no settings; it must be a YAML mapping such as `rows: 100`")
     try:
@@ -125,32 +127,33 @@ def validate(part: type[P], raw: Any, origin: str) -> P:
     except ValidationError as error:
         problems = error.errors()
         inner = [problem for problem in reversed(problems) if not _has_inner(problem, problems)]
-        # Two roles that are one model are wrong in the same way: the one that holds the settings is named.
-        once = {
+        # Roles that share a model have the same mistake: name it once, at the role that holds the settings.
+        distinct = {
             problem["loc"][2:] if problem["loc"][:1] == ("models",) else problem["loc"]: problem
             for problem in inner
         }
-        clauses = [_explain(part, problem) for problem in reversed(once.values())]
+        clauses = [_explain(part, problem) for problem in reversed(distinct.values())]
         raise RecipeError(f"{origin}: " + "; ".join(clauses)) from None
 
 
 def parse_value(text: str) -> Any:
-    """The value of a `--set a.b=value`: read as YAML, so that 3, true, null and [a, b] mean what they look like."""
+    """Read the value of `--set a.b=value` as YAML, so that `3` is a number and `[a, b]` a list."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
 
 
-def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:
-    """Put `value` at `dotted` in the dumped recipe; an optional section that is off is switched on by it.
+def _set(raw: Any, dotted: str, value: Any, switched_on: set[str]) -> None:
+    """Put `value` at the path `dotted` of a dumped recipe. This switches on a section that is off.
 
-    Sections switched on are added to `opened`: their keys are not all there yet, and are judged with the whole. A model
-    may be named for a role that there is not yet, unless it looks like one mistyped.
+    Such sections are added to `switched_on`: they do not hold all their keys yet, so an unknown key in them is left to
+    be found when the whole recipe is validated.
     """
     path = dotted.split(".")
+    # A new role may be added under `models`, unless its name looks like a role that is there, mistyped.
     if len(path) == 2 and path[0] == "models" and not get_close_matches(path[1], raw["models"], cutoff=0.7):
-        opened.add("models")
+        switched_on.add("models")
     here = raw
     for depth, name in enumerate(path):
         place = ".".join(path[:depth])
@@ -165,24 +168,25 @@ def _set(raw: Any, dotted: str, value: Any, opened: set[str]) -> None:
             raise RecipeError(
                 f"--set {dotted}: `{place}` is a value, with nothing below it; set `{place}` itself"
             )
-        elif name not in here and here and place not in opened and not _is_free(place):
+        elif name not in here and here and place not in switched_on and not _has_free_keys(place):
             holder = f"`{place}`" if place else "a recipe"
-            raise RecipeError(f"--set {dotted}: no `{name}` in {holder}{_nearest(name, here)}")
+            raise RecipeError(f"--set {dotted}: no `{name}` in {holder}{_suggestion(name, here)}")
         if depth == len(path) - 1:
             here[key] = value
         else:
             if isinstance(here, dict) and here.get(key) is None:
                 here[key] = {}
-                opened.add(".".join(path[: depth + 1]))
+                switched_on.add(".".join(path[: depth + 1]))
             here = here[key]
 
 
-def _touches(changes: dict[str, Any], place: str) -> bool:
+def _is_changed(place: str, changes: dict[str, Any]) -> bool:
+    """Whether a change names the setting at `place`, or one inside it."""
     return any(dotted == place or dotted.startswith(f"{place}.") for dotted in changes)
 
 
-def _is_free(place: str) -> bool:
-    """Whether the keys at this path are the user's own."""
+def _has_free_keys(place: str) -> bool:
+    """Whether the mapping at this path takes any key."""
     return place.endswith((".chat_template_kwargs", "quotas.counts", "steer.variables"))
 
 
@@ -198,57 +202,63 @@ _MUST_BE = {
     "string_too_short": "text that is not empty",
     "tuple_type": "a list",
     "too_short": "a list of at least one entry",
-    "string_pattern_mismatch": "lower-case letters, digits, `.`, `_` and `-`, a letter or digit first",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
+}
+_MUST_MATCH = {
+    NAME: "lower-case letters, digits, `.`, `_` and `-`, a letter or digit first",
+    COUNTRY: "two capital letters, such as US",
 }
 
 
 def _explain(part: type[BaseModel], problem: Any) -> str:
-    where = ".".join(str(step) for step in problem["loc"])
+    where = ".".join(str(key) for key in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(part, problem["loc"][:-1])
-        return f"`{where}` is not a setting{_nearest(str(problem['loc'][-1]), known)}"
+        keys = _keys_at(part, problem["loc"][:-1])
+        return f"`{where}` is not a setting{_suggestion(str(problem['loc'][-1]), keys)}"
     if problem["type"] == "missing":
         return f"`{where}` is missing; add it"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if problem["type"] in _MUST_BE:
         message = f"must be {_MUST_BE[problem['type']]}"
+    elif problem["type"] == "string_pattern_mismatch":
+        pattern = problem["ctx"]["pattern"]
+        message = f"must be {_MUST_MATCH.get(pattern, f'text that matches {pattern}')}"
     if message.startswith("must be"):
-        written = "null" if problem["input"] is None else repr(problem["input"])
-        message += f", not {shorten(written, 80, placeholder=' ...')}"
+        value = "null" if problem["input"] is None else repr(problem["input"])
+        message += f", not {shorten(value, 80, placeholder=' ...')}"
     return f"`{where}`: {message}" if where else message
 
 
 def _has_inner(problem: Any, problems: list[Any]) -> bool:
-    """Whether something inside it is wrong too: a list of one bad entry is also said to be too short."""
+    """Whether there is a problem further inside: Pydantic says of a list with one wrong entry that it is too short."""
     depth = len(problem["loc"])
     return any(len(other["loc"]) > depth and other["loc"][:depth] == problem["loc"] for other in problems)
 
 
 def _keys_at(part: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """The settings of the Part at `path`, where a role's name or a list's number is no setting."""
+    """The settings of the part at `path`."""
     here: Any = part
-    entries = 0
+    to_skip = 0
     for key in path:
-        if entries:
-            entries -= 1
+        if to_skip:  # the name of a role, or a number in a list, is in the path and no setting
+            to_skip -= 1
             continue
         annotation = here.model_fields[key].annotation
-        entries = _nesting(annotation)
+        to_skip = _nesting(annotation)
         here = _part_inside(annotation)
     return list(here.model_fields)
 
 
 def _nesting(annotation: Any) -> int:
-    """How many lists and mappings stand around what is inside: 2 for `dict[str, tuple[Part, ...]]`."""
+    """How many lists and mappings are around the innermost type: 2 for `dict[str, tuple[Part, ...]]`."""
     if typing.get_origin(annotation) not in {tuple, dict}:
         return 0
     return 1 + max(map(_nesting, typing.get_args(annotation)))
 
 
 def _part_inside(annotation: Any) -> Any:
-    """The Part in `Part | None`, `tuple[Part, ...]` or `dict[str, Part]`."""
+    """The part in `Part | None`, `tuple[Part, ...]` or `dict[str, Part]`."""
     if typing.get_origin(annotation) in {typing.Union, types.UnionType, tuple, dict}:
         return next((arg for arg in map(_part_inside, typing.get_args(annotation)) if _is_part(arg)), None)
     return annotation
@@ -258,6 +268,8 @@ def _is_part(thing: Any) -> bool:
     return isinstance(thing, type) and issubclass(thing, BaseModel)
 
 
-def _nearest(key: str, known: Any) -> str:
-    close = get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else f"; the settings there are: {', '.join(known)}"
+def _suggestion(key: str, keys: Iterable[str]) -> str:
+    """The end of an error about an unknown key: the nearest right one, or all there are."""
+    keys = list(keys)
+    close = get_close_matches(key, keys, n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else f"; the settings there are: {', '.join(keys)}"

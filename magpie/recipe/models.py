@@ -1,4 +1,4 @@
-"""What a recipe says of a model: which one, and how it is run."""
+"""The section `models`: which models a run uses, and how each is run."""
 
 from __future__ import annotations
 
@@ -6,84 +6,103 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from magpie.recipe.base import Part
+from magpie.recipe.base import Part, Text
 
-EngineKind = Literal["auto", "vllm", "transformers", "server", "scripted"]
+EngineKind = str
+"""The name of an engine, or `auto`. Which engines there are is checked when the recipe is planned."""
 
 
 class Server(Part):
-    """Where a `server` engine finds its completions, and how patient it is.
-
-    `url` ends in /v1. The key is read from the environment variable named by `api_key_env`, never from the recipe.
-    `concurrency` is requests in flight at once; `timeout` is seconds for one answer; `retries` are tries after the
-    first, with exponential back-off from `backoff` seconds.
-    """
+    """The HTTP server that the engine `server` sends its requests to."""
 
     url: str
+    """The server's address, ending in /v1, such as http://127.0.0.1:8000/v1."""
     api_key_env: str = "MAGPIE_API_KEY"
+    """The environment variable that holds the API key. The key itself is never written in a recipe."""
     concurrency: int = Field(default=64, ge=1)
+    """The most requests in flight at once."""
     timeout: float = Field(default=600.0, gt=0)
+    """How long to wait for one answer, in seconds."""
     retries: int = Field(default=5, ge=0)
+    """How many times a failed request is sent again."""
     backoff: float = Field(default=0.5, ge=0)
+    """The wait before the first retry, in seconds. It doubles with each further retry."""
 
     @field_validator("url")
     @classmethod
-    def _is_an_address(cls, url: str) -> str:
+    def _check_scheme(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"must start with http:// or https://, not {url!r}")
         return url
 
 
 class Script(Part):
-    """What a `scripted` engine writes: texts of our own making, drawn by seed, of set lengths, speeds and failures.
-
-    Lengths are tokens. `tokens_per_second` is for each completion; 0 is as fast as possible. `failure_rate` is the
-    share of completions that end in an error, `cut_rate` the share cut by length, `repeat_rate` the share of
-    instructions that repeat an earlier text.
-    """
+    """How the engine `scripted` behaves. It runs no model: it makes up texts from the seed, for tests and dry runs."""
 
     min_tokens: int = Field(default=8, ge=1)
+    """The shortest text, in tokens."""
     max_tokens: int = Field(default=64, ge=1)
+    """The longest text, in tokens."""
     tokens_per_second: float = Field(default=0.0, ge=0)
+    """The speed of each completion. 0 is as fast as possible."""
     slots: int = Field(default=256, ge=1)
+    """How many completions are worked on at once."""
     failure_rate: float = Field(default=0.0, ge=0, le=1)
+    """The share of completions that end in an error."""
     cut_rate: float = Field(default=0.0, ge=0, le=1)
+    """The share of completions that are cut off by length."""
     repeat_rate: float = Field(default=0.05, ge=0, le=1)
+    """The share of instructions that repeat an earlier text."""
 
 
 class Model(Part):
-    """One model and how it is run.
-
-    `model` is a hub id, a folder, or the name of an embedded model (`demo`, `demo-embedder`) or of a stand-in that is
-    made here (`demo-reward`, whose rewards mean nothing, and `demo-guard`, which goes by keywords). `context_length` is
-    tokens, prompt and completion together. `slots` is how many completions are worked on at once; None takes the
-    engine's default for the machine. `gpu_memory` is the share of a GPU's memory the engine may hold. `chat_template`
-    names a file of templates/chat, or is a path to one, for a tokenizer without a template of its own; or it names one
-    of the templates of a tokenizer that has several.
-
-    `thinking` is for models that reason before they answer: `strip` keeps their reasoning in a column of its own,
-    `keep` puts it into the messages as well, and `off` has the template tell the model not to reason.
-    """
+    """One model, and how it is run."""
 
     model: str
+    """A hub id, a folder, or a model that comes with magpie.
+
+    `demo` and `demo-embedder` are small real models. `demo-reward`, whose rewards mean nothing, and `demo-guard`, which
+    looks for keywords, only stand in for real ones.
+    """
     revision: str | None = None
-    engine: EngineKind | None = None
+    """The branch, tag or commit on the hub. null is the default branch."""
+    engine: Text | None = None
+    """The engine that runs the model. null takes the engine of the recipe."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """The number type of the weights. `auto` leaves the choice to the engine."""
     context_length: int = Field(default=4096, ge=64)
+    """The most tokens of prompt and completion together."""
     tensor_parallel: int = Field(default=1, ge=1)
+    """How many GPUs the model is split over."""
     slots: int | None = Field(default=None, ge=1)
+    """How many completions are worked on at once. null is the engine's default for the machine."""
     gpu_memory: float = Field(default=0.9, gt=0, le=1)
+    """The share of a GPU's memory that the engine may use."""
     separate_process: bool | None = None
+    """Run vLLM in a process of its own. null does so on a GPU only."""
     trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for models whose authors you trust."""
     chat_template: str | None = None
+    """The chat template: a file of `templates/chat`, a path, or a name, if the tokenizer has several templates.
+
+    null is the tokenizer's own template.
+    """
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further variables for the chat template, such as {enable_thinking: false}."""
     thinking: Literal["off", "keep", "strip"] = "strip"
+    """For models that reason before they answer.
+
+    `strip` keeps the reasoning in a column of its own, `keep` also puts it into the messages, and `off` makes the chat
+    template tell the model not to reason.
+    """
     server: Server | None = None
+    """Settings of the engine `server`."""
     script: Script = Script()
+    """Settings of the engine `scripted`."""
 
     @property
     def as_loaded(self) -> Model:
-        """The model without what shapes prompts alone: where this is equal, one loaded model plays both roles."""
+        """The model without the settings that only change prompts. Roles for which this is equal share one engine."""
         return self.model_copy(
             update={"chat_template": None, "chat_template_kwargs": {}, "thinking": "strip"}
         )

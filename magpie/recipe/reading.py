@@ -1,4 +1,4 @@
-"""The files that people write: YAML, JSON lines and plain lines, and what is wrong with one said with its place."""
+"""Reads the files that people write: YAML, JSON lines and lines of text. Errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from magpie.errors import RecipeError
 
 
 def read_texts(path: Path) -> Any:
-    """What a file of texts holds: YAML, a JSON value a line, or a text a line. Raises RecipeError."""
+    """Read a file of texts: YAML, or one JSON value a line, or one text a line. Raises RecipeError."""
     if path.suffix in {".yaml", ".yml"}:
         return read_yaml(path)
     if path.suffix not in {".jsonl", ".txt"}:
@@ -28,7 +28,7 @@ def read_texts(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """What the YAML file holds. Raises RecipeError with the line; a key written twice is an error too."""
+    """Read a YAML file. Raises RecipeError with the line, also for a key that is written twice."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(data: bytes, origin: str) -> Any:
     """What YAML text holds; `origin` is what an error calls it. Raises RecipeError as `read_yaml` does."""
     try:
-        return yaml.load(_decoded(data, origin), _OnceLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(_decoded(data, origin), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -64,8 +64,8 @@ def _decoded(data: bytes, origin: str) -> str:
         raise RecipeError(f"{origin} is not UTF-8 text; save it as UTF-8") from error
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win, in silence."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is written twice. PyYAML would silently take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

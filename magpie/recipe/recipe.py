@@ -1,122 +1,116 @@
-"""All that a person writes to say what to build, together and checked.
+"""A whole recipe: the sections together, and the checks that need all of them.
 
-A recipe is one YAML file, read by `loading.py`. Each step has a section named after it; a section set to null switches
-its step off. A model is written once under `models` and named by its role; a role may point at another
-(`judge: generator`), and then both are one loaded model. `filter` names a file of `filters/`, or holds the rules.
+A recipe is one YAML file, read by `loading.py`. Each step has a section of its own; null switches a section off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part
-from magpie.recipe.clean import Clean, Language, Pii
+from magpie.recipe.base import Part, Section, Text, named_roles
+from magpie.recipe.clean import Clean
+from magpie.recipe.decontaminate import Decontaminate
+from magpie.recipe.dedup import Dedup
+from magpie.recipe.embed import Embed
+from magpie.recipe.extend import Extend
 from magpie.recipe.filter import Filter
-from magpie.recipe.models import EngineKind, Model
-from magpie.recipe.repeats import Decontaminate, Dedup, Embed
-from magpie.recipe.scores import Guard, Prefer, Reward
+from magpie.recipe.guard import Guard
+from magpie.recipe.instruct import Instruct
+from magpie.recipe.language import Language
+from magpie.recipe.models import Model
+from magpie.recipe.pii import Pii
+from magpie.recipe.prefer import Prefer
+from magpie.recipe.respond import Respond
+from magpie.recipe.reward import Reward
 from magpie.recipe.steer import Steer
 from magpie.recipe.tag import Tag
-from magpie.recipe.writing import Extend, Instruct, Respond
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"  # a name is also a folder and part of every row id
 
 
 class Recipe(Part):
-    """One dataset to build. `rows` counts instructions asked for; `shard_rows` is the unit of commit and of retry."""
+    """One dataset to build: the models, and a section for each step. A section that is null is switched off."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
+    """The name of the recipe: lower-case letters, digits, `.`, `_` and `-`, a letter or digit first."""
     description: str = ""
+    """One sentence about the dataset."""
     rows: int = Field(ge=1)
+    """How many instructions to generate, before any is rejected."""
     seed: int = Field(default=42, ge=0)
+    """The seed that the seed of every row is made from."""
     shard_rows: int = Field(default=1000, ge=1)
-    engine: EngineKind = "auto"
+    """How many rows are committed to disk together. After an interruption, unfinished shards are made again."""
+    engine: Text = "auto"
+    """The engine for every model that names none. `auto` is vLLM if it is installed, else transformers."""
     models: dict[str, Model]
+    """The model for each role, such as `generator`, `judge` or `embedder`.
+
+    A value may be the name of a model alone, or of another role (`judge: generator`): both roles then share one loaded
+    model.
+    """
     steer: Steer | None = None
+    """Describe the user that the generator writes as."""
     instruct: Instruct = Instruct()
+    """Write the user's messages."""
     clean: Clean = Clean()
+    """Remove what is not part of the message, and reject what is no message."""
     pii: Pii | None = None
+    """Mark, reject or redact personal information."""
     language: Language | None = Language()
+    """Detect the language of each instruction."""
     embed: Embed | None = Embed()
+    """Turn each instruction into a vector."""
     decontaminate: Decontaminate | None = None
+    """Reject questions of evaluation sets."""
     dedup: Dedup | None = Dedup()
+    """Reject repeats."""
     tag: Tag | None = Tag()
+    """Have a judge label each instruction."""
     respond: Respond | None = Respond()
+    """Answer each instruction."""
     extend: Extend | None = None
+    """Add further turns to each conversation."""
     reward: Reward | None = None
+    """Score each response."""
     prefer: Prefer | None = None
+    """Make preference pairs."""
     guard: Guard | None = None
+    """Judge whether texts are safe."""
     filter: Filter | None = None
+    """Which rows are kept: the name of a filter, a filter file, or the rules themselves. null keeps all."""
 
     @model_validator(mode="after")
-    def _roles_are_there(self) -> Recipe:
-        for part in ("instruct", "embed", "tag", "respond", "extend", "reward", "prefer", "guard"):
-            section = getattr(self, part)
-            if section is not None and section.model not in self.models:
+    def _check_roles(self) -> Recipe:
+        for setting, role, mark in named_roles(self):
+            if role not in self.models:
                 roles = ", ".join(self.models) or "none"
+                advice = f"; {mark.advice}" if mark.advice else ""
                 raise ValueError(
-                    f"`{part}.model` is {section.model!r}, which is not under `models`; the roles there are: {roles}"
+                    f"`{setting}` is {role!r}, which is not under `models`; the roles there are: {roles}{advice}"
                 )
-        _check_second_judge(self)
-        baseline = self.reward and self.reward.baseline
-        if baseline and baseline.model not in self.models:
-            raise ValueError(
-                f"`reward.baseline.model` is {baseline.model!r}, which is not under `models`; "
-                "name there the base model that the generator was aligned from"
-            )
-        if self.prefer is not None and self.prefer.reward not in self.models:
-            raise ValueError(
-                f"`prefer.reward` is {self.prefer.reward!r}, which is not under `models`; "
-                "name there the reward model that chooses among the answers"
-            )
         return self
 
     @model_validator(mode="after")
-    def _sections_fit(self) -> Recipe:
-        for needs, needed in (("dedup", "embed"), ("extend", "respond"), ("reward", "respond")):
-            if getattr(self, needs) is not None and getattr(self, needed) is None:
-                raise ValueError(
-                    f"`{needs}` needs `{needed}`, which is switched off; switch off both or neither"
-                )
-        if self.decontaminate is not None and self.decontaminate.distance is not None and self.embed is None:
-            raise ValueError(
-                "`decontaminate.distance` needs `embed`, which is switched off; switch it on, or leave `distance` out"
-            )
-        if self.guard is not None and "response" in self.guard.of and self.respond is None:
-            raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")
-        if self.guard is not None and "chosen" in self.guard.of and self.prefer is None:
-            raise ValueError(
-                "`guard.of` names the chosen answer and `prefer` is off; leave `chosen` out of it"
-            )
-        if self.steer is not None and self.instruct.system_prompt is not None:
-            raise ValueError(
-                "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"
-            )
+    def _check_sections(self) -> Recipe:
+        for _, section in self.sections():
+            section.check(self)
         return self
+
+    def sections(self) -> Iterator[tuple[str, Section]]:
+        """The sections that are on, each with its name, in the order of the fields."""
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            if isinstance(section, Section):
+                yield name, section
+
+    def roles(self) -> dict[str, str]:
+        """The role that each setting names: {"instruct.model": "generator", ...}. Sections that are off name none."""
+        return {setting: role for setting, role, _ in named_roles(self)}
 
     def model(self, role: str) -> Model:
         """The model that plays `role`, with the recipe's engine filled in."""
         model = self.models[role]
         return model if model.engine is not None else model.model_copy(update={"engine": self.engine})
-
-
-_NO_SECOND_OPINION = (
-    "engine", "context_length", "tensor_parallel", "slots", "gpu_memory", "separate_process", "thinking",
-)  # fmt: skip
-"""What may differ between models that judge alike: where and how they run, and a reasoning that judges leave out."""
-
-
-def _check_second_judge(recipe: Recipe) -> None:
-    """A second judge is there, and is another than the first."""
-    if recipe.tag is None or recipe.tag.second_judge is None:
-        return
-    first, second = recipe.tag.model, recipe.tag.second_judge
-    if second not in recipe.models:
-        raise ValueError(
-            f"`tag.second_judge` is {second!r}, which is not under `models`; "
-            f"the roles there are: {', '.join(recipe.models)}"
-        )
-    one, other = recipe.model(first), recipe.model(second)
-    if one.model_copy(update={name: getattr(other, name) for name in _NO_SECOND_OPINION}) == other:
-        raise ValueError(
-            f"`tag.second_judge` is {second!r}, the same model as the first judge {first!r}: no second opinion; "
-            "name another model, or ask the one several times with `tag.times`"
-        )

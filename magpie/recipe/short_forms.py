@@ -1,4 +1,8 @@
-"""The short forms of a recipe written out: roles that point at roles, texts in files, datasets beside the recipe."""
+"""Replaces the short forms that a recipe may be written in by the long ones.
+
+Short forms are roles that point at other roles, texts without an id, texts in files, and datasets with relative paths.
+A change here needs the same change in `schema.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from typing import Any
 from magpie.errors import RecipeError
 from magpie.recipe.reading import read_texts
 
-_LONGEST_ID = 40
+_LONGEST_ID = 40  # characters of a text that may be its own id
 _DATASETS = (("decontaminate", "files"), ("dedup", "against"))
 
 
 def write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
-    """`role: other-role` becomes that role's model, `role: name` becomes `{model: name}`."""
+    """Replace `role: other-role` by that role's model, and `role: name` by `{model: name}`."""
     written: dict[str, Any] = {}
     for role, target in models.items():
         value, seen = target, [role]
@@ -28,7 +32,7 @@ def write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
 
 
 def write_out_steer(steer: dict[Any, Any], origin: str, folder: Path) -> dict[Any, Any]:
-    """The steering prompts and the values of variables as lists of `{id, text}`, files read."""
+    """Replace the prompts, and the values of each variable, by lists of `{id, text}`. Files are read."""
     written = dict(steer)
     if "prompts" in written:
         written["prompts"] = _texts(written["prompts"], f"{origin}: `steer.prompts`", folder)
@@ -41,27 +45,30 @@ def write_out_steer(steer: dict[Any, Any], origin: str, folder: Path) -> dict[An
 
 
 def write_out_datasets(recipe: dict[Any, Any], folder: Path) -> dict[Any, Any]:
-    """The recipe, with datasets that lie in `folder` and not in the working directory named by their whole paths.
+    """Replace the names of datasets that are in `folder`, and not in the working directory, by absolute paths.
 
-    A run keeps the recipe written out, and finds them again from any directory.
+    A run stores the recipe, and must find them when it is resumed from another directory.
     """
     written = dict(recipe)
     for section, key in _DATASETS:
         part = recipe.get(section)
         if isinstance(part, dict) and isinstance(part.get(key), str | list):
-            named = [part[key]] if isinstance(part[key], str) else part[key]
-            written[section] = {**part, key: [_dataset(name, folder) for name in named]}
+            names = [part[key]] if isinstance(part[key], str) else part[key]
+            written[section] = {**part, key: [_absolute(name, folder) for name in names]}
     return written
 
 
-def _dataset(name: Any, folder: Path) -> Any:
+def _absolute(name: Any, folder: Path) -> Any:
     if not isinstance(name, str) or not name or Path(name).exists() or not (folder / name).exists():
         return name
     return str((folder / name).resolve())
 
 
 def _texts(written: Any, place: str, folder: Path) -> Any:
-    """`[text, {text}]`, `{id: text}` or `{file: name}` as a list of `{id, text}`; what is none of them as it is."""
+    """Replace `[text, {text}]`, `{id: text}` or `{file: name}` by a list of `{id, text}`.
+
+    Anything else is returned as it is, for the validation to refuse.
+    """
     if isinstance(written, dict) and list(written) == ["file"]:
         try:
             written = read_texts(folder / str(written["file"]))
@@ -75,9 +82,9 @@ def _texts(written: Any, place: str, folder: Path) -> Any:
         return [{"id": id, **entry} if isinstance(entry, dict) else entry for id, entry in pairs]
     if not isinstance(written, list):
         return written
-    entries = [_entry(one) for one in written]
+    entries = [_entry(text) for text in written]
     return [
-        {"id": _name(entry["text"], number), **entry}
+        {"id": _id(entry["text"], number), **entry}
         if isinstance(entry, dict) and isinstance(entry.get("text"), str)
         else entry
         for number, entry in enumerate(entries, start=1)
@@ -85,13 +92,13 @@ def _texts(written: Any, place: str, folder: Path) -> Any:
 
 
 def _entry(written: Any) -> Any:
-    """A text alone, or a number, as `{text}`."""
+    """Replace a text or a number by `{text}`."""
     if isinstance(written, str | int | float) and not isinstance(written, bool):
         return {"text": str(written)}
     return written
 
 
-def _name(text: str, number: int) -> str:
-    """The id of a text that was given none: itself where it is short, else its place in the list."""
+def _id(text: str, number: int) -> str:
+    """The id of a text that has none: the text itself if it is short, else its number in the list."""
     name = re.sub(r"[^\w.+#-]+", "-", text.lower()).strip("-.")
     return name if name and len(text) <= _LONGEST_ID else str(number)

@@ -1,94 +1,111 @@
-"""Steering: what a recipe says of the user that the generator is about to write as."""
+"""The section `steer`: which kind of user the generator writes as."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from math import prod
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from magpie.recipe.base import Part, Share, Text
+from magpie.recipe.base import Part, Section, Share, Text
 from magpie.recipe.languages import LANGUAGES
 
-_SLOT = re.compile(r"\{([A-Za-z]\w*)\}")
-_BRACES = re.compile(r"\{\{([A-Za-z]\w*)\}\}")
-_MOST_CELLS = 1_000_000
+if TYPE_CHECKING:
+    from magpie.recipe.recipe import Recipe
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z]\w*)\}")
+_ESCAPED = re.compile(r"\{\{([A-Za-z]\w*)\}\}")  # {{domain}} stands for the text {domain}
+_MAX_PAIRS = 1_000_000
 
 
 class SteerText(Part):
-    """A steering prompt, or one value of a variable: its name in `steer_id`, its text, and its share of the rows.
+    """A prompt, or one value of a variable.
 
-    In a prompt, `{domain}` stands for the text of a value of the variable `domain`, and `{{domain}}` for itself.
+    In a prompt, `{domain}` stands for the text of a value of the variable `domain`, and `{{domain}}` for the text
+    "{domain}".
     """
 
     id: str
+    """The name of this text in the column `steer_id`."""
     text: Text
+    """The text itself."""
     share: Share = 1.0
+    """How many of the rows get it, relative to the other shares of the list. Shares need not add up to 1."""
 
     @field_validator("id")
     @classmethod
-    def _fits_a_steer_id(cls, id: str) -> str:
+    def _check_id(cls, id: str) -> str:
+        # The column `steer_id` joins ids by `;` and `=`.
         if not re.fullmatch(r"[^\s;=]+", id):
             raise ValueError("must be a name without spaces, `;` and `=`")
         return id
 
     @property
     def slots(self) -> frozenset[str]:
-        """The names of variables that a prompt holds."""
-        return frozenset(_SLOT.findall(_BRACES.sub("", self.text)))
+        """The names of the variables that a prompt contains."""
+        return frozenset(_PLACEHOLDER.findall(_ESCAPED.sub("", self.text)))
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The prompt with the text of a value in the place of each variable."""
-        pieces = _BRACES.split(self.text)  # every other piece was inside double braces
+        """The prompt, with each variable replaced by its value."""
+        pieces = _ESCAPED.split(self.text)  # pieces 1, 3, 5, ... are names that stood in double braces
         return "".join(
-            f"{{{piece}}}" if at % 2 else _SLOT.sub(lambda slot: values[slot[1]], piece)
-            for at, piece in enumerate(pieces)
+            f"{{{piece}}}" if number % 2 else _PLACEHOLDER.sub(lambda match: values[match[1]], piece)
+            for number, piece in enumerate(pieces)
         )
 
 
-class Steer(Part):
-    """Says what kind of user the generator is about to write as: system prompts before the user's header.
+class Steer(Section):
+    """Tells the generator what kind of user to write as, by a system prompt before the user's message.
 
-    No other step sees them: a response is written to the instruction alone. A prompt has its share of the rows whatever
-    variables it names. `combine: cross` pairs each prompt with every value of its variables, spread evenly over the
-    rows by position; `sample` draws a prompt and each of its variables by seed, row by row.
+    Only `instruct` gets these prompts: a response is written to the instruction alone.
     """
 
     prompts: tuple[SteerText, ...] = Field(min_length=1)
+    """The system prompts. Each gets its share of the rows, whichever variables it contains."""
     variables: dict[str, tuple[SteerText, ...]] = Field(default_factory=dict)
+    """Values for the variables in the prompts: {domain: [graphs, trees]} fills in `{domain}`."""
     combine: Literal["cross", "sample"] = "cross"
+    """How prompts are paired with values.
+
+    `cross` uses every prompt with every value of its variables, spread evenly over the rows by position. `sample` draws
+    a prompt and its values at random for each row, by seed.
+    """
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Steer:
+    def _check_texts(self) -> Steer:
         for name, values in self.variables.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"the variable {name!r} must be named in lower-case letters, digits and `_`")
             if not values:
                 raise ValueError(f"the variable {name!r} has no values; give it some, or take it out")
-            _refuse_doubled(values, f"the values of {name!r}")
-        _refuse_doubled(self.prompts, "the prompts")
+            _refuse_same_ids(values, f"the values of {name!r}")
+        _refuse_same_ids(self.prompts, "the prompts")
+        self._check_variables()
+        pairs = sum(
+            prod(len(self.variables[name]) for name in self.variables_of(prompt)) for prompt in self.prompts
+        )
+        if self.combine == "cross" and pairs > _MAX_PAIRS:
+            raise ValueError(f"prompts and values make {pairs:,} pairings; use `combine: sample` for so many")
+        return self
+
+    def _check_variables(self) -> None:
+        """Every variable in a prompt has values, and every variable is in a prompt."""
         for prompt in self.prompts:
             for name in sorted(prompt.slots - self.variables.keys()):
                 close = get_close_matches(name, self.variables, n=1, cutoff=0.5)
-                meant = f"write `{{{close[0]}}}`" if close else "add it to `variables`"
+                advice = f"write `{{{close[0]}}}`" if close else "add it to `variables`"
                 raise ValueError(
-                    f"the prompt {prompt.id!r} holds `{{{name}}}`, which is no variable; {meant}, "
+                    f"the prompt {prompt.id!r} holds `{{{name}}}`, which is no variable; {advice}, "
                     f"or `{{{{{name}}}}}` for the braces themselves"
                 )
-        unused = [name for name in self.variables if not any(name in one.slots for one in self.prompts)]
+        unused = [name for name in self.variables if not any(name in prompt.slots for prompt in self.prompts)]
         if unused:
             raise ValueError(
                 f"no prompt holds `{{{unused[0]}}}`; put it into one, or take {unused[0]!r} out of `variables`"
             )
-        cells = sum(
-            prod(len(self.variables[name]) for name in self.variables_of(one)) for one in self.prompts
-        )
-        if self.combine == "cross" and cells > _MOST_CELLS:
-            raise ValueError(f"prompts and values make {cells:,} pairings; use `combine: sample` for so many")
-        return self
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -101,13 +118,20 @@ class Steer(Part):
         return bool(self.languages) and LANGUAGES.issuperset(self.languages)
 
     def variables_of(self, prompt: SteerText) -> tuple[str, ...]:
-        """The variables that the prompt holds, in the order in which the recipe gives them."""
+        """The variables that the prompt contains, in the recipe's order."""
         return tuple(name for name in self.variables if name in prompt.slots)
 
+    def check(self, recipe: Recipe) -> None:
+        """There is room for one system prompt only."""
+        if recipe.instruct.system_prompt is not None:
+            raise ValueError(
+                "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"
+            )
 
-def _refuse_doubled(texts: tuple[SteerText, ...], what: str) -> None:
-    seen: set[str] = set()
+
+def _refuse_same_ids(texts: Iterable[SteerText], what: str) -> None:
+    ids: set[str] = set()
     for text in texts:
-        if text.id in seen:
+        if text.id in ids:
             raise ValueError(f"the id {text.id!r} is given to two of {what}; give each an `id` of its own")
-        seen.add(text.id)
+        ids.add(text.id)

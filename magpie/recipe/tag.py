@@ -1,38 +1,68 @@
-"""What a recipe says of judging."""
+"""The section `tag`: a judge's labels for each instruction."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part, Text
+from magpie.recipe.base import Role, Section
+
+if TYPE_CHECKING:
+    from magpie.recipe.recipe import Recipe
 
 TagName = Literal["difficulty", "quality", "category"]
 
+# These settings do not change what a judge answers: they say how it is run, and judges never use `thinking`.
+_NOT_IN_ANSWERS = (
+    "engine", "context_length", "tensor_parallel", "slots", "gpu_memory", "separate_process", "thinking",
+)  # fmt: skip
 
-class Tag(Part):
-    """A judge's view of each instruction: one constrained JSON answer for each of `tags`.
 
-    `max_tokens` is for one answer, and `max_text_length` the characters of each free text in it. An answer that is cut
-    before its label is asked for once more, with texts so short that it fits.
+class Tag(Section):
+    """A judge labels each instruction: for each tag it gives one answer, in JSON that follows a fixed schema.
 
-    `times` is how often the judge is asked for each, with seeds of their own: its votes are kept, the tag is what most
-    of them say. `second_judge` is the role of another model that is asked the same, in columns that begin with
-    `second_`. How well the votes and the judges agree is in the run's report. A judge answers without reasoning first,
-    whatever its `thinking` is.
+    The judge answers without reasoning first, whatever `thinking` says for its model. The run's report shows how well
+    the votes, and two judges, agree.
     """
 
-    model: str = "judge"
-    second_judge: Text | None = None
+    model: Role = "judge"
+    """The role that judges."""
+    second_judge: Role | None = None
+    """The role of another model that is asked the same questions. Its columns begin with `second_`."""
     tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
+    """What to ask the judge for."""
     temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature. 0 always takes the most likely token."""
     times: int = Field(default=1, ge=1)
+    """How many times the judge is asked for each tag, each time with another seed.
+
+    Every vote is stored; the tag is the majority's. Above 1, `temperature` must be above 0.
+    """
     max_tokens: int = Field(default=512, ge=16)
+    """The most tokens one answer may have.
+
+    An answer that is cut off before its label is asked for once more, with texts short enough to fit.
+    """
     max_text_length: int = Field(default=400, ge=16)
+    """The most characters that each text in an answer, such as an explanation, may have."""
 
     @model_validator(mode="after")
-    def _can_differ(self) -> Tag:
+    def _check_temperature(self) -> Tag:
         if self.times > 1 and self.temperature == 0:
-            raise ValueError("`times` asks a judge that says the same each time; set `temperature` above 0")
+            raise ValueError(
+                "`times` is above 1 and a temperature of 0 gives the same answer each time; set `temperature` above 0"
+            )
         return self
+
+    def check(self, recipe: Recipe) -> None:
+        """The second judge is another model than the first."""
+        if self.second_judge is None:
+            return
+        first, second = recipe.model(self.model), recipe.model(self.second_judge)
+        same_run = {name: getattr(second, name) for name in _NOT_IN_ANSWERS}
+        if first.model_copy(update=same_run) == second:
+            raise ValueError(
+                f"`tag.second_judge` is {self.second_judge!r}, the same model as the first judge {self.model!r}: "
+                "no second opinion; name another model, or ask the one several times with `tag.times`"
+            )

@@ -108,7 +108,11 @@ def test_every_mistake_is_told_in_one_line() -> None:
         ({"clean": {"min_length": None}}, "`clean.min_length`: must be a whole number, not null"),
         ({"instruct": {"stop_at_newline": "ja"}}, "`instruct.stop_at_newline`: must be true or false, not 'ja'"),
         ({"tag": {"tags": ["qualty"]}}, "`tag.tags.0`: must be 'difficulty', 'quality' or 'category', not 'qualty'"),
-        ({"engine": "vlm"}, "`engine`: must be 'auto', 'vllm', 'transformers', 'server' or 'scripted', not 'vlm'"),
+        ({"engine": ""}, "`engine`: must be text that is not empty, not ''"),
+        ({"tag": {"model": ""}}, "`tag.model`: must be text that is not empty, not ''"),
+        ({"name": "A"},
+         "`name`: must be lower-case letters, digits, `.`, `_` and `-`, a letter or digit first, not 'A'"),
+        ({"pii": {"phone_region": "us"}}, "`pii.phone_region`: must be two capital letters, such as US, not 'us'"),
     ],
 )  # fmt: skip
 def test_a_wrong_type_is_named_with_its_path_and_what_it_must_be(

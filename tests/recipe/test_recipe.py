@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -39,6 +40,41 @@ def test_a_section_must_name_a_role_that_is_there(section: str) -> None:
         made(**{section: {"model": "nobody"}})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tag": {"second_judge": "nobody"}}, "`tag.second_judge` is 'nobody', which is not under `models`"),
+        (
+            {"reward": {"model": "judge", "baseline": {}}},
+            "`reward.baseline.model` is 'base', which is not under `models`; the roles there are: generator, judge, "
+            "embedder; add the base model that the generator was aligned from",
+        ),
+        (
+            {"prefer": {}},
+            "`prefer.reward` is 'reward', which is not under `models`; the roles there are: generator, judge, "
+            "embedder; add the reward model that chooses among the answers",
+        ),
+    ],
+)
+def test_a_role_is_looked_for_wherever_a_section_names_one(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        made(**changes)
+
+
+def test_a_recipe_lists_its_sections_and_the_roles_that_they_name() -> None:
+    recipe = made(respond={}, reward={"model": "judge", "baseline": {"model": "generator"}}, tag=None)
+    assert [name for name, _ in recipe.sections()] == [
+        "instruct", "clean", "language", "embed", "dedup", "respond", "reward",
+    ]  # fmt: skip
+    assert recipe.roles() == {
+        "instruct.model": "generator",
+        "embed.model": "embedder",
+        "respond.model": "generator",
+        "reward.model": "judge",
+        "reward.baseline.model": "generator",
+    }
+
+
 @pytest.mark.parametrize("section", ["embed", "tag"])
 def test_a_section_that_is_off_needs_no_model(section: str) -> None:
     role = {"embed": "embedder", "tag": "judge"}[section]
@@ -51,6 +87,8 @@ def test_a_step_cannot_stand_without_the_one_it_reads() -> None:
         made(embed=None)
     with pytest.raises(ValidationError, match="`extend` needs `respond`"):
         made(respond=None, extend={})
+    with pytest.raises(ValidationError, match=r"`decontaminate\.distance` needs `embed`"):
+        made(embed=None, dedup=None, decontaminate={"files": "exam.jsonl", "distance": 0.1})
     assert made(embed=None, dedup=None, respond=None).respond is None
 
 
@@ -81,6 +119,7 @@ def test_a_name_is_safe_as_a_folder(name: str) -> None:
         {"rows": True},
         {"instruct": {"mix": [{"temperature": False}]}},
         {"models": MODELS | {"judge": {"model": "demo", "slots": True}}},
+        {"decontaminate": {"files": "exam.jsonl", "distance": True}},
     ],
 )
 def test_numbers_out_of_range_are_refused(changes: dict[str, Any]) -> None:
@@ -100,6 +139,11 @@ def test_every_part_refuses_unknown_keys_cannot_be_changed_and_says_what_it_is(p
     assert part.model_config["extra"] == "forbid"
     assert part.model_config["frozen"]
     assert part.__doc__
+
+
+@pytest.mark.parametrize("part", all_parts(), ids=lambda part: part.__name__)
+def test_every_setting_says_what_it_means(part: type[BaseModel]) -> None:
+    assert [name for name, field in part.model_fields.items() if not field.description] == []
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -1,0 +1,44 @@
+"""The section `decontaminate`: rows that hold questions of evaluation sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from magpie.recipe.base import Section, Text
+
+if TYPE_CHECKING:
+    from magpie.recipe.recipe import Recipe
+
+
+class Decontaminate(Section):
+    """Rejects rows whose instruction overlaps with a question of an evaluation set."""
+
+    files: tuple[Text, ...] = Field(min_length=1)
+    """The evaluation sets: runs, .parquet, .jsonl and .json files, or hub datasets (ORG/NAME or ORG/NAME:SPLIT).
+
+    A relative path is looked up in the working directory first, then in the folder of the recipe file.
+    """
+    ngram: int = Field(default=13, ge=3)
+    """Reject a row that has this many consecutive words in common with a question.
+
+    A Chinese or Japanese character counts as one word. 13 is from the GPT-3 paper (arXiv 2005.14165).
+    """
+    distance: float | None = Field(default=None, gt=0, le=4)
+    """Also reject a row whose vector is closer than this to that of a question. A squared L2 distance.
+
+    null compares words only.
+    """
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _accept_single_file(cls, files: Any) -> Any:
+        return (files,) if isinstance(files, str) else files
+
+    def check(self, recipe: Recipe) -> None:
+        """A distance is measured between vectors."""
+        if self.distance is not None and recipe.embed is None:
+            raise ValueError(
+                "`decontaminate.distance` needs `embed`, which is switched off; switch it on, or leave `distance` out"
+            )

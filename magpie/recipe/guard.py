@@ -1,0 +1,41 @@
+"""The section `guard`: whether texts are safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from magpie.recipe.base import Role, Section
+
+if TYPE_CHECKING:
+    from magpie.recipe.recipe import Recipe
+
+GuardSubject = Literal["instruction", "response", "chosen"]
+
+
+class Guard(Section):
+    """A model such as Llama Guard judges whether texts are safe. In a conversation, only the first turn is judged."""
+
+    model: Role = "guard"
+    """The role that judges."""
+    of: tuple[GuardSubject, ...] = Field(default=("instruction", "response"), min_length=1)
+    """What is judged: the instruction, the response to it, or the chosen answer of a preference pair."""
+    max_tokens: int = Field(default=32, ge=4)
+    """The most tokens one verdict may have: one word and, on a second line, the categories."""
+
+    @field_validator("of")
+    @classmethod
+    def _refuse_doubles(cls, of: tuple[GuardSubject, ...]) -> tuple[GuardSubject, ...]:
+        if len(set(of)) < len(of):
+            raise ValueError("must name each of `instruction`, `response` and `chosen` at most once")
+        return of
+
+    def check(self, recipe: Recipe) -> None:
+        """What is judged must be written by another section."""
+        if "response" in self.of and recipe.respond is None:
+            raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")
+        if "chosen" in self.of and recipe.prefer is None:
+            raise ValueError(
+                "`guard.of` names the chosen answer and `prefer` is off; leave `chosen` out of it"
+            )
