@@ -19,7 +19,7 @@ from magpie.engines import open_engine, open_scorer
 from magpie.engines.base import Engine, Scorer
 from magpie.errors import DamagedShardError, EngineError, RunError, StoppedError
 from magpie.execution.scheduler import Gauge, MeteredEngine
-from magpie.neighbors.vectors import Watch
+from magpie.neighbors.vectors import ProgressCallback
 from magpie.plan.fingerprints import Identity, model_key
 from magpie.plan.phases import Phase, Plan, PlannedStep
 from magpie.runs.dataset import discard_dataset
@@ -237,7 +237,7 @@ class LocalBuild:
                 self._commit(planned, shard, part)
                 self._progress.committed(planned.name, shard, part.num_rows, _rejections(part))
 
-    def _watch(self, name: str) -> Watch:
+    def _watch(self, name: str) -> ProgressCallback:
         """Shows how far a global step is, and ends it when the build is over."""
 
         def watch(what: str, done: int, total: int) -> None:

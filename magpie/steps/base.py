@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import ModelError
-from magpie.neighbors.vectors import NoDirectionError, Positions, UnitVectors, Watch
+from magpie.neighbors.vectors import NoDirectionError, Positions, ProgressCallback, UnitVectors
 
 if TYPE_CHECKING:
     from magpie.chat import PlainText, Transcript
@@ -127,7 +127,7 @@ class Watched(Protocol):
     What the watch raises ends the work.
     """
 
-    def with_watch(self, watch: Watch) -> GlobalStep: ...
+    def with_watch(self, watch: ProgressCallback) -> GlobalStep: ...
 
 
 def live(rows: pa.Table) -> list[int]:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from magpie.data.instructions import read_instructions
 from magpie.engines.embedder import encode_all
 from magpie.neighbors.order import first_before
-from magpie.neighbors.vectors import UnitVectors, Watch, unwatched
+from magpie.neighbors.vectors import ProgressCallback, UnitVectors, no_progress
 from magpie.recipe import Decontaminate, Model
 from magpie.steps.base import REJECTED, inner, live, spread, unit_vectors
 
@@ -46,7 +46,7 @@ class DecontaminateStep:
 
     part: Decontaminate
     embedder: Model | None = None
-    watch: Watch = unwatched
+    watch: ProgressCallback = no_progress
 
     name = "decontaminate"
     adds = pa.schema([inner("contaminated_by", pa.string()), REJECTED])
@@ -65,7 +65,7 @@ class DecontaminateStep:
             "files": {name: read_instructions(name).digest for name in self.part.files},
         }
 
-    def with_watch(self, watch: Watch) -> DecontaminateStep:
+    def with_watch(self, watch: ProgressCallback) -> DecontaminateStep:
         """The same step, telling `watch` how far it is."""
         return replace(self, watch=watch)
 
@@ -97,7 +97,9 @@ class DecontaminateStep:
         units = unit_vectors(rows, np.array(at))
         vectors = encode_all(self.embedder, texts).astype(units.stored.dtype)
         both = UnitVectors.of(np.concatenate([vectors, units.stored]))
-        return [int(found) for found in first_before(both, len(texts), self.part.distance, watch=self.watch)]
+        return [
+            int(found) for found in first_before(both, len(texts), self.part.distance, on_progress=self.watch)
+        ]
 
 
 class NGrams:

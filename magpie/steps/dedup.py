@@ -20,7 +20,7 @@ from magpie.engines.embedder import encode_all
 from magpie.errors import ModelError
 from magpie.neighbors.order import first_before, keep_in_order
 from magpie.neighbors.survey import Survey, survey
-from magpie.neighbors.vectors import Positions, UnitVectors, Watch, unwatched
+from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors, no_progress
 from magpie.recipe import Dedup, Model
 from magpie.steps.base import NOTE, REJECTED, inner, unit_vectors
 
@@ -52,7 +52,7 @@ class DedupStep:
     pairs: Search = "exact"
     nearest: Search = "exact"
     embedder: Model | None = None
-    watch: Watch = unwatched
+    watch: ProgressCallback = no_progress
 
     name = "dedup"
     adds = pa.schema(
@@ -84,7 +84,7 @@ class DedupStep:
             "against": {name: read_instructions(name).digest for name in self.part.against},
         }
 
-    def with_watch(self, watch: Watch) -> DedupStep:
+    def with_watch(self, watch: ProgressCallback) -> DedupStep:
         """The same step, telling `watch` how far it is."""
         return replace(self, watch=watch)
 
@@ -112,7 +112,9 @@ class DedupStep:
 
     def _own_columns(self, rows: pa.Table, at: Positions, units: UnitVectors) -> pa.Table:
         """The columns, of the rows at `at` among themselves. Of `units`, their vectors, the distinct ones are left."""
-        found = survey(units, self.part.threshold, pairs=self.pairs, nearest=self.nearest, watch=self.watch)
+        found = survey(
+            units, self.part.threshold, pairs=self.pairs, nearest=self.nearest, on_progress=self.watch
+        )
         repeat_of = self._repeats(units, found, self._ranks(rows, at))
         places = _inverse(at, rows.num_rows)
         alone = np.isnan(found.distance)
@@ -153,7 +155,7 @@ class DedupStep:
                 "run the build again with one embedder"
             )
         both = UnitVectors.of(np.concatenate([vectors.astype(units.stored.dtype), units.stored]))
-        return first_before(both, len(texts), self.part.threshold, watch=self.watch)
+        return first_before(both, len(texts), self.part.threshold, on_progress=self.watch)
 
     def _repeats(self, units: UnitVectors, found: Survey, ranks: Positions) -> Positions:
         """For each live row the live row that it repeats, or -1. `units` holds the distinct vectors."""
@@ -167,7 +169,7 @@ class DedupStep:
         first = row_at[rank] if len(rank) else rank
         crowded = np.flatnonzero(found.others)
         crowded = crowded[np.argsort(rank[crowded], kind="stable")]
-        repeats = keep_in_order(units.take(crowded), self.part.threshold, watch=self.watch)
+        repeats = keep_in_order(units.take(crowded), self.part.threshold, on_progress=self.watch)
         kept = np.arange(len(units))
         kept[crowded[repeats >= 0]] = crowded[repeats[repeats >= 0]]
         repeat_of = first[kept[found.kind]] if len(units) else repeat_of
