@@ -99,19 +99,19 @@ class TransformersEngine(TransformersThread[_Request]):
         return await asyncio.wrap_future(row.future)
 
     def _run(self) -> None:
-        batch: Batch[_Request] | None = None
+        batch = Batch[_Request]()
         while (admitted := self._admit(batch)) is not None:
-            self._active = [*admitted, *(batch.rows if batch else ())]
+            self._active = [*admitted, *batch.rows]
             try:
                 batch = self._advance(batch, admitted)
             except Exception as error:
                 # The cache may be half updated. The rows keep their tokens, and are prefilled again from those.
-                batch = None
+                batch = Batch()
                 self._shrink(error)
 
-    def _admit(self, batch: Batch[_Request] | None) -> list[_Request] | None:
+    def _admit(self, batch: Batch[_Request]) -> list[_Request] | None:
         """The rows to prefill now, of like length; none when decoding goes on; None when the engine is closed."""
-        active = len(batch.rows) if batch else 0
+        active = len(batch.rows)
         with self._changed:
             while not (self._closed or self._waiting or active):
                 self._changed.wait()
@@ -121,7 +121,7 @@ class TransformersEngine(TransformersThread[_Request]):
             free = self._limit - active
             # A prefill stops everyone's decoding, so it waits until a quarter of the batch can join at once. A cache
             # that cannot be joined runs empty first.
-            if not self._waiting or (batch and active and (free < self._limit / 4 or not batch.joinable)):
+            if not self._waiting or (active and (free < self._limit / 4 or not batch.joinable)):
                 return []
             # Rows of like length need little padding. The one that waits longest is always among them.
             length = len(self._waiting[0].tokens)
@@ -132,19 +132,18 @@ class TransformersEngine(TransformersThread[_Request]):
             self._waiting = [row for row in self._waiting if row not in admitted]
             return group
 
-    def _advance(self, batch: Batch[_Request] | None, admitted: list[_Request]) -> Batch[_Request]:
+    def _advance(self, batch: Batch[_Request], admitted: list[_Request]) -> Batch[_Request]:
         """One forward pass: a prefill of the admitted rows, which then join the batch, or one token for each row."""
         if not admitted:
-            assert batch is not None
-            if batch.rows:
+            if batch.rows:  # there are none where all that waited was cancelled
                 self._append(batch, batch.step(self._network))
             return batch
         usable = [row for row in admitted if self._constrain(row)]
         if not usable:
-            return batch or Batch[_Request]()
+            return batch
         fresh = Batch[_Request](usable)
         self._append(fresh, fresh.prefill(self._network))
-        if batch is None or not batch.rows:
+        if not batch.rows:
             return fresh
         if fresh.rows:
             batch.join(fresh)
