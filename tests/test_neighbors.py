@@ -9,7 +9,7 @@ from magpie.neighbors.exact import Best, all_nearest, near_pairs
 from magpie.neighbors.order import keep_in_order
 from magpie.neighbors.sketch import Sketch
 from magpie.neighbors.survey import survey
-from magpie.neighbors.vectors import NoDirectionError, UnitVectors, in_parallel, twins
+from magpie.neighbors.vectors import NoDirectionError, UnitVectors, first_occurrences, in_parallel
 
 QUICK = pytest.mark.parametrize("quick", [False, True], ids=["float32", "bfloat16"])
 
@@ -173,13 +173,13 @@ def test_the_number_of_probes_is_chosen_by_measured_recall():
     assert len(listed(search_cells(units, cells, found.probes, threshold=0.05))) > 0.99 * true
 
 
-def test_twins_are_named_by_their_first():
+def test_equal_vectors_are_named_by_their_first():
     made = random_vectors(300, 7)
     made[[5, 80, 299]] = made[3]
     made[200] = made[100]
     first = np.arange(300)
     first[[5, 80, 299]], first[200] = 3, 100
-    assert twins(UnitVectors.of(made)).tolist() == first.tolist()
+    assert first_occurrences(UnitVectors.of(made)).tolist() == first.tolist()
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])

@@ -1,5 +1,6 @@
-"""Which of a million vectors are near each other: all of them found, or nearly all of them found sooner.
+"""Near pairs and nearest neighbours among up to millions of vectors, exact or approximate.
 
-`exact.py` compares every pair, in few dimensions first; `cells.py` looks only where neighbours are likely to be and
-measures what that misses; `order.py` goes through rows in an order of preference and keeps what is near nothing kept.
+`exact.py` compares every pair, by short sketches first (`sketch.py`). `cells.py` compares only where neighbours are
+likely and measures its own recall. `order.py` keeps the first vector of each group of near ones. `survey.py` says of
+each vector which other is nearest and how many are near. `vectors.py` holds the vectors and the arithmetic.
 """

@@ -1,8 +1,8 @@
-"""Short stand-ins for vectors, whose products tell most pairs apart and never hide a near one.
+"""Sketches: short versions of vectors, whose products rule out most pairs and never rule out a near one.
 
-A sketch is the first principal components, and the length of the rest as one component more: distances of sketches are
-never larger than those of the vectors. Where the processor computes in bfloat16 they are rounded to it, which is four
-times as fast, and the bound is lowered by what the rounding can be off.
+A sketch is a vector's first principal components, and the length of the rest as one more component. Two sketches are
+never farther apart than their vectors, so a pair whose sketches are far apart needs no second look. Where the processor
+computes in bfloat16 the sketches are rounded to it, which is four times as fast; `slack` allows for the rounding.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _ROUNDS = 6
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """Short stand-ins for vectors: a product of two is at most `slack` less than that of any two vectors as near.
+    """The sketches of all vectors: `values` (vectors, dimensions), a numpy array or a PyTorch tensor.
 
-    So vectors nearer than a squared distance of t have sketches with a product above 1 - t / 2 - `slack`.
+    The product of two sketches is at least the product of their vectors minus `slack`. So vectors nearer than a squared
+    distance of t have sketches with a product above 1 - t / 2 - `slack`.
     """
 
     values: Any
@@ -34,12 +35,12 @@ class Sketch:
 
     @classmethod
     def of(cls, units: UnitVectors, *, whole: bool = False, quick: bool | None = None) -> Sketch:
-        """Sketches of all vectors; `whole` leaves no dimension out, so that products are also at most `slack` more.
+        """Sketches of all vectors. With `whole` they keep every dimension, and products are also at most `slack` more.
 
-        `quick` rounds to bfloat16; None does for many vectors, where the processor computes in it, and leaves few
-        vectors as they are.
+        `quick` rounds to bfloat16. None decides: not below LARGE vectors, else where the processor computes in it.
         """
         few = quick is None and len(units) < LARGE
+        # Twice the error bound of a float32 product, and 1e-5 for vectors and a basis of length 1 to float32 only.
         rounding = (units.width + 8) * 2.0**-22 + 1e-5
         if few:
             return cls(units[:], rounding)
@@ -54,40 +55,43 @@ class Sketch:
         )
 
         def fill(start: int) -> float:
-            """Sketch some of them; the largest squared length of what rounding took off one."""
-            some = torch.from_numpy(units[start : start + _SAMPLE])
-            exact = some if basis is None else _shortened(some, basis)
+            """Write one block of sketches; return the largest squared length of what rounding changed in one."""
+            block = torch.from_numpy(units[start : start + _SAMPLE])
+            exact = block if basis is None else _shortened(block, basis)
             values[start : start + _SAMPLE] = exact.to(values.dtype)
             return float((values[start : start + _SAMPLE].float() - exact).square().sum(1).max())
 
-        off = max(in_parallel(fill, range(0, len(units), _SAMPLE), rows=len(units)), default=0.0) ** 0.5
-        return cls(values, rounding + (2 * off + off**2 + 2.0**-8 if quick else 0.0))
+        blocks = range(0, len(units), _SAMPLE)
+        error = max(in_parallel(fill, blocks, rows=len(units)), default=0.0) ** 0.5
+        # Two vectors of length 1, each moved by at most `error`, have a product that is off by at most
+        # 2 error + error^2. The product is rounded to bfloat16 too: by at most half of 2^-8, its spacing below 1.
+        return cls(values, rounding + (2 * error + error**2 + 2.0**-8 if quick else 0.0))
 
-    def products(self, rows: slice | Positions, columns: slice, room: Any) -> np.ndarray[Any, Any]:
-        """The products of some sketches with others, in the numbers of `as_products`, written into `room`."""
+    def products(self, rows: slice | Positions, columns: slice, buffer: Any) -> np.ndarray[Any, Any]:
+        """The products of the sketches at `rows` with those at `columns`, in codes, written into `buffer`.
+
+        A code is the product in float32, or the bits of a bfloat16 product as int16. `as_products` decodes them.
+        """
         a, b = self.values[rows], self.values[columns]
-        into = room[: len(a) * len(b)].reshape(len(a), len(b))
+        into = buffer[: len(a) * len(b)].reshape(len(a), len(b))
         if isinstance(self.values, np.ndarray):
             return np.asarray(np.matmul(a, b.T, out=into))
         import torch
 
         torch.mm(a, b.T, out=into)
-        # numpy knows no bfloat16. The bits of positive ones, read as integers, are in the order of what they stand for.
+        # numpy has no bfloat16, but its bits can be compared as they are: read as int16, the bits of positive numbers
+        # are in the numbers' order, and negative numbers, which have the sign bit set, are below all of them.
         return np.asarray((into.view(torch.int16) if into.element_size() == 2 else into).numpy())
 
-    def room(self, products: int) -> Any:
-        """Where so many products can be written: one for each thread."""
+    def new_buffer(self, products: int) -> Any:
+        """Memory that `products` can write a tile of so many products into. Threads must not share one."""
         if isinstance(self.values, np.ndarray):
             return np.empty(products, np.float32)
         return self.values.new_empty(products)
 
 
 def principal_components(units: UnitVectors, count: int) -> torch.Tensor:
-    """The directions in which a sample of the vectors varies most: an orthonormal basis (dimensions, count).
-
-    Found by subspace iteration on their covariance, which costs little in any number of dimensions. Any basis gives
-    right bounds; a better one gives sharper bounds.
-    """
+    """The directions in which a sample of the vectors varies most: an orthonormal basis (dimensions, count)."""
     import torch
 
     def find(step: int) -> torch.Tensor:
@@ -95,39 +99,45 @@ def principal_components(units: UnitVectors, count: int) -> torch.Tensor:
         sample -= sample.mean(dim=0)
         covariance = sample.T @ sample
         basis = torch.randn(units.width, count, generator=torch.Generator().manual_seed(0))
+        # Subspace iteration. A few rounds do: any orthonormal basis gives correct bounds, a better one sharper bounds.
         for _ in range(_ROUNDS):
             basis, _ = torch.linalg.qr(covariance @ basis)
         return basis
 
+    # One task only, but run by `in_parallel` for its thread that keeps PyTorch on one core.
     (basis,) = in_parallel(find, [-(-len(units) // _SAMPLE)], rows=len(units))
     return basis
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 by itself (AVX512-BF16 or AMX); others only imitate it."""
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX); others emulate it slowly."""
     import torch
 
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def ordered_bar(bar: Any, dtype: Any) -> Any:
-    """A bar, or an array of them, in the numbers of such products: of bits, rounded down and not below zero."""
+    """A limit for products, or an array of them, as codes of this dtype. bfloat16: rounded down, at least zero."""
     if dtype != np.int16:
         return bar
+    # The upper half of a float32's bits is a bfloat16, rounded down: no product above the limit is lost by that.
+    # Negative limits have no place in the order of the bits, so zero stands for them.
     return (np.maximum(np.float32(bar), np.float32(0)).view(np.uint32) >> 16).astype(np.int16)
 
 
 def as_products(codes: np.ndarray[Any, Any]) -> Floats:
-    """The products behind what `Sketch.products` gives, in float32; of bits, zero for negative ones."""
+    """The float32 products that codes stand for. Negative bfloat16 products come out as zero."""
     if codes.dtype != np.int16:
         return np.asarray(codes, np.float32)
     return np.asarray((np.maximum(codes, 0).astype(np.uint32) << 16).view(np.float32))
 
 
-def _shortened(some: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """Coordinates along the basis, and the length of what is left."""
+def _shortened(vectors: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Coordinates along the basis, and the length of the rest as the last one."""
     import torch
 
-    inside = some @ basis
-    left = (1 - inside.double().square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
-    return torch.cat([inside, left.float()], dim=1)
+    inside = vectors @ basis
+    # By Cauchy-Schwarz the rests of two vectors add at most the product of their lengths: a sketch's product is never
+    # below the vectors' own. In float64, since 1 minus a sum near 1 would lose most of its digits.
+    rest = (1 - inside.double().square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+    return torch.cat([inside, rest.float()], dim=1)

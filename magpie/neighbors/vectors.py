@@ -1,6 +1,6 @@
-"""Vectors of length 1, and what can be said of two of them without rounding getting in the way.
+"""Vectors of length 1, and distances between them that rounding errors do not spoil.
 
-Distances are squared L2: 0 for the same direction, 2 for unrelated ones, and 2 - 2 cos in between.
+Distances are squared L2: 0 for the same direction, 2 for orthogonal vectors, and 2 - 2 cos in general.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 Distances = np.ndarray[Any, np.dtype[np.float64]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Watch = Callable[[str, int, int], None]
-"""Told what is being done, and how much of how much of it is done. What it raises ends the search."""
+Pairs = tuple[Positions, Positions, Distances]
+"""Positions i and j of each pair, and its squared distance: three arrays of one length."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with what is being done, the units of work done and their total. An exception it raises ends the search."""
 
 Task = TypeVar("Task")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 LARGE = 8192
-"""So many vectors are worth PyTorch, which takes seconds to import, and threads. Fewer are left to numpy."""
+"""From this many vectors on, PyTorch (which takes seconds to import) and threads are used. Below it, numpy alone."""
 
-_AT_ONCE = 4096
+_BLOCK_ROWS = 4096
 _UNSURE = 1e-9
 
 
@@ -41,9 +43,9 @@ class NoDirectionError(ValueError):
 
 
 class UnitVectors:
-    """`count` vectors as they were stored (float16 or float32), given out in float32 with length 1.
+    """Vectors as they were stored (float16 or float32), read as float32 with length 1.
 
-    What is stored is not converted as a whole: float16 takes half the memory of what it is read as.
+    Only what is read is converted: float16 vectors take half the memory of float32 ones.
     """
 
     def __init__(self, stored: np.ndarray[Any, Any], lengths: Floats) -> None:
@@ -54,12 +56,12 @@ class UnitVectors:
     def of(cls, stored: np.ndarray[Any, Any]) -> UnitVectors:
         """Vectors (rows, dimensions). Raises NoDirectionError when one is zero or not finite."""
         lengths = np.empty(len(stored), np.float32)
-        for start in range(0, len(stored), _AT_ONCE):
-            some = _single(stored[start : start + _AT_ONCE])
-            lengths[start : start + len(some)] = np.linalg.norm(some, axis=1)
-        sound = np.isfinite(lengths) & (lengths > 0)
-        if not sound.all():
-            raise NoDirectionError(int(np.argmin(sound)))
+        for start in range(0, len(stored), _BLOCK_ROWS):
+            block = _as_float32(stored[start : start + _BLOCK_ROWS])
+            lengths[start : start + len(block)] = np.linalg.norm(block, axis=1)
+        has_direction = np.isfinite(lengths) & (lengths > 0)
+        if not has_direction.all():
+            raise NoDirectionError(int(np.argmin(has_direction)))
         return cls(stored, lengths)
 
     def __len__(self) -> int:
@@ -71,42 +73,43 @@ class UnitVectors:
         return int(self.stored.shape[1])
 
     def __getitem__(self, at: slice | Positions | Mask) -> Floats:
-        """The vectors at these positions, float32 and of length 1 to float32's precision."""
-        some = _single(self.stored[at])
-        some /= self._lengths[at, None]
-        return some
+        """A copy of the vectors at these positions: float32, and of length 1 to float32's precision."""
+        block = _as_float32(self.stored[at])
+        block /= self._lengths[at, None]
+        return block
 
     def take(self, at: Positions) -> UnitVectors:
-        """The vectors at these positions, by themselves."""
+        """A copy that holds only the vectors at these positions."""
         return UnitVectors(self.stored[at], self._lengths[at])
 
     def keep_only(self, at: Positions) -> None:
-        """Leave only the vectors at these positions, which rise. Takes no further memory: they move up in place."""
-        for start in range(0, len(at), _AT_ONCE):
-            some = at[start : start + _AT_ONCE]
-            self.stored[start : start + len(some)] = self.stored[some]
-            self._lengths[start : start + len(some)] = self._lengths[some]
+        """Drop all vectors but those at these positions, which must rise. Works in place, without a copy."""
+        # Positions rise, so a vector only ever moves to a place at or before its own: none is overwritten unread.
+        for start in range(0, len(at), _BLOCK_ROWS):
+            block = at[start : start + _BLOCK_ROWS]
+            self.stored[start : start + len(block)] = self.stored[block]
+            self._lengths[start : start + len(block)] = self._lengths[block]
         self.stored, self._lengths = self.stored[: len(at)], self._lengths[: len(at)]
 
-    def blocks(self, rows: int = _AT_ONCE) -> Iterator[tuple[slice, Floats]]:
-        """All of them in order, so many at a time, with the place of each block."""
+    def blocks(self, rows: int = _BLOCK_ROWS) -> Iterator[tuple[slice, Floats]]:
+        """All vectors in order, `rows` at a time, with the slice each block was read from."""
         for start in range(0, len(self), rows):
-            here = slice(start, min(start + rows, len(self)))
-            yield here, self[here]
+            block = slice(start, min(start + rows, len(self)))
+            yield block, self[block]
 
 
 def squared_distances(a: Floats, b: Floats) -> Distances:
     """Squared L2 distances over the last axis, by subtraction: exact near zero, where dot products are not."""
-    apart = np.subtract(a, b, dtype=np.float64)
-    return np.asarray(np.einsum("...d,...d->...", apart, apart))
+    difference = np.subtract(a, b, dtype=np.float64)
+    return np.asarray(np.einsum("...d,...d->...", difference, difference))
 
 
 def pair_distances(units: UnitVectors, rows: Positions, others: Positions) -> Distances:
     """The squared distance of each pair (rows[n], others[n]), by subtraction."""
     distances = np.empty(len(rows))
-    for start in range(0, len(rows), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        distances[some] = squared_distances(units[rows[some]], units[others[some]])
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        distances[block] = squared_distances(units[rows[block]], units[others[block]])
     return distances
 
 
@@ -114,43 +117,46 @@ def tile_distances(a: Floats, b: Floats) -> Distances:
     """The squared distances of all of `a` from all of `b`, by dot products in float64: within 1e-12."""
     left, right = a.astype(np.float64), b.astype(np.float64)
     dots = left @ right.T
+    # The lengths are computed and not taken as 1: they are 1 to float32's precision only.
     return np.asarray(np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2 * dots)
 
 
 def nearer(distances: Distances, a: Floats, b: Floats, threshold: float) -> Mask:
-    """Which of `tile_distances` are below `threshold`; where rounding could decide, subtraction does."""
+    """Which of `tile_distances` are below `threshold`; subtraction decides those too close to it to tell."""
     near: Mask = distances < threshold
     rows, columns = np.nonzero(np.abs(distances - threshold) < _UNSURE)
-    for start in range(0, len(rows), _AT_ONCE):
-        row, column = rows[start : start + _AT_ONCE], columns[start : start + _AT_ONCE]
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        row, column = rows[start : start + _BLOCK_ROWS], columns[start : start + _BLOCK_ROWS]
         near[row, column] = squared_distances(a[row], b[column]) < threshold
     return near
 
 
-def twins(units: UnitVectors) -> Positions:
-    """For each vector the first position that holds the very same bytes: its own, where it is the first of its kind."""
+def first_occurrences(units: UnitVectors) -> Positions:
+    """For each vector the first position that holds the very same bytes: its own, where it is the first."""
+    # Whole words are hashed, eight bytes at a time where the vectors allow it: a sum of words times random odd keys.
     bytes_each = units.width * units.stored.itemsize
     words = np.ascontiguousarray(units.stored).view(np.uint16 if bytes_each % 8 else np.uint64)
     keys = np.random.default_rng(0).integers(1, 2**63, words.shape[1], dtype=np.uint64) | np.uint64(1)
     hashes = np.empty(len(words), np.uint64)
-    for start in range(0, len(words), _AT_ONCE):
-        some = words[start : start + _AT_ONCE].astype(np.uint64)
-        hashes[start : start + len(some)] = (some * keys).sum(axis=1, dtype=np.uint64)
-    _, first, kind = np.unique(hashes, return_index=True, return_inverse=True)
-    firsts = first[kind]
-    for start in range(0, len(words), _AT_ONCE):  # two vectors of one hash need not be the same
-        here = np.arange(start, min(start + _AT_ONCE, len(words)))
-        here = here[firsts[here] != here]
-        other = (words[here] != words[firsts[here]]).any(axis=1)
-        firsts[here[other]] = here[other]
+    for start in range(0, len(words), _BLOCK_ROWS):
+        block = words[start : start + _BLOCK_ROWS].astype(np.uint64)
+        hashes[start : start + len(block)] = (block * keys).sum(axis=1, dtype=np.uint64)
+    _, first_of_hash, group = np.unique(hashes, return_index=True, return_inverse=True)
+    firsts = first_of_hash[group]
+    # Two vectors of one hash need not be equal. One that differs from the first of its hash is kept as distinct.
+    for start in range(0, len(words), _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, len(words)))
+        rows = rows[firsts[rows] != rows]
+        differs = (words[rows] != words[firsts[rows]]).any(axis=1)
+        firsts[rows[differs]] = rows[differs]
     return np.asarray(firsts, np.int64)
 
 
-def in_parallel(work: Callable[[Task], Found], tasks: Iterable[Task], *, rows: int) -> Iterator[Found]:
-    """What `work` makes of each task, in order, on a thread for each core and a few tasks ahead.
+def in_parallel(work: Callable[[Task], Result], tasks: Iterable[Task], *, rows: int) -> Iterator[Result]:
+    """The results of `work` on each task, in order, on one thread per core, a few tasks ahead of the reader.
 
-    Inside, PyTorch computes each product on the one core of its thread: threads that wait for each other after every
-    small product stand still whenever another process takes a core. Fewer than LARGE `rows` are worth no threads.
+    With fewer than LARGE `rows` of vectors there are no threads. An exception in `work` is raised here, and the tasks
+    that have not begun are dropped.
     """
     if rows < LARGE:
         yield from map(work, tasks)
@@ -158,34 +164,39 @@ def in_parallel(work: Callable[[Task], Found], tasks: Iterable[Task], *, rows: i
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     stopped = threading.Event()
 
-    def unless_stopped(task: Task) -> Found | None:
+    def unless_stopped(task: Task) -> Result | None:
         return None if stopped.is_set() else work(task)
 
     waiting: deque[Future[Any]] = deque()
+    # Each thread computes its products on its own core. PyTorch's threads would wait for each other after every small
+    # product, and all stand still whenever another process takes one core.
     with ThreadPoolExecutor(cores, "neighbors", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(unless_stopped, task))
+                # Results can be large: only a few may wait to be read.
                 if len(waiting) > 2 * cores:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            # Also reached when the reader stops early: leaving the pool waits for every task that was submitted.
             stopped.set()
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads_before)
 
 
-def unwatched(what: str, done: int, total: int) -> None:
-    """A Watch that tells nobody."""
+def no_progress(what: str, done: int, total: int) -> None:
+    """A ProgressCallback that does nothing."""
 
 
-def _single(stored: np.ndarray[Any, Any]) -> Floats:
-    """A float32 copy. PyTorch, where it is loaded, converts float16 many at a time, and numpy one by one."""
+def _as_float32(stored: np.ndarray[Any, Any]) -> Floats:
+    """A float32 copy."""
     if stored.dtype == np.float32:
         return np.array(stored)
+    # PyTorch converts float16 with vector instructions, numpy one number at a time. It is not imported only for this.
     torch = sys.modules.get("torch")
     if torch is None:
         return stored.astype(np.float32)

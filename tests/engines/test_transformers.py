@@ -273,6 +273,22 @@ def test_closing_and_cancelling_leave_nobody_waiting(plain: ModelFiles) -> None:
     asyncio.run(go())
 
 
+def test_a_first_request_that_is_cancelled_while_it_waits_leaves_the_engine_alive(plain: ModelFiles) -> None:
+    async def go() -> Completion:
+        engine = TransformersEngine(small(plain), plain)
+        with engine._changed:  # the engine's thread takes nothing from the queue
+            cancelled = asyncio.create_task(engine.complete([2], Sampling(max_tokens=1, seed=0)))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.gather(cancelled, return_exceptions=True)
+        try:
+            return await engine.complete([3], Sampling(max_tokens=1, seed=0))
+        finally:
+            await engine.close()
+
+    assert asyncio.run(go()).token_count == 1
+
+
 def test_a_folder_without_weights_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot load"):

@@ -1,13 +1,13 @@
-"""Completions from a server that speaks OpenAI's `/v1/completions`: vLLM, SGLang, llama.cpp and Ollama among them.
+"""Completions from a server with OpenAI's `/v1/completions`: vLLM, SGLang, llama.cpp, Ollama and others.
 
-The prompt is sent as token ids and is raw: never a chat. A server that refuses ids gets the same prompt as text, and
-either way the prompt tokens it counts must be those sent, or a chat template or a second BOS is around them.
+The raw prompt is sent, never a chat: as token ids, or as text to a server that refuses ids. Either way the server must
+count as many prompt tokens as were sent. Otherwise it puts a chat template or a second BOS around them.
 
-What goes wrong is one of two things. One prompt's failure (a timeout or a 5xx that outlasts the retries while the
-server still lists its models; a 4xx about that prompt) is a Completion whose finish_reason is "error". The server's
-failure (nothing listens, no right to use it, answers that are no completions, a prompt count that is off, sixteen
-failed prompts in a row) is a ServerError, at once and for every later call, so that a build stops with one clear
-line and does not reject every row.
+There are two kinds of failure. Failure of one prompt (a timeout or a 5xx that outlasts the retries while the server
+still lists its models; a 4xx about that prompt) is a Completion whose finish_reason is "error". Failure of the server
+(nothing listens, access denied, answers that are not completions, a wrong prompt count, sixteen failed prompts in a
+row) is a ServerError, at once and for every later call, so that a build stops with one clear line instead of rejecting
+every row.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _log = logging.getLogger(__name__)
 
 
 class ServerEngine:
-    """An Engine that asks a server; made by `open`, which first looks whether it is there and serves the model.
+    """An Engine that sends its prompts to a server. Make it with `open`, which checks that the server has the model.
 
-    The server is told apart by what it says of itself. vLLM (0.12 and later) gets a schema as
-    `structured_outputs`, SGLang and llama.cpp as `json_schema`, Ollama as `format`, any other as `response_format`
-    and `guided_json`, which it may ignore: a completion that then is no JSON ends in an error. `stop_token_ids` and
-    `skip_special_tokens` are honoured by vLLM and SGLang; the rest get the texts of the stop ids as string stops,
-    and show special tokens in a completion only if they were started to (llama.cpp: `--special`). Ollama puts the
-    model's template around `/v1/completions`, so its own `/api/generate` is used with `raw: true`.
+    The kind of server is read from its own answers. A schema goes to vLLM (0.12 and later) as `structured_outputs`, to
+    SGLang and llama.cpp as `json_schema`, to Ollama as `format`, and to any other as `response_format` and
+    `guided_json`. A server may ignore it: a completion that then is not JSON is an error. `stop_token_ids` and
+    `skip_special_tokens` are supported by vLLM and SGLang. The others get the texts of the stop ids as stop strings,
+    and show special tokens in a completion only if they were started with that option (llama.cpp: `--special`). Ollama
+    puts the model's template around `/v1/completions`, so its own `/api/generate` is used with `raw: true`.
 
-    `stop_repetition` is done by a vLLM whose /openapi.json describes `repetition_detection`. No server does anything
-    to a first token alone: `hold_back` and `first_token_divisor` are refused with a ServerError.
+    `stop_repetition` works with a vLLM whose /openapi.json describes `repetition_detection`. No server can change the
+    first token alone: `hold_back` and `first_token_divisor` are refused with a ServerError.
 
     `decode` turns ids into text with special tokens visible, for a server that refuses ids; without it the tokenizer
-    in `files` does. `bos_id` is the id left out where the server puts a BOS of its own in front of text.
+    in `files` is used. `bos_id` is left out of the prompt where the server puts a BOS of its own before text.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class ServerEngine:
         self._decode, self._bos_id = decode, bos_id
         self._client = JsonClient(model.server, start=f"vllm serve {model.model}")
         self._slots = asyncio.Semaphore(model.server.concurrency)
-        self._first = asyncio.Lock()
+        self._finding_form = asyncio.Lock()
         self._kind: wire.Kind = "other"
         self._form: _Form | None = None
-        self._failed = 0
+        self._failed_in_a_row = 0
         self._lost: ServerError | None = None
-        self._served = model.model
+        self._served_name = model.model
         self._info = ModelInfo(
             name=model.model,
             revision=files.revision if files is not None else "as served",
@@ -91,10 +91,10 @@ class ServerEngine:
         decode: Decode | None = None,
         bos_id: int | None = None,
     ) -> ServerEngine:
-        """An engine whose server answers and serves the model. Raises ServerError that says what to do."""
+        """An engine whose server answers and serves the model. Raises ServerError with what to do next."""
         engine = cls(model, files, decode=decode, bos_id=bos_id)
         try:
-            await engine._look()
+            await engine._check_server()
         except BaseException:
             await engine.close()
             raise
@@ -107,130 +107,145 @@ class ServerEngine:
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids.
 
-        Raises ServerError when the server is lost to every prompt, or cannot do what `sampling` asks for.
+        Raises ServerError when the server fails as a whole, or cannot do what `sampling` asks for.
         """
-        if beyond := sampling.controls - self._info.controls:
-            raise self._client.fault(
-                f"cannot do `{'`, `'.join(sorted(beyond))}`; use --engine vllm or transformers, or take it out"
+        if unsupported := sampling.controls - self._info.controls:
+            raise self._client.error(
+                f"cannot do `{'`, `'.join(sorted(unsupported))}`; use --engine vllm or transformers, or take it out"
             )
         if trouble := misfit(len(prompt), self._info.context_length):
             return Completion("", 0, "error", trouble)
+        # Some servers refuse a request whose limit does not fit into the context.
         room = self._info.context_length - len(prompt)
         async with self._slots:
             try:
-                completion = await self._ask(
-                    prompt, replace(sampling, max_tokens=min(sampling.max_tokens, room))
-                )
+                fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
+                completion = await self._request(prompt, fitting)
             except RequestError as error:
                 completion = Completion("", 0, "error", str(error))
             except ServerError as error:
                 self._lost = error
                 raise
-        self._failed = self._failed + 1 if completion.finish_reason == "error" else 0
-        if self._failed >= _FAILED_IN_A_ROW:
-            last = f"failed on {self._failed} prompts in a row, the last time so: {completion.error}"
-            self._lost = self._client.fault(f"{last}; read its log and start it again")
+        # One bad prompt is a row's error. When every prompt fails, the fault is the server's or the recipe's.
+        self._failed_in_a_row = self._failed_in_a_row + 1 if completion.finish_reason == "error" else 0
+        if self._failed_in_a_row >= _FAILED_IN_A_ROW:
+            failure = (
+                f"failed on {self._failed_in_a_row} prompts in a row; the last error was: {completion.error}"
+            )
+            self._lost = self._client.error(f"{failure}; read its log and start it again")
             raise self._lost
         return completion
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _look(self) -> None:
-        """Find out who serves, and under which name."""
+    async def _check_server(self) -> None:
+        """Find the kind of server, its name for the model, its context length and its controls."""
         try:
-            listed = (await self._client.ask("GET", "models", needs="data"))["data"]
-            served = {str(card["id"]): card for card in listed}
+            cards = (await self._client.request("GET", "models", needs="data"))["data"]
+            served = {str(card["id"]): card for card in cards}
         except (RequestError, TypeError, KeyError) as error:
-            what = "does not list its models; let `server.url` be the /v1 of a completion server"
-            raise self._client.fault(what) from error
+            problem = "does not list its models; set `server.url` to the /v1 of a completion server"
+            raise self._client.error(problem) from error
         wanted = self._recipe.model
-        name = next((n for n in (wanted, f"{wanted}:latest") if n in served), None)
+        # Ollama lists a model with its tag.
+        name = next((name for name in (wanted, f"{wanted}:latest") if name in served), None)
+        # A server of one model may list it under the path it was started with.
         if name is None and len(served) != 1:
-            known = ", ".join(served) or "none"
-            raise self._client.fault(f"does not serve {wanted!r}; set `model` to one that it serves: {known}")
-        self._served = name or next(iter(served))
-        card = served[self._served]
-        self._kind = await self._who(card)
+            names = ", ".join(served) or "none"
+            raise self._client.error(f"does not serve {wanted!r}; set `model` to one that it serves: {names}")
+        self._served_name = name or next(iter(served))
+        card = served[self._served_name]
+        self._kind = await self._find_kind(card)
         length = self._recipe.context_length
         self._info = replace(
             self._info,
             engine="server" if self._kind == "other" else f"server ({self._kind})",
             context_length=min(length, card.get("max_model_len") or length),
-            controls=await self._controls(),
+            controls=await self._find_controls(),
         )
 
-    async def _who(self, card: dict[str, Any]) -> wire.Kind:
+    async def _find_kind(self, card: dict[str, Any]) -> wire.Kind:
         for kind in ("vllm", "sglang", "llamacpp"):
             if card.get("owned_by") == kind:
                 return kind
-        version = await self._client.peek(f"{self._root}/api/version")
+        version = await self._client.get_or_empty(f"{self._root}/api/version")
         return "ollama" if "version" in version else "other"
 
-    async def _controls(self) -> frozenset[Control]:
+    async def _find_controls(self) -> frozenset[Control]:
         if self._kind != "vllm":
             return frozenset()
-        return wire.controls(await self._client.peek(f"{self._root}/openapi.json"))
+        return wire.controls(await self._client.get_or_empty(f"{self._root}/openapi.json"))
 
     @property
     def _root(self) -> str:
         return self._client.url.removesuffix("/v1")
 
-    async def _ask(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+    async def _request(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         if self._form is None:
-            async with self._first:  # the first prompt finds out, alone, in which form the server takes it
+            # The first prompt finds, alone, the form that the server takes. The others wait for it. If it fails for
+            # reasons of its own, the next one tries.
+            async with self._finding_form:
                 if self._form is None and self._lost is None:
-                    return await self._settle(prompt, sampling)
+                    return await self._find_form(prompt, sampling)
         if self._lost is not None or self._form is None:
+            # A new error for each caller: one exception raised in many tasks would collect all their tracebacks.
             raise ServerError(str(self._lost)) from self._lost
         completion, count = await self._send(self._form, prompt, sampling)
         if count == len(prompt):
             return completion
         if self._form == "ids":
-            raise self._client.fault(_miscount(count, len(prompt)))
+            raise self._client.error(_miscount(count, len(prompt)))
+        # As text, a single prompt may be tokenized differently. That is this prompt's failure, not the server's.
         raise RequestError(f"as text this prompt is {count} tokens to the server, not {len(prompt)}")
 
-    async def _settle(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        """Complete the first prompt, and keep to the form in which the server took it whole."""
+    async def _find_form(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        """Complete the first prompt, and keep the form for which the server counts the right number of tokens."""
+        # Ids before text, which may be tokenized differently on the way back. Ollama's raw API takes only text.
         form: _Form = "ids" if self._kind != "ollama" else "text"
         try:
             completion, count = await self._send(form, prompt, sampling)
         except RefusedError as error:
+            # The ids may not be the reason. If they are not, the text is refused as well, and that error is raised.
             if form == "text" or not self._can_decode():
                 raise
             _log.info("%s takes no token ids (%s); sending text", self._client.url, error)
             form = "text"
             completion, count = await self._send(form, prompt, sampling)
+        # Exactly one token too many, and our own prompt begins with BOS: the server added its own.
         if form == "text" and count == len(prompt) + 1 and prompt[0] == self._bos_id:
             form = "text after BOS"
             completion, count = await self._send(form, prompt, sampling)
         if count != len(prompt):
-            raise self._client.fault(_miscount(count, len(prompt)))
+            raise self._client.error(_miscount(count, len(prompt)))
+        # Only now: a form that raised above is not kept.
         self._form = form
         return completion
 
     async def _send(self, form: _Form, prompt: Sequence[int], sampling: Sampling) -> tuple[Completion, int]:
         """The completion, and how many prompt tokens the server counted."""
-        written: list[int] | str = list(prompt)
+        sent: list[int] | str = list(prompt)
         if form != "ids":
-            written = self._text(prompt if form == "text" else prompt[1:])
+            sent = self._text(prompt if form == "text" else prompt[1:])
         stops = self._stops(sampling)
         if self._kind == "ollama":
-            body = wire.raw_body(self._served, self._info.context_length, written, sampling, stops)
+            body = wire.raw_body(self._served_name, self._info.context_length, sent, sampling, stops)
             path, needs = f"{self._root}/api/generate", "response"
         else:
-            body = wire.body(self._kind, self._served, written, sampling, stops)
+            body = wire.body(self._kind, self._served_name, sent, sampling, stops)
             path, needs = "completions", "choices"
-        answer = await self._client.ask("POST", path, body, needs=needs, seed=sampling.seed)
+        answer = await self._client.request("POST", path, body, needs=needs, seed=sampling.seed)
         try:
             read = wire.read_raw(answer, len(prompt)) if needs == "response" else wire.read(answer)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            what = f"answers with `{needs}` but no text, finish reason and token counts"
-            raise self._client.fault(f"{what}; let `server.url` be the /v1 of a completion server") from error
-        text, reason, count, counted = read
-        return wire.completion(text, reason, count, sampling), counted
+            problem = f"answers with `{needs}` but no text, finish reason and token counts"
+            advice = "set `server.url` to the /v1 of a completion server"
+            raise self._client.error(f"{problem}; {advice}") from error
+        text, reason, written, counted = read
+        return wire.completion(text, reason, written, sampling), counted
 
     def _stops(self, sampling: Sampling) -> list[str]:
+        """Stop strings: with the texts of the stop ids, for a server that does not know `stop_token_ids`."""
         stops = list(sampling.stop)
         if self._kind not in {"vllm", "sglang"} and self._can_decode():
             stops += [text for i in sampling.stop_ids if (text := self._text([i])) and text not in stops]
@@ -242,7 +257,7 @@ class ServerEngine:
     def _text(self, ids: Sequence[int]) -> str:
         if self._decode is None:
             if self._files is None:
-                raise self._client.fault(
+                raise self._client.error(
                     "takes text only; name the model whose tokenizer can write the ids as text"
                 )
             self._decode, bos_id = _tokenizer(self._files, self._recipe)
@@ -251,14 +266,14 @@ class ServerEngine:
 
 
 def _miscount(counted: int, sent: int) -> str:
-    counts = f"counts {counted} prompt tokens where {sent} were sent"
+    counts = f"counts {counted} prompt tokens, but {sent} were sent"
     if counted > sent:
         return (
             f"{counts}: it puts a chat template or a second BOS around the prompt; use a server whose "
             "/v1/completions is raw and takes token ids, such as `vllm serve`"
         )
     return (
-        f"{counts}: it cuts the prompt or has another tokenizer; serve the very model the recipe names, with a "
+        f"{counts}: it cuts the prompt or has another tokenizer; serve exactly the model that the recipe names, with a "
         "context as long as the recipe's"
     )
 

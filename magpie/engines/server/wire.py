@@ -1,4 +1,4 @@
-"""What goes over the wire: requests and answers of `/v1/completions`, and of Ollama's `/api/generate`."""
+"""The wire format: requests and answers of `/v1/completions`, and of Ollama's `/api/generate`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _REASONS: dict[str, FinishReason] = {
 
 
 def controls(description: dict[str, Any]) -> frozenset[Control]:
-    """What a vLLM server can do, by its /openapi.json: older ones would pass over what they do not know."""
+    """The controls of a vLLM server, by its /openapi.json."""
+    # An older vLLM would ignore a field it does not know without a word, so the description decides.
     try:
-        known = description["components"]["schemas"]["CompletionRequest"]["properties"]
-        return frozenset({"stop_repetition"} if "repetition_detection" in known else ())
+        fields = description["components"]["schemas"]["CompletionRequest"]["properties"]
+        return frozenset({"stop_repetition"} if "repetition_detection" in fields else ())
     except (KeyError, TypeError):
         return frozenset()
 
@@ -30,7 +31,8 @@ def controls(description: dict[str, Any]) -> frozenset[Control]:
 def body(
     kind: Kind, model: str, prompt: list[int] | str, sampling: Sampling, stops: list[str]
 ) -> dict[str, Any]:
-    """A /v1/completions request. Neutral values are spelled out: servers have defaults of their own."""
+    """A /v1/completions request."""
+    # Neutral values are sent too, since servers have defaults of their own.
     body: dict[str, Any] = {
         "model": model,
         "prompt": prompt,
@@ -45,6 +47,7 @@ def body(
         "skip_special_tokens": False,
         "add_special_tokens": False,
     }
+    # Greedy decoding draws nothing.
     if sampling.temperature > 0:
         body["seed"] = sampling.seed
     if sampling.stop_repetition:
@@ -57,6 +60,7 @@ def body(
         return body | {"structured_outputs": {"json": schema, "disable_any_whitespace": True}}
     if kind in {"sglang", "llamacpp"}:
         return body | {"json_schema": sampling.schema if kind == "sglang" else schema}
+    # An unknown server: OpenAI's form, and that of older vLLM versions. Both may be ignored; `completion` checks.
     wrapped = {"name": "completion", "schema": schema, "strict": True}
     return body | {"response_format": {"type": "json_schema", "json_schema": wrapped}, "guided_json": schema}
 
@@ -64,7 +68,7 @@ def body(
 def raw_body(
     model: str, context_length: int, prompt: list[int] | str, sampling: Sampling, stops: list[str]
 ) -> dict[str, Any]:
-    """An Ollama /api/generate request that has nothing put around the prompt."""
+    """An Ollama /api/generate request that puts nothing around the prompt."""
     options = {
         "num_ctx": context_length,
         "num_predict": sampling.max_tokens,
@@ -93,21 +97,21 @@ def read(answer: dict[str, Any]) -> tuple[str, Any, int, int]:
 
 
 def read_raw(answer: dict[str, Any], sent: int) -> tuple[str, Any, int, int]:
-    """The same from Ollama, which may leave prompt tokens out of its count that it had in its cache."""
+    """The same from Ollama."""
+    # Ollama may leave prompt tokens that it had in its cache out of its count, so a lower count proves nothing.
     counted = max(int(answer.get("prompt_eval_count", sent)), sent)
     return str(answer["response"]), answer["done_reason"], int(answer.get("eval_count", 0)), counted
 
 
 def completion(text: str, reason: Any, count: int, sampling: Sampling) -> Completion:
-    """What was read, as a Completion; an ending that is not known, or a schema not kept to, is an error."""
-    known = _REASONS.get(str(reason))
-    if known is None:
+    """A Completion of what was read: an error where the finish reason is unknown, or the schema was ignored."""
+    finish_reason = _REASONS.get(str(reason))
+    if finish_reason is None:
         return Completion(text, count, "error", f"the server ended the completion with {reason!r}")
-    if sampling.schema is not None and known == "stop":
+    if sampling.schema is not None and finish_reason == "stop":
         try:
             json.loads(text)
         except ValueError:
-            return Completion(
-                text, count, "error", "the server did not keep to the schema; use vLLM or llama.cpp"
-            )
-    return Completion(text, count, known)
+            problem = "the server did not keep to the schema; use vLLM or llama.cpp"
+            return Completion(text, count, "error", problem)
+    return Completion(text, count, finish_reason)

@@ -1,4 +1,4 @@
-"""A model of transformers on a thread of its own, what waits for it, and what becomes of those who wait."""
+"""A transformers model on a thread of its own, with a queue of rows before it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from magpie.recipe import Model
 
 
-class Waits(Protocol):
-    """One row that waits: the tokens it stands at, and where its answer goes."""
+class Queued(Protocol):
+    """A row in the queue: its tokens so far, and the future that its answer goes to."""
 
     tokens: list[int]
     future: Future[Any]
 
 
-W = TypeVar("W", bound=Waits)
+Q = TypeVar("Q", bound=Queued)
 
 
-class TransformersThread(ABC, Generic[W]):
-    """A model on a CUDA GPU, an Apple GPU or the CPU, whichever is there first, and the queue before it.
+class TransformersThread(ABC, Generic[Q]):
+    """A model on a CUDA GPU, else an Apple GPU, else the CPU, and the queue before it.
 
     `_limit` is how many rows are taken at once: `model.slots`, or 32 on a CPU and 64 elsewhere. Running out of memory
-    halves it, for good, and no row is lost by it. A subclass calls `_begin` when it is ready to work.
+    halves it for good, and loses no row. A subclass calls `_start` at the end of its `__init__`.
     """
 
     _kind: ClassVar[str]
@@ -39,7 +39,7 @@ class TransformersThread(ABC, Generic[W]):
 
     def __init__(self, model: Model, files: ModelFiles) -> None:
         self._device = _device()
-        self._network = load_from(files, lambda: self._load(model, files))
+        self._network = load_or_raise(files, lambda: self._load(model, files))
         config = self._network.config.get_text_config()
         longest = getattr(config, "max_position_embeddings", None) or model.context_length
         self._limit = model.slots or (32 if self._device == "cpu" else 64)
@@ -50,15 +50,16 @@ class TransformersThread(ABC, Generic[W]):
             context_length=min(model.context_length, longest),
             slots=self._limit,
         )
-        self._waiting: list[W] = []
-        self._held: list[W] = []
+        self._waiting: list[Q] = []
+        self._active: list[Q] = []
         self._changed = threading.Condition()
         self._closed: str | None = None
         self._thread = threading.Thread(target=self._work, name=f"transformers-{self._kind}", daemon=True)
 
     @classmethod
     async def open(cls, model: Model, files: ModelFiles) -> Self:
-        """Load the model off the event loop; what comes is ready. Raises ModelError."""
+        """Load the model off the event loop; what is returned is ready. Raises ModelError."""
+        # Not asyncio.to_thread: closing a loop waits for its threads, and a load may take minutes.
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transformers-load")
         loading = worker.submit(cls, model, files)
         worker.shutdown(wait=False)
@@ -66,7 +67,7 @@ class TransformersThread(ABC, Generic[W]):
             return await asyncio.wrap_future(loading)
         except asyncio.CancelledError:
             # A load cannot be stopped, and the loop may be gone when it ends.
-            loading.add_done_callback(_let_go)
+            loading.add_done_callback(_stop_when_loaded)
             raise
 
     @property
@@ -75,15 +76,15 @@ class TransformersThread(ABC, Generic[W]):
         return self._info
 
     async def close(self) -> None:
-        """Stop after the pass under way and join the thread; whoever still waits gets an EngineError."""
+        """Stop after the current forward pass and join the thread; calls that still wait get an EngineError."""
         self._stop()
         await asyncio.to_thread(self._thread.join)
         self._network = None
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._thread.start()
 
-    def _put(self, row: W) -> None:
+    def _enqueue(self, row: Q) -> None:
         with self._changed:
             if self._closed is not None:
                 raise EngineError(self._closed)
@@ -96,7 +97,7 @@ class TransformersThread(ABC, Generic[W]):
             self._changed.notify()
 
     def _work(self) -> None:
-        """Work until it is closed or dies; then nobody is left waiting."""
+        """Run until the engine is closed or dies; then answer every row that is left with an error."""
         import torch
 
         try:
@@ -107,8 +108,9 @@ class TransformersThread(ABC, Generic[W]):
                 f"the transformers {self._kind} died ({type(error).__name__}: {error}); "
                 "start the build again, it goes on from there"
             )
+        # `_closed` is set by now, so `_enqueue` takes no more rows and none can be left out.
         with self._changed:
-            left, self._held, self._waiting = [*self._held, *self._waiting], [], []
+            left, self._active, self._waiting = [*self._active, *self._waiting], [], []
         for row in left:
             if not row.future.done() and row.future.set_running_or_notify_cancel():
                 row.future.set_exception(
@@ -117,26 +119,27 @@ class TransformersThread(ABC, Generic[W]):
 
     @abstractmethod
     def _run(self) -> None:
-        """Take rows and work on them until the engine is closed; `_held` are those it has taken."""
+        """Take rows from the queue and answer them until the engine is closed. `_active` holds the rows taken."""
 
     @abstractmethod
-    def _too_long(self, row: W) -> None:
-        """Answer a row that alone is too much for the memory."""
+    def _answer_too_long(self, row: Q) -> None:
+        """Answer a row that does not fit into memory even alone."""
 
-    def _make_room(self, error: Exception) -> None:
-        """Out of memory: half as many rows from now on, and those held wait again. Any other error is raised."""
+    def _shrink(self, error: Exception) -> None:
+        """When out of memory: halve the limit and queue the active rows again. Any other error is raised."""
         if not is_out_of_memory(error):
             raise error
         import torch
 
         if self._device == "cuda":
             torch.cuda.empty_cache()
-        going = [row for row in self._held if not row.future.done()]
-        if len(going) == 1:
-            self._too_long(going.pop())
+        unfinished = [row for row in self._active if not row.future.done()]
+        if len(unfinished) == 1:
+            self._answer_too_long(unfinished.pop())
         with self._changed:
-            self._limit = max(1, min(self._limit, len(going) // 2))
-            self._waiting, self._held = [*going, *self._waiting], []
+            # Half of what was just too much, which may be less than the limit. They go first: they have waited longest.
+            self._limit = max(1, min(self._limit, len(unfinished) // 2))
+            self._waiting, self._active = [*unfinished, *self._waiting], []
 
     def _load(self, model: Model, files: ModelFiles) -> Any:
         import torch
@@ -145,12 +148,9 @@ class TransformersThread(ABC, Generic[W]):
 
         logging.disable_progress_bar()  # the build has a display of its own
         dtype: Any = "auto" if model.dtype == "auto" else getattr(torch, model.dtype)
-        if (
-            model.dtype == "auto"
-            and self._device == "cpu"
-            and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        ):
-            dtype = torch.float32
+        if dtype == "auto" and self._device == "cpu":
+            # A CPU without bfloat16 arithmetic emulates it, which is slower than float32.
+            dtype = "auto" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
         network = getattr(transformers, self._network_class).from_pretrained(
             files.path,
             dtype=dtype,
@@ -161,8 +161,8 @@ class TransformersThread(ABC, Generic[W]):
         return network.to(self._device).eval()
 
 
-def load_from(files: ModelFiles, load: Any) -> Any:
-    """What `load` gives. What it raises becomes one ModelError."""
+def load_or_raise(files: ModelFiles, load: Any) -> Any:
+    """The result of `load`. What transformers raises becomes a ModelError."""
     try:
         return load()
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -172,8 +172,8 @@ def load_from(files: ModelFiles, load: Any) -> Any:
         ) from error
 
 
-def _let_go(loading: Future[Any]) -> None:
-    """Stop what nobody waits for any more; its memory goes with its thread."""
+def _stop_when_loaded(loading: Future[Any]) -> None:
+    """Stop an engine that nobody waits for any more. Its memory is freed when its thread ends."""
     if not loading.cancelled() and loading.exception() is None:
         loading.result()._stop()
 
