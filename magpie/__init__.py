@@ -9,10 +9,13 @@ run.dataset()    # what was kept, as a Hugging Face Dataset
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from magpie.api import export, filter, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -32,9 +35,14 @@ _HOMES = {
     "Run": "magpie.runs.run",
     "build": "magpie.build",
     "doctor": "magpie.doctor.doctor",
+    "export": "magpie.api",
+    "filter": "magpie.api",
     "load_filter": "magpie.recipe.loading",
     "load_recipe": "magpie.recipe.loading",
+    "show": "magpie.api",
+    "status": "magpie.api",
     "tune": "magpie.doctor.tune",
+    "verify": "magpie.api",
 }
 
 __all__ = [
@@ -45,9 +53,14 @@ __all__ = [
     "Run",
     "build",
     "doctor",
+    "export",
+    "filter",
     "load_filter",
     "load_recipe",
+    "show",
+    "status",
     "tune",
+    "verify",
 ]
 
 
@@ -56,3 +69,19 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The package: `magpie.build` and `magpie.doctor` are the functions, though modules are called so as well."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import system binds every submodule that it loads to its name here.
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -5,37 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from magpie.data.messages import USER_ROLES
 from magpie.errors import RecipeError
+from magpie.steps.base import Instructions
 
 COLUMNS = ("instruction", "messages", "conversations", "conversation", "prompt", "question", "text", "input")
 """Where an instruction is looked for, in this order: a text, or a list of messages whose first user turn it is."""
 
 _FILES = (".parquet", ".jsonl", ".json")
-_USERS = {"user", "human"}
-
-
-@dataclass(frozen=True, slots=True)
-class Instructions:
-    """A dataset's instructions, in its order.
-
-    `places` are NAME:N, where N counts rows from 1 (of JSON lines, the lines that are not empty); `ids` are the
-    dataset's own, or else the places.
-    """
-
-    name: str
-    ids: tuple[str, ...]
-    places: tuple[str, ...]
-    texts: tuple[str, ...]
-
-    @property
-    def digest(self) -> str:
-        """A digest of names and texts: equal for equal content."""
-        listed = json.dumps([self.ids, self.texts], ensure_ascii=True)
-        return hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
 
 
 def read_instructions(name: str) -> Instructions:
@@ -67,7 +47,9 @@ def read_instructions(name: str) -> Instructions:
             f"not one row of {name} has an instruction: `{known}` is neither a text nor a list of messages, "
             "or empty; give a dataset with one"
         )
-    return Instructions(name, tuple(ids), tuple(places), tuple(texts))
+    listed = json.dumps([ids, texts], ensure_ascii=True)
+    digest = hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
+    return Instructions(name, tuple(ids), tuple(places), tuple(texts), digest)
 
 
 def _files(path: Path) -> list[Path]:
@@ -134,7 +116,7 @@ def _instruction(value: Any) -> str | None:
     if isinstance(value, str):
         return value.strip() or None
     for message in value if isinstance(value, list | tuple) else ():
-        if isinstance(message, dict) and (message.get("role") or message.get("from")) in _USERS:
+        if isinstance(message, dict) and (message.get("role") or message.get("from")) in USER_ROLES:
             content = message.get("content") or message.get("value")
             return content.strip() or None if isinstance(content, str) else None
     return None

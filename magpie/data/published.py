@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from magpie.data.messages import ASSISTANT_ROLES, USER_ROLES
 from magpie.errors import RecipeError, RunError
 from magpie.steps.base import REJECTED
 
@@ -34,7 +35,7 @@ _OTHER_NAMES = {
     "llama_guard": ("llama_guard_2",),
     "other_task_categories": ("other_task_category",),
 }
-_SPEAKERS = {"instruction": {"human", "user"}, "response": {"gpt", "assistant"}}
+_SPEAKERS = {"instruction": USER_ROLES, "response": ASSISTANT_ROLES}
 _CONVERSATIONS = {"conversations": ("from", "value"), "messages": ("role", "content")}
 _BATCH = 10_000
 
@@ -251,7 +252,7 @@ def _is_conversation(kind: pa.DataType, role: str, content: str) -> bool:
     )
 
 
-def _first_said_by(speakers: set[str], role: str, content: str) -> Make:
+def _first_said_by(speakers: frozenset[str], role: str, content: str) -> Make:
     def first(conversations: Any) -> Any:
         said = (
             next((turn[content] for turn in turns or () if turn and turn[role] in speakers), None)

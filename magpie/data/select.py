@@ -1,4 +1,4 @@
-"""Another filter over rows that are there: what would it have kept, what did each rule lose, how do two compare?
+"""Choosing rows by a filter: what it keeps, what each of its rules loses, and how two filters compare.
 
 The rows are a finished run's, or a dataset's that has no run. Only the columns that the filter reads are held; the rest
 of a kept row passes through when it is written.
@@ -9,24 +9,60 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.data.published import Published
-from magpie.errors import RunError
-from magpie.figures.agreement import Agreement, agreement
+from magpie.data.dataset import DatasetFiles
 from magpie.recipe import Filter
-from magpie.runs.dataset import kept_rows, write_files
-from magpie.runs.run import Run, merge_reasons
-from magpie.runs.shards import digest
+from magpie.runs.storage import open_storage
+from magpie.runs.storage.sealed import digest
 from magpie.steps.base import REJECTED
-from magpie.steps.filter import FilterStep, FunnelLine, applicable, check, expressions, funnel, lost_alone
+from magpie.steps.filter import (
+    FilterStep,
+    FunnelLine,
+    applicable,
+    check,
+    decide,
+    expressions,
+    funnel,
+    lost_alone,
+)
 from magpie.steps.filter.sql import columns_read
 
 EXAMPLES = 3
+
+
+class RowSource(Protocol):
+    """Rows to choose from: a finished run's, or a dataset's."""
+
+    what: str
+    """What an error calls it, such as "the run"."""
+
+    @property
+    def name(self) -> str:
+        """What the rows are from."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Every column that a rule may read."""
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """`id`, `index`, `rejected` and the named columns of every row."""
+
+    def kept(self, rejected: pa.ChunkedArray) -> Iterator[pa.Table]:
+        """The rows whose `rejected` is null, with all their columns."""
+
+    def texts(self, at: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """The id and the instruction of the rows at these positions."""
+
+    def refuse(self, out: Path) -> None:
+        """Raise RunError when `out` is where the rows themselves lie."""
+
+    def never_answered(self, rows: pa.Table) -> int:
+        """How many rows an earlier filter dropped before they were answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +87,7 @@ class Refiltered:
     """What another filter made of a run or a dataset: rows kept, the funnel, and the names of the rules left out.
 
     `explained` is the same funnel with more to say, where that was asked for. `never_answered` rows were dropped by the
-    build's own filter before they were answered, and so are out here too. `agreement` is that of the run's judges.
+    build's own filter before they were answered, and so are out here too.
     """
 
     kept: int
@@ -60,11 +96,10 @@ class Refiltered:
     skipped: tuple[str, ...]
     what: str = "the run"
     explained: tuple[Explained, ...] = ()
-    agreement: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FilterComparison:
     """Two filters over the same `rows`: how many both keep, one alone, and neither.
 
     `never_answered` further rows were dropped by the build's own filter before they were answered.
@@ -90,36 +125,33 @@ class Comparison:
         return self.both / either if either else None
 
 
-def refilter(
-    source: Run | Published, other: Filter, out: Path | None, *, explain: bool = False
-) -> Refiltered:
-    """Apply `other` to the rows of `source`, and write what it keeps to `out`: a new folder, or an earlier result's.
+def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain: bool = False) -> Refiltered:
+    """Apply `other` to `rows`, and write what it keeps to `out`: a new folder, or an earlier result's.
 
     With no `out`, nothing is written. Raises FilterError, DamagedShardError, RecipeError, and RunError when `out` holds
     other things.
     """
-    rows = _RunRows(source) if isinstance(source, Run) else source
-    if out is not None:
+    files = None if out is None else DatasetFiles(open_storage(out))
+    if out is not None and files is not None:
         rows.refuse(out)
+        files.storage.prepare()
+        files.refuse_other_things()
     decided = _decide(rows, other)
-    lines = funnel(decided.filter, decided.verdict, rows.schema.names)
-    kept = decided.verdict[REJECTED.name].null_count
+    lines = funnel(decided.filter, pa.table({REJECTED.name: decided.reasons}), rows.schema.names)
+    kept = decided.reasons.null_count
     explained = _explain(rows, decided, lines) if explain else ()
-    if out is not None:
+    if files is not None:
         made_from = digest({"run": rows.name, "filter": decided.filter.model_dump(mode="json")})
-        tables = rows.kept(decided.verdict[REJECTED.name])
-        write_files(out, tables, kept, run_name=rows.name, made_from=made_from)
+        files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from)
     never = rows.never_answered(decided.rows)
-    agreed = agreement(source) if isinstance(source, Run) else ()
-    return Refiltered(kept, never, lines, decided.skipped, rows.what, explained, agreed)
+    return Refiltered(kept, never, lines, decided.skipped, rows.what, explained)
 
 
-def compare(source: Run | Published, one: Filter, other: Filter) -> Comparison:
-    """Apply both filters to the rows of `source` and count whom each keeps. Raises what `refilter` does."""
-    rows = _RunRows(source) if isinstance(source, Run) else source
+def compare_filters(rows: RowSource, one: Filter, other: Filter) -> FilterComparison:
+    """Apply both filters to `rows` and count what each keeps. Raises what `refilter` does."""
     first, second = _decide(rows, one), _decide(rows, other)
-    left, right = (decided.verdict[REJECTED.name].is_null().to_numpy() for decided in (first, second))
-    return Comparison(
+    left, right = (decided.reasons.is_null().to_numpy() for decided in (first, second))
+    return FilterComparison(
         names=(one.name, other.name),
         rows=first.rows[REJECTED.name].null_count,
         both=int(np.count_nonzero(left & right)),
@@ -132,31 +164,29 @@ def compare(source: Run | Published, one: Filter, other: Filter) -> Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """The filter without what was left out of it, the columns it read, and `rejected` of every row."""
+    """The filter without what was left out of it, the columns it read, and why each row is out, null where it is in."""
 
     filter: Filter
     skipped: tuple[str, ...]
     rows: pa.Table
-    verdict: pa.Table
+    reasons: pa.ChunkedArray
 
 
-def _decide(rows: _RunRows | Published, other: Filter) -> _Decided:
+def _decide(rows: RowSource, other: Filter) -> _Decided:
     other, skipped = applicable(other, rows.schema)
     check(other, rows.schema, of=rows.what)
-    step = FilterStep(other, other.rules)
+    reads = FilterStep(other, other.rules).reads
     needs_id = any("id" in columns_read(expression) for _, expression in expressions(other))
-    read = rows.columns([*step.reads, *(["id"] if needs_id else [])])
+    read = rows.columns([*reads, *(["id"] if needs_id else [])])
     earlier = pc.if_else(
         pc.is_valid(read[REJECTED.name]), "out before this filter", pa.scalar(None, pa.string())
     )
-    reasons = merge_reasons([earlier, step.run_all(read)[REJECTED.name]], read.num_rows)
-    return _Decided(other, skipped, read, pa.table({REJECTED.name: reasons}))
+    reasons = pc.coalesce(earlier, decide(other, other.rules, read).table(read)[REJECTED.name])
+    return _Decided(other, skipped, read, reasons)
 
 
-def _explain(
-    rows: _RunRows | Published, decided: _Decided, lines: Sequence[FunnelLine]
-) -> tuple[Explained, ...]:
-    reasons = decided.verdict[REJECTED.name].combine_chunks()
+def _explain(rows: RowSource, decided: _Decided, lines: Sequence[FunnelLine]) -> tuple[Explained, ...]:
+    reasons = decided.reasons.combine_chunks()
     places = [
         pc.indices_nonzero(pc.fill_null(pc.equal(reasons, f"filter: {line.name}"), False))
         .slice(0, EXAMPLES)
@@ -169,44 +199,3 @@ def _explain(
         Explained(line, number, tuple(texts[at] for at in here))
         for line, number, here in zip(lines, alone, places, strict=True)
     )
-
-
-class _RunRows:
-    """A run as a filter sees it: its rows as they stand before its own filter."""
-
-    what = "the run"
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._own = next((planned for planned in run.plan.steps if planned.name == "filter"), None)
-        self.name = run.recipe.name
-        self.schema = run.plan.schema
-
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """`id`, `index`, `rejected` and the named columns of every row."""
-        run = self._run
-        return pa.concat_tables(run.rows(shard, names, before=self._own) for shard in range(run.plan.shards))
-
-    def kept(self, rejected: Any) -> Iterator[pa.Table]:
-        """The rows whose `rejected` is null, in dataset form."""
-        return kept_rows(self._run, {REJECTED.name: rejected})
-
-    def texts(self, at: Sequence[int]) -> dict[int, tuple[str, str]]:
-        """The id and the instruction of the rows at positions `at`."""
-        found: dict[int, tuple[str, str]] = {}
-        for shard in sorted({one // self._run.recipe.shard_rows for one in at}):
-            here = self._run.plan.shard_range(shard)
-            rows = self._run.rows(shard, ["instruction"], check=False)
-            for one in (one for one in at if one in here):
-                text = rows["instruction"][one - here.start].as_py()
-                found[one] = (rows["id"][one - here.start].as_py(), text or "")
-        return found
-
-    def refuse(self, out: Path) -> None:
-        """Raise RunError when `out` is the run itself."""
-        if out.resolve() in {self._run.folder.resolve(), self._run.dataset_folder.resolve()}:
-            raise RunError(f"{out} is the run itself; choose another folder with --out")
-
-    def never_answered(self, rows: pa.Table) -> int:
-        """How many rows the build's own filter dropped before they were answered."""
-        return int(pc.sum(pc.starts_with(rows[REJECTED.name], "filter: ")).as_py() or 0)

@@ -1,6 +1,6 @@
 """Embedding models: texts in, vectors out.
 
-A model is a sentence-transformers folder, on a GPU where there is one. With the engine `scripted` there is no model:
+A model is a sentence-transformers folder, on a GPU where there is one. With an engine that loads no files there is no model:
 vectors are made from words by rule.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from magpie.engines import find_engine
 from magpie.errors import ModelError
 from magpie.recipe import Model
 
@@ -46,8 +47,7 @@ def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_s
 
 def encode_all(model: Model, texts: Sequence[str]) -> Vectors:
     """The vectors of texts by a model that is loaded for them alone. Raises ModelError."""
-    encoder = None if model.engine == "scripted" else load_encoder(model)
-    return encode(encoder, texts, batch_size=_BATCH)
+    return encode(load_encoder(model), texts, batch_size=_BATCH)
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -60,13 +60,17 @@ def unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / lengths, np.float32)
 
 
-def load_encoder(model: Model) -> SentenceTransformer:
-    """The sentence-transformers model, on a GPU where there is one. Raises ModelError.
+def load_encoder(model: Model) -> SentenceTransformer | None:
+    """The sentence-transformers model, on a GPU where there is one; None where the engine loads no files.
+
+    Raises ModelError.
 
     It reads `context_length` tokens of a text, or what it was made for where that is less.
     `dtype: auto` is bfloat16 where the processor computes in it: 2.5 times as fast as float32 on a CPU that does
     (AVX512-BF16), and each vector moves by a squared distance of about 1e-4. Elsewhere it is float32.
     """
+    if not find_engine(model.engine).capabilities.loads_files:
+        return None
     from sentence_transformers import SentenceTransformer
 
     from magpie.models import resolve

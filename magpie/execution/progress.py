@@ -77,6 +77,7 @@ class Progress:
     ) -> None:
         self.counts = {step.name: StepCount(step.name, needs_engine(step)) for step in steps}
         self.log = log
+        self.began_at = time.monotonic()
         self._rows = rows
         self._console = console
         self._doing = "starting"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError
-from magpie.plan.phases import PlannedStep
-from magpie.runs.run import Run
-from magpie.runs.shards import read_shard
-from magpie.steps.tag import QUESTIONS, Question, TagStep, votes_column
+from magpie.runs.run import Run, RunStep
+from magpie.steps.base import Label
 
 _MOST_ROWS = 100_000
 
@@ -51,116 +50,125 @@ class Agreement:
 
 
 def agreement(run: Run) -> tuple[Agreement, ...]:
-    """Of the two judges on each tag, then of each judge with itself on each; over the shards that are tagged."""
-    part = run.recipe.tag
-    steps = [(planned, planned.step) for planned in run.plan.steps if isinstance(planned.step, TagStep)]
-    if part is None:
-        return ()
-    roles = (part.model, *([part.second_judge] if part.second_judge is not None else []))
-    labels = {QUESTIONS[tag].label: QUESTIONS[tag] for tag in part.tags}
+    """Of each two judges on each question, then of each judge with itself; over the shards that have been judged."""
+    judges = [run_step for run_step in run.steps if run_step.step.labels]
     found: list[Agreement] = []
-    if len(steps) > 1:
-        given = [[f"{step.prefix}{label}" for label in labels] for _, step in steps]
-        tags = _columns(run, [(planned, names) for (planned, _), names in zip(steps, given, strict=True)])
-        for question, names in zip(labels.values(), zip(*given, strict=True), strict=True):
-            pairs = list(zip(*(tags[name] for name in names), strict=True))
-            found.append(compare(question, pairs, judges=roles, times=2))
-    if part.times > 1:
-        for role, (planned, step) in zip(roles, steps, strict=True):
-            votes = _columns(run, [(planned, [f"{step.prefix}{votes_column(label)}" for label in labels])])
-            found += [
-                compare(question, ballots, judges=(role,), times=part.times)
-                for question, ballots in zip(labels.values(), votes.values(), strict=True)
-            ]
+    for first, second in combinations(judges, 2):
+        others = {label.question: label for label in second.step.labels}
+        labels = [(label, others[label.question]) for label in first.step.labels if label.question in others]
+        columns = _columns(
+            run,
+            [
+                (first, first.step.labels[0].asked, [mine.column for mine, _ in labels]),
+                (second, second.step.labels[0].asked, [theirs.column for _, theirs in labels]),
+            ],
+        )
+        for mine, theirs in labels:
+            answers = list(zip(columns[mine.column], columns[theirs.column], strict=True))
+            found.append(measure_agreement(mine, answers, judges=(_role(first), _role(second)), times=2))
+    for judge in judges:
+        votes = {label.votes: label for label in judge.step.labels if label.votes is not None}
+        if votes:
+            columns = _columns(run, [(judge, judge.step.labels[0].asked, list(votes))])
+            for name, label in votes.items():
+                found.append(
+                    measure_agreement(label, columns[name], judges=(_role(judge),), times=label.times)
+                )
     return tuple(found)
 
 
-def _columns(run: Run, wanted: Sequence[tuple[PlannedStep, list[str]]]) -> dict[str, list[Any]]:
-    """The columns of the rows that every one of the steps asked its judge about, 100,000 at most."""
-    columns: dict[str, list[Any]] = {name: [] for _, names in wanted for name in names}
+def _role(run_step: RunStep) -> str:
+    use = run_step.step.uses
+    return run_step.name if use is None else use.role
+
+
+Wanted = tuple["RunStep", str, list[str]]
+"""A step, the column that is null in rows it was not asked about, and the columns to read of it."""
+
+
+def _columns(run: Run, wanted: Sequence[Wanted]) -> dict[str, list[Any]]:
+    """The columns of the rows that every one of the steps was asked about, 100,000 at most."""
+    columns: dict[str, list[Any]] = {name: [] for _, _, names in wanted for name in names}
     rows = 0
-    for shard in range(run.plan.shards):
+    for shard in range(run.shards):
         if rows >= _MOST_ROWS:
             break
         for name, values in _shard(run, shard, wanted):
             columns[name] += values[: _MOST_ROWS - rows]
-        rows = len(next(iter(columns.values())))
+        rows = len(next(iter(columns.values()), []))
     return columns
 
 
-def _shard(
-    run: Run, shard: int, wanted: Sequence[tuple[PlannedStep, list[str]]]
-) -> Iterator[tuple[str, list[Any]]]:
+def _shard(run: Run, shard: int, wanted: Sequence[Wanted]) -> Iterator[tuple[str, list[Any]]]:
     """(column, values) of one shard; nothing where a step's file is not there, or not whole."""
     tables: list[pa.Table] = []
-    asked: list[Any] = []
-    for planned, names in wanted:
-        path, tokens = run.shard_path(planned, shard), f"{planned.name}_tokens"
-        if not path.is_file():
+    for run_step, asked, names in wanted:
+        if not run.has_shard(run_step, shard):
             return
         try:
-            table = read_shard(path, [*names, tokens], check=False)
+            tables.append(run.read(run_step, shard, [*names, asked], check=False))
         except DamagedShardError:
             return  # status names it
-        tables.append(table)
-        asked.append(pc.is_valid(table[tokens]))
-    by_all = reduce(pc.and_, asked)
-    for table, (_, names) in zip(tables, wanted, strict=True):
+    by_all = reduce(
+        pc.and_,
+        (pc.is_valid(table[asked]) for table, (_, asked, _) in zip(tables, wanted, strict=True)),
+    )
+    for table, (_, _, names) in zip(tables, wanted, strict=True):
         for name in names:
             yield name, table[name].filter(by_all).to_pylist()
 
 
-def compare(question: Question, votes: Votes, *, judges: tuple[str, ...], times: int) -> Agreement:
+def measure_agreement(label: Label, votes: Votes, *, judges: tuple[str, ...], times: int) -> Agreement:
     """The agreement of `times` labels on each row, null where there is no answer."""
-    place = {label: at for at, label in enumerate(question.labels)}
+    place = {value: number for number, value in enumerate(label.values)}
     counts = np.zeros((len(votes), len(place)), dtype=np.int64)
     for row, given in enumerate(votes):
-        for label in given:
-            if label is not None:
-                counts[row, place[label]] += 1
+        for value in given:
+            if value is not None:
+                counts[row, place[value]] += 1
     answers = counts.sum(axis=1)
     counts = counts[answers >= 2]
-    both = [(one[0], one[1]) for one in votes if times == 2 and None not in one]
+    both = [(given[0], given[1]) for given in votes if times == 2 and None not in given]
     return Agreement(
-        tag=question.label,
+        tag=label.question,
         judges=judges,
         times=times,
         rows=len(counts),
         lost=int((times - answers).sum()),
         unanimous=float((counts.max(axis=1) == counts.sum(axis=1)).mean()) if len(counts) else None,
-        alpha=_alpha(counts, question),
-        kappa=_kappa(both, question),
-        weighted_kappa=_kappa(both, question, weights="quadratic") if question.ordered else None,
-        pairs=_pairs(both, question) if times == 2 else None,
+        alpha=_alpha(counts, label),
+        kappa=_kappa(both, label),
+        weighted_kappa=_kappa(both, label, weights="quadratic") if label.ordered else None,
+        pairs=_pairs(both, label) if times == 2 else None,
     )
 
 
-def _alpha(counts: Any, question: Question) -> float | None:
+def _alpha(counts: Any, label: Label) -> float | None:
     """`counts` are int64, (rows, labels): how many votes each label has."""
     if (counts.sum(axis=0) > 0).sum() < 2:
         return None
     import krippendorff
 
-    level: Literal["ordinal", "nominal"] = "ordinal" if question.ordered else "nominal"
+    level: Literal["ordinal", "nominal"] = "ordinal" if label.ordered else "nominal"
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement=level))
 
 
 def _kappa(
-    both: Sequence[tuple[str | None, ...]], question: Question, *, weights: str | None = None
+    both: Sequence[tuple[str | None, ...]], label: Label, *, weights: str | None = None
 ) -> float | None:
-    if len({label for pair in both for label in pair}) < 2:
+    if len({value for pair in both for value in pair}) < 2:
         return None
     from sklearn.metrics import cohen_kappa_score
 
     first, second = zip(*both, strict=True)
-    return float(cohen_kappa_score(first, second, labels=list(question.labels), weights=weights))
+    return float(cohen_kappa_score(first, second, labels=list(label.values), weights=weights))
 
 
-def _pairs(both: Sequence[tuple[str | None, ...]], question: Question) -> dict[str, dict[str, int]]:
+def _pairs(both: Sequence[tuple[str | None, ...]], label: Label) -> dict[str, dict[str, int]]:
     """How often the first said one label and the second another, in the labels' order; what never was is left out."""
     counts = Counter(both)
     rows = {
-        one: {other: counts[one, other] for other in question.labels if counts[one, other]}
-        for one in question.labels
+        first: {second: counts[first, second] for second in label.values if counts[first, second]}
+        for first in label.values
     }
-    return {one: row for one, row in rows.items() if row}
+    return {first: row for first, row in rows.items() if row}

@@ -30,12 +30,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
-from magpie.runs.shards import read_shard
 from magpie.steps.base import REJECTED
 
 if TYPE_CHECKING:
-    from magpie.plan.phases import PlannedStep
-    from magpie.runs.run import Run
+    from magpie.runs.run import Run, RunStep
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -111,14 +109,14 @@ def saturation(run: Run) -> Saturation:
 
     Raises RunError when there is none to speak of, and DamagedShardError.
     """
-    dedup = next((planned for planned in run.plan.steps if planned.name == "dedup"), None)
-    if dedup is None:
-        raise RunError("the recipe has no `dedup`, so that nothing says which rows are repeats")
-    if not all(run.shard_path(dedup, shard).is_file() for shard in range(run.plan.shards)):
-        raise RunError("not every row has come to dedup yet")
-    came, near, new = _neighbors(run, dedup)
+    finder = run.step_adding("repeat_count")
+    if finder is None:
+        raise RunError("no step of the recipe says which rows are repeats")
+    if not all(run.has_shard(finder, shard) for shard in range(run.shards)):
+        raise RunError(f"not every row has come to {finder.name} yet")
+    came, near, new = _neighbors(run, finder)
     if not len(near):
-        raise RunError("not one row came to dedup")
+        raise RunError(f"not one row came to {finder.name}")
     return Saturation(
         rows=len(near),
         new=int(new.sum()),
@@ -190,12 +188,12 @@ def _yields(found: _Settings, near: Counts, new: Mask) -> tuple[Yield, ...]:
     return tuple(yields)
 
 
-def _neighbors(run: Run, dedup: PlannedStep) -> tuple[list[Mask], Counts, Mask]:
+def _neighbors(run: Run, finder: RunStep) -> tuple[list[Mask], Counts, Mask]:
     """Shard by shard, which rows came to dedup; and of those, in order, the rows near each, and whether it is new."""
     came: list[Mask] = []
     near: list[Any] = []
     new: list[Any] = []
-    for table in _columns(run, dedup, ["repeat_count", REJECTED.name]):
+    for table in _columns(run, finder, ["repeat_count", REJECTED.name]):
         counts, here = table["repeat_count"], _numpy(pc.is_valid(table["repeat_count"]))
         came.append(here)
         near.append(counts.drop_null().to_numpy())
@@ -207,11 +205,12 @@ def _sampling(run: Run, came: list[Mask]) -> _Settings:
     """The ways to sample in the recipe's mix, and which of them each row was drawn by."""
     mix = [draw.model_dump(include=set(_SAMPLING)) for draw in run.recipe.instruct.mix]
     ways = [way for at, way in enumerate(mix) if way not in mix[:at]]
-    if not 1 < len(ways) <= MOST_SETTINGS:
+    drawer = run.step_adding(_SAMPLING[0])
+    if drawer is None or not 1 < len(ways) <= MOST_SETTINGS:
         return _NO_SETTINGS
     which = []
     differ = [name for name in _SAMPLING if len({way[name] for way in ways}) > 1]
-    for table, here in zip(_columns(run, run.step("instruct"), differ), came, strict=True):
+    for table, here in zip(_columns(run, drawer, differ), came, strict=True):
         drawn = np.full(int(here.sum()), -1, np.int8)
         columns = {name: _numpy(table[name])[here] for name in differ}
         for number, way in enumerate(ways):
@@ -223,7 +222,7 @@ def _sampling(run: Run, came: list[Mask]) -> _Settings:
 
 def _steering(run: Run, came: list[Mask]) -> _Settings:
     """The steering prompts that rows were given, by name, and which of them each row was given."""
-    step = next((planned for planned in run.plan.steps if "steer_id" in planned.step.adds.names), None)
+    step = run.step_adding("steer_id")
     if step is None:
         return _NO_SETTINGS
     names: dict[Any, int] = {}
@@ -241,12 +240,12 @@ def _steering(run: Run, came: list[Mask]) -> _Settings:
     return [{"steer_id": name} for name in in_order], place[np.concatenate(which)]
 
 
-def _columns(run: Run, planned: PlannedStep, names: list[str]) -> Iterator[pa.Table]:
-    for shard in range(run.plan.shards):
-        path = run.shard_path(planned, shard)
-        table = read_shard(path, names, check=False)
-        if table.num_rows != len(run.plan.shard_range(shard)):
-            raise DamagedShardError(f"{path} holds {table.num_rows} rows, which is not its shard of the run")
+def _columns(run: Run, run_step: RunStep, names: list[str]) -> Iterator[pa.Table]:
+    for shard in range(run.shards):
+        table = run.read(run_step, shard, names, check=False)
+        if table.num_rows != len(run.shard_range(shard)):
+            place = run.shard_place(run_step, shard)
+            raise DamagedShardError(f"{place} holds {table.num_rows} rows, which is not its shard of the run")
         yield table
 
 

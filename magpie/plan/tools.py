@@ -53,12 +53,11 @@ class BuildTools:
         """A digest of how the model is spoken to; None where it is not."""
         if use.speech is None:
             return None
-        speak: Callable[[Model], ChatFormat | Transcript | PlainText] = {
-            "chat": self.chat,
-            "transcript": self.transcript,
-            "plain": self.plain_text,
-        }[use.speech]
-        return speak(use.model).identity()
+        if use.speech == "chat":
+            return self.chat(use.model).identity()
+        if use.speech == "transcript":
+            return self.transcript(use.model).identity()
+        return self.plain_text(use.model).identity()
 
     def _once(
         self, kind: str, model: Model, derive: Callable[[Any], T], from_model: Callable[[Model], T]

@@ -60,7 +60,7 @@ class Label:
     """A column in which a judge puts each row into one of `values`.
 
     `question` is what it was asked: two judges are compared on equal questions. `ordered` says that the values are a
-    scale, from the least to the most. `votes` is the column with the answers of a judge asked several times.
+    scale, from the least to the most. `votes` is the column with the answers of a judge asked several `times`.
     `asked` is null in rows that the judge was not asked about.
     """
 
@@ -69,6 +69,7 @@ class Label:
     values: tuple[str, ...]
     ordered: bool
     votes: str | None
+    times: int
     asked: str
 
 

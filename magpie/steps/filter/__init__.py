@@ -23,6 +23,7 @@ from magpie.steps.filter.decide import (
     decide,
     funnel,
     funnel_lines,
+    is_reason_of_filter,
     lost_alone,
 )
 from magpie.steps.filter.rules import applicable, check, columns_of, expressions, split
@@ -34,9 +35,11 @@ __all__ = [
     "applicable",
     "around_answers",
     "check",
+    "decide",
     "expressions",
     "funnel",
     "funnel_lines",
+    "is_reason_of_filter",
     "lost_alone",
     "split",
 ]

@@ -74,6 +74,11 @@ def _limits(filter: Filter) -> list[str]:
     return [name for name, part in (("quota", filter.quotas), ("top", filter.top)) if part is not None]
 
 
+def is_reason_of_filter(reasons: pa.ChunkedArray) -> Any:
+    """Which of the reasons a filter gave: true, false, or null where a row is in."""
+    return pc.starts_with(reasons, _PREFIX)
+
+
 def lost_alone(filter: Filter, rows: pa.Table) -> tuple[int | None, ...]:
     """How many rows each rule, the quotas and the top would lose if the filter had nothing else, in their order.
 

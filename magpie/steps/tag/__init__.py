@@ -142,6 +142,7 @@ class TagStep(RowStep):
                 values=question.labels,
                 ordered=question.ordered,
                 votes=f"{self.prefix}{votes_column(question.label)}" if self.part.times > 1 else None,
+                times=self.part.times,
                 asked=f"{self.prefix}tag_tokens",
             )
             for question in (QUESTIONS[tag] for tag in self.part.tags)
