@@ -53,6 +53,7 @@ class Driver:
         self._executor, self._progress = executor, progress
         self._shards = range(run.shards) if shards is None else shards
         self._manifest = Manifest(run)
+        self._counted: set[tuple[int, int]] = set()
         self._rejected_rows = 0
         self._is_over = False
 
@@ -97,12 +98,24 @@ class Driver:
             self._manifest.remove(run_step, shard)
             place = self._quarantine(self._run.shard_name(run_step, shard))
             self._progress.note(f"{str(error).split(';')[0]}; moved to {place}, making it again")
-        for run_step, shard in self._manifest.places():
-            if self._manifest.is_current(run_step, shard):
-                rows = len(self._run.shard_range(shard))
+        self._count_current(self._run.steps)
+
+    def _count_current(self, steps: Sequence[RunStep]) -> None:
+        """Count the shards of these steps that are there and not counted yet.
+
+        One that was made from a damaged shard is current again once that is made anew with the same content.
+        """
+        for run_step in steps:
+            for shard in range(self._run.shards):
+                if (run_step.number, shard) in self._counted or not self._manifest.is_current(run_step, shard):
+                    continue
                 rejected = self._rejected(run_step, shard)
-                self._rejected_rows += rejected
-                self._progress.found(run_step.name, rows, rejected)
+                self._progress.found(run_step.name, len(self._run.shard_range(shard)), rejected)
+                self._count(run_step.number, shard, rejected)
+
+    def _count(self, number: int, shard: int, rejected: int) -> None:
+        self._counted.add((number, shard))
+        self._rejected_rows += rejected
 
     def _quarantine(self, name: str) -> str:
         """Move a damaged file away, keeping its name and place; where it went."""
@@ -124,8 +137,12 @@ class Driver:
 
     async def _phase(self, phase: Phase) -> None:
         missing = sorted({shard for run_step in phase.steps for shard in self._missing(run_step)})
-        if not missing:
-            return
+        if missing:
+            await self._make(phase, missing)
+        await asyncio.to_thread(self._count_current, phase.steps)
+
+    async def _make(self, phase: Phase, missing: list[int]) -> None:
+        """Make the shards that are missing from a phase."""
         discard_dataset(self._run)
         if phase.is_global:
             self._progress.doing(phase.name)
@@ -159,7 +176,7 @@ class Driver:
                 self._progress.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens)
             case Committed(step, number, shard, rows, rejected, committed):
                 self._manifest.add(self._run.steps[number - 1], shard, committed)
-                self._rejected_rows += rejected
+                self._count(number, shard, rejected)
                 self._progress.committed(step, shard, rows, rejected)
 
     # Steps that see every row
@@ -186,7 +203,7 @@ class Driver:
             positions = self._run.shard_range(shard)
             part = result.slice(positions.start, len(positions))
             self._commit(run_step, shard, part)
-            self._rejected_rows += rejections(part)
+            self._count(run_step.number, shard, rejections(part))
             self._progress.committed(run_step.name, shard, part.num_rows, rejections(part))
 
     def _given(self, run_step: RunStep, shard: int) -> pa.Table:
