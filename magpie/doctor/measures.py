@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from magpie.report.text import one_line
+from magpie.data.escaping import one_line
 from magpie.steps.clean import CUT, EMPTY, LOOPING, NO_WORDS, ROLE_HEADER, is_looping
 from magpie.steps.dedup import REPEAT
 

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from magpie.report.text import harmless
+from magpie.data.escaping import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
