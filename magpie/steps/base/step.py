@@ -222,7 +222,7 @@ class Step(ABC):
         raise LookupError(f"{self.name} has no outcomes")
 
     def problem(self, reason: str) -> str | None:
-        """What is wrong with a text that the step rejects for `reason`, in the words of `doctor`; None for none of them.
+        """What `doctor` calls the fault of a text that the step rejects for `reason`; None where it has no word for it.
 
         The words are "leaked", "empty", "looping", "cut" and "language".
         """
