@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from magpie.engines.base import Sampling, Score, oversize, reward_padding, without_padding
-from magpie.engines.vllm import VllmThread
 from magpie.engines.vllm.settings import scorer_arguments
+from magpie.engines.vllm.thread import VllmThread
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
