@@ -247,8 +247,8 @@ class VllmEngine(VllmThread[Completion]):
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids. Cancelling the call aborts the request."""
-        if trouble := misfit(len(prompt), self.model.context_length):
-            return Completion("", 0, "error", trouble)
+        if problem := misfit(len(prompt), self.model.context_length):
+            return Completion("", 0, "error", problem)
         return await self._submit(prompt, sampling)
 
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
@@ -279,9 +279,8 @@ def _answer(future: asyncio.Future[A], answer: A) -> None:
 
 
 def _death_message(error: BaseException) -> str:
-    return (
-        f"the vLLM engine died: {_last_line(error)}; run the same command again to go on from the last shard"
-    )
+    reason = _last_line(error)
+    return f"the vLLM engine died: {reason}; run the same command again to go on from the last shard"
 
 
 def _advice(error: BaseException) -> str:
