@@ -74,12 +74,14 @@ class ChatFormat:
             texts, thinking_warnings = _without_thinking(texts, reasoning, switched=switched)
             warnings += thinking_warnings
         warnings += _warnings(texts, reasoning)
+        # The pieces are encoded as they are in the middle of a text; the pre-query template is at its beginning.
         anchor, seamless = choose_anchor(tokenizer, texts)
         pre = tuple(tokenizer.encode(texts.pre_query))
         post, past, between = (
             tuple(encode_inside(tokenizer, text, anchor))
             for text in (texts.post_query, texts.past_post_query, texts.next_turn)
         )
+        # All headers count: a past answer's may end in another token than a new one's.
         stops = find_stops(tokenizer, texts, (post, past, between), reasoning)
         if not seamless:
             warnings.append(
@@ -158,8 +160,10 @@ class ChatFormat:
         no system prompt.
         """
         # Without the spaces that end the last header: the message's first token holds them.
+        # The first step asks for this prompt once a row.
         if not turns and system is None:
             return list(self.pre_query_ids)
+        # Encoded as one text, and not joined from the pieces' ids: tokens may cross the seams between turns.
         opening = None if system is None else self._opening(system)
         return self.tokenizer.encode(self.texts.conversation(turns, opening))
 

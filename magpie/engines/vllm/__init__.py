@@ -18,8 +18,8 @@ class VllmEngine(VllmThread[Completion]):
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids. Cancelling the call aborts the request."""
-        if trouble := misfit(len(prompt), self.model.context_length):
-            return Completion("", 0, "error", trouble)
+        if problem := misfit(len(prompt), self.model.context_length):
+            return Completion("", 0, "error", problem)
         return await self._submit(prompt, sampling)
 
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class VllmScorer(VllmThread[Score]):
     async def score(self, conversation: Sequence[int]) -> Score:
         """The raw logit of one conversation. Cancelling the call aborts the request."""
         tokens = without_padding(conversation, self._padding)
-        if trouble := oversize(len(tokens), self.model.context_length):
-            return Score(None, trouble)
+        if problem := oversize(len(tokens), self.model.context_length):
+            return Score(None, problem)
         return await self._submit(tokens)
 
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:

@@ -247,9 +247,8 @@ def _answer(future: asyncio.Future[A], answer: A) -> None:
 
 
 def _death_message(error: BaseException) -> str:
-    return (
-        f"the vLLM engine died: {_last_line(error)}; run the same command again to go on from the last shard"
-    )
+    reason = _last_line(error)
+    return f"the vLLM engine died: {reason}; run the same command again to go on from the last shard"
 
 
 def _advice(error: BaseException) -> str:
