@@ -111,6 +111,11 @@ class Recipe(Part):
         """The role that each setting names: {"instruct.model": "generator", ...}. Sections that are off name none."""
         return {setting: role for setting, role, _ in named_roles(self)}
 
+    @property
+    def shards(self) -> int:
+        """How many shards the rows are in."""
+        return -(-self.rows // self.shard_rows)
+
     def with_sections(self, **sections: Any) -> Recipe:
         """The recipe with other sections in the place of its own. They are taken as they are, and not checked again."""
         return self.model_copy(update=sections)
