@@ -1,13 +1,12 @@
 """The steps that write: positions decide the sampling, conversations grow by themselves, and trouble is recorded."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from recording import CHAT, Recorder, base_rows, run
+from recording import CHAT, SCRIPTED, Recorder, Speaking, base_rows, run
 
 from magpie.chat import ChatFormat
 from magpie.engines.base import CONTROLS, Completion, FinishReason, Sampling
@@ -30,7 +29,7 @@ def test_a_mix_holds_its_shares_over_every_stretch(shares: list[float], start: i
 def test_instructions_are_drawn_from_the_pre_query_template_alone() -> None:
     recorder = Recorder()
     part = Instruct(mix=(Draw(temperature=1.0), Draw(temperature=0.5, top_p=0.9)))
-    table = run(InstructStep(part, 42), base_rows(100, 30), recorder)
+    table = run(InstructStep(part, 42, SCRIPTED), base_rows(100, 30), recorder)
     assert {prompt for prompt, _ in recorder.asked} == {CHAT.pre_query}
     assert len({sampling.seed for _, sampling in recorder.asked}) == 30
     assert {sampling.stop for _, sampling in recorder.asked} == {("\n",)}
@@ -39,7 +38,7 @@ def test_instructions_are_drawn_from_the_pre_query_template_alone() -> None:
 
 
 def test_a_row_is_the_same_in_whichever_shard_it_lies() -> None:
-    step = InstructStep(Instruct(), 42)
+    step = InstructStep(Instruct(), 42, SCRIPTED)
     whole = run(step, base_rows(0, 40), Recorder())
     tail = run(step, base_rows(25, 15), Recorder())
     assert whole.slice(25).to_pylist() == tail.to_pylist()
@@ -47,21 +46,21 @@ def test_a_row_is_the_same_in_whichever_shard_it_lies() -> None:
 
 def test_a_system_prompt_for_the_user_is_in_the_prompt() -> None:
     recorder = Recorder()
-    run(InstructStep(Instruct(system_prompt="You help with sums."), 1), base_rows(0, 1), recorder)
+    run(InstructStep(Instruct(system_prompt="You help with sums."), 1, SCRIPTED), base_rows(0, 1), recorder)
     assert recorder.asked[0][0].startswith("<|im_start|>system\nYou help with sums.<|im_end|>")
 
 
 def test_only_rows_that_are_in_are_answered() -> None:
     recorder = Recorder()
     rows = base_rows(0, 4, out=[1, 3], instruction=["a?", "b?", "c?", "d?"])
-    table = run(RespondStep(Respond(), 42), rows, recorder)
+    table = run(RespondStep(Respond(), 42, SCRIPTED), rows, recorder)
     assert len(recorder.asked) == 2
     assert [text is None for text in table["response"].to_pylist()] == [False, True, False, True]
     assert recorder.asked[1][0].endswith("<|im_start|>user\nc?<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_failed_response_is_a_rejected_row_and_no_error() -> None:
-    table = run(RespondStep(Respond(), 42), base_rows(0, 3, instruction=["a?"] * 3), Recorder(failure_rate=1))
+    table = run(RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 3, instruction=["a?"] * 3), Recorder(failure_rate=1))
     assert table["rejected"].to_pylist() == ["respond: engine error"] * 3
 
 
@@ -74,7 +73,7 @@ def extended(turns: int, **script: float) -> tuple[list[dict[str, object]], Reco
         response=["b."] * 20,
         response_finish_reason=["stop"] * 19 + ["length"],
     )
-    return run(ExtendStep(Extend(turns=turns), 42), rows, recorder).to_pylist(), recorder
+    return run(ExtendStep(Extend(turns=turns), 42, SCRIPTED), rows, recorder).to_pylist(), recorder
 
 
 def test_conversations_grow_to_the_turns_asked_for() -> None:
@@ -101,7 +100,7 @@ class NoSystemRole(ScriptedTokenizer):
 def test_a_family_without_a_system_role_is_extended_without_one() -> None:
     chat, recorder = ChatFormat.derive(NoSystemRole()), Recorder()
     rows = base_rows(0, 2, instruction=["a?"] * 2, response=["b."] * 2, response_finish_reason=["stop"] * 2)
-    grown = asyncio.run(ExtendStep(Extend(), 42).with_chat(chat).run(rows, recorder))
+    grown = run(ExtendStep(Extend(), 42, SCRIPTED), rows, recorder, tools=Speaking(chat))
     assert grown["turns"].to_pylist() == [2, 2]
     assert not any("many turns" in prompt for prompt, _ in recorder.asked)
 
@@ -139,7 +138,7 @@ class Thinker(Recorder):
 def test_reasoning_has_a_column_of_its_own() -> None:
     engine = Thinker()
     rows = base_rows(0, 3, instruction=["a?", "b?", "c?"])
-    table = run(RespondStep(Respond(), 42), rows, engine)
+    table = run(RespondStep(Respond(), 42, SCRIPTED), rows, engine)
     assert table["reasoning"].to_pylist() == ["Let me see."] * 3
     assert not any("think" in text for text in table["response"].to_pylist())
     assert table["response_length"].to_pylist() == [len(text) for text in table["response"].to_pylist()]
@@ -147,14 +146,14 @@ def test_reasoning_has_a_column_of_its_own() -> None:
 
 
 def test_reasoning_that_never_ends_has_no_answer() -> None:
-    table = run(RespondStep(Respond(), 42), base_rows(0, 2, instruction=["a?"] * 2), Thinker(closes=False))
+    table = run(RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 2, instruction=["a?"] * 2), Thinker(closes=False))
     assert table["rejected"].to_pylist() == ["respond: no answer after the reasoning"] * 2
     assert table["reasoning"].to_pylist() == ["Let me see"] * 2
 
 
 def test_an_answer_that_repeats_itself_is_out() -> None:
     engine = Thinker(finish_reason="repetition")
-    table = run(RespondStep(Respond(), 42), base_rows(0, 2, instruction=["a?"] * 2), engine)
+    table = run(RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 2, instruction=["a?"] * 2), engine)
     assert table["rejected"].to_pylist() == ["respond: repeats itself"] * 2
     assert all(sampling.stop_repetition for _, sampling in engine.asked)
 
@@ -169,14 +168,14 @@ def test_repetition_is_stopped_where_the_engine_can_and_the_recipe_does_not_say_
     ):
         recorder = Recorder()
         recorder.model = replace(recorder.model, controls=frozenset(controls))
-        run(RespondStep(Respond(stop_repetition=asked), 42), rows, recorder)
+        run(RespondStep(Respond(stop_repetition=asked), 42, SCRIPTED), rows, recorder)
         assert recorder.asked[0][1].stop_repetition is expected
 
 
 def test_later_answers_reason_too_and_are_not_shown_it_again() -> None:
     engine = Thinker()
     rows = base_rows(0, 4, instruction=["a?"] * 4, response=["b."] * 4, response_finish_reason=["stop"] * 4)
-    for row in run(ExtendStep(Extend(turns=3), 42), rows, engine).to_pylist():
+    for row in run(ExtendStep(Extend(turns=3), 42, SCRIPTED), rows, engine).to_pylist():
         assert row["later_reasoning"] == ["Let me see."] * 2
         assert not any("think" in turn["content"] for turn in row["later_turns"])
     assert not any("Let me see" in prompt for prompt, _ in engine.asked)
