@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,31 +12,31 @@ from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
 from magpie.neighbors.vectors import ProgressCallback
 from magpie.plan import BuildTools
 from magpie.recipe import Model, Script
-from magpie.steps.base import GlobalStep, GlobalWork, Instructions, PreparedWork, RowStep, Tools
+from magpie.steps.base import GlobalStep, GlobalWork, PreparedWork, RowStep, RowWork, Tools
 
 SCRIPTED = Model(model="scripted", engine="scripted")
 CHAT = ChatFormat.derive(ScriptedTokenizer())
+TRANSCRIPT = Transcript.derive(ScriptedTokenizer())
+PLAIN = PlainText((), ScriptedTokenizer())
 
 
-@dataclass(frozen=True, slots=True)
-class Speaking:
-    """Tools that speak to every model alike: in the formats given, by default those of the scripted engine."""
+class Speaking(BuildTools):
+    """The tools of a build, but every model is spoken to alike: in the formats given, else the scripted engine's."""
 
-    chat_format: ChatFormat = CHAT
-    finished: Transcript = field(default_factory=lambda: Transcript.derive(ScriptedTokenizer()))
-    plain: PlainText = PlainText((), ScriptedTokenizer())
+    def __init__(
+        self, chat: Any = CHAT, *, transcript: Transcript = TRANSCRIPT, plain_text: PlainText = PLAIN
+    ) -> None:
+        super().__init__()
+        self._chat, self._transcript, self._plain_text = chat, transcript, plain_text
 
-    def chat(self, _: Model) -> ChatFormat:
-        return self.chat_format
+    def chat(self, model: Model) -> Any:
+        return self._chat
 
-    def transcript(self, _: Model) -> Transcript:
-        return self.finished
+    def transcript(self, model: Model) -> Transcript:
+        return self._transcript
 
-    def plain_text(self, _: Model) -> PlainText:
-        return self.plain
-
-    def instructions(self, name: str) -> Instructions:
-        return BuildTools().instructions(name)
+    def plain_text(self, model: Model) -> PlainText:
+        return self._plain_text
 
 
 class Recorder:
@@ -79,8 +78,14 @@ def run(
     if isinstance(work, GlobalWork):
         result = work.run_all(rows, on_progress)
     else:
-        assert not isinstance(work, PreparedWork), "who loads something lets it go: bind it, and close it"
-        result = asyncio.run(work.run(rows, engine))
+        result = asyncio.run(_run_and_close(work, rows, engine))
     assert result.schema.equals(pa.schema([("id", pa.string()), *step.adds])), result.schema
     assert result["id"].to_pylist() == rows["id"].to_pylist()
+    return result
+
+
+async def _run_and_close(work: RowWork[Any], rows: pa.Table, engine: Any) -> pa.Table:
+    result = await work.run(rows, engine)
+    if isinstance(work, PreparedWork):
+        await work.close()
     return result

@@ -77,7 +77,9 @@ def test_what_is_no_answer_is_null_and_says_why() -> None:
     engine = Ending(
         ("Whole. ", "stop"), ("Cut of", "length"), ("", "error"), ("la la", "repetition"), (" ", "stop")
     )
-    (row,) = run(CandidatesStep(Prefer(), 42, SCRIPTED), base_rows(0, 1, instruction=["a?"]), engine).to_pylist()
+    (row,) = run(
+        CandidatesStep(Prefer(), 42, SCRIPTED), base_rows(0, 1, instruction=["a?"]), engine
+    ).to_pylist()
     assert row["candidates"] == ["Whole.", "Cut of", None, None, None]
     assert row["candidate_finish_reasons"] == ["stop", "length", "error", "repetition", "stop"]
     assert row["candidate_tokens"] == [1, 2, 3, 4, 5]

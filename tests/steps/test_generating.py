@@ -60,7 +60,11 @@ def test_only_rows_that_are_in_are_answered() -> None:
 
 
 def test_a_failed_response_is_a_rejected_row_and_no_error() -> None:
-    table = run(RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 3, instruction=["a?"] * 3), Recorder(failure_rate=1))
+    table = run(
+        RespondStep(Respond(), 42, SCRIPTED),
+        base_rows(0, 3, instruction=["a?"] * 3),
+        Recorder(failure_rate=1),
+    )
     assert table["rejected"].to_pylist() == ["respond: engine error"] * 3
 
 
@@ -146,7 +150,9 @@ def test_reasoning_has_a_column_of_its_own() -> None:
 
 
 def test_reasoning_that_never_ends_has_no_answer() -> None:
-    table = run(RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 2, instruction=["a?"] * 2), Thinker(closes=False))
+    table = run(
+        RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 2, instruction=["a?"] * 2), Thinker(closes=False)
+    )
     assert table["rejected"].to_pylist() == ["respond: no answer after the reasoning"] * 2
     assert table["reasoning"].to_pylist() == ["Let me see"] * 2
 

@@ -38,7 +38,7 @@ def guard(tmp_path: Path) -> StandIn:
 
 
 def judged(part: Guard, rows: pa.Table, engine: StandIn) -> pa.Table:
-    return run(GuardStep(part, SCRIPTED), rows, engine, tools=Speaking(finished=engine.transcript))
+    return run(GuardStep(part, SCRIPTED), rows, engine, tools=Speaking(transcript=engine.transcript))
 
 
 def test_instruction_and_response_are_judged_each_for_itself(guard: StandIn) -> None:

@@ -7,16 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from recording import SCRIPTED, base_rows, run
+from recording import SCRIPTED, TRANSCRIPT, base_rows, run
 
-from magpie.chat import Transcript
 from magpie.engines.base import ModelInfo, Score
-from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
+from magpie.engines.scripted import ScriptedScorer
 from magpie.recipe import Prefer, Script
 from magpie.steps.base import RowStep
 from magpie.steps.prefer import PreferStep
 
-TRANSCRIPT = Transcript.derive(ScriptedTokenizer())
 LISTS = pa.list_(pa.string())
 
 

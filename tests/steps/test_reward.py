@@ -9,18 +9,16 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from builds import small_recipe
-from recording import SCRIPTED, base_rows, run
+from recording import SCRIPTED, TRANSCRIPT, base_rows, run
 
 import magpie
-from magpie.chat import Transcript
 from magpie.engines.base import Score, Scorer
-from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
+from magpie.engines.scripted import ScriptedScorer
 from magpie.errors import RecipeError
 from magpie.plan import make_plan
 from magpie.recipe import Baseline, Recipe, Reward, Script
 from magpie.steps.reward import RewardStep
 
-TRANSCRIPT = Transcript.derive(ScriptedTokenizer())
 MODELS = {
     "generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted", "guard": "scripted",
 }  # fmt: skip

@@ -271,9 +271,7 @@ def test_the_first_vote_is_what_a_judge_asked_once_says() -> None:
     table = rows("How do I plan a trip?", None, "What is a prime?")
     once = tag(table, ScriptedEngine(Script()), temperature=0.7)
     often = tag(table, ScriptedEngine(Script()), temperature=0.7, times=4)
-    assert often.schema == pa.schema(
-        [("id", pa.string()), *tag_step(times=4, temperature=1).adds]
-    )
+    assert often.schema == pa.schema([("id", pa.string()), *tag_step(times=4, temperature=1).adds])
     for label in ("difficulty", "input_quality", "task_category"):
         votes = often[f"{label}_votes"].to_pylist()
         assert votes[1] is None and all(len(votes[at]) == 4 for at in (0, 2))
