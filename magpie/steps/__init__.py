@@ -104,7 +104,7 @@ def _in_order(
         for step in entry(recipe, columns_of(tuple(placed), first)):
             (placed if is_ready(step) else waiting).append(step)
         # Only now, so that the steps of one entry stay together; one that is placed may be what another waits for.
-        while (ready := next(filter(is_ready, waiting), None)) is not None:
+        while (ready := next((step for step in waiting if is_ready(step)), None)) is not None:
             placed.append(ready)
             waiting.remove(ready)
     for step in waiting:
