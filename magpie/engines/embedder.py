@@ -1,7 +1,7 @@
 """Embedding models: texts in, vectors out.
 
-A model is a sentence-transformers folder, on a GPU where there is one. With an engine that loads no files there is no model:
-vectors are made from words by rule.
+A model is a sentence-transformers folder, on a GPU where there is one. With an engine that loads no files there is no
+model: vectors are made from words by rule.
 """
 
 from __future__ import annotations
