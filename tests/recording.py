@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from magpie.chat import ChatFormat, PlainText, Transcript
-from magpie.engines.base import Completion, Sampling
+from magpie.engines.base import Completion, FinishReason, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
 from magpie.neighbors.vectors import ProgressCallback
 from magpie.plan import BuildTools
@@ -52,6 +53,21 @@ class Recorder:
         return await self.engine.complete(prompt, sampling)
 
     async def close(self) -> None: ...
+
+
+class Thinker(Recorder):
+    """Writes as the scripted engine does, and reasons before each answer; it never ends when told to go on and on."""
+
+    def __init__(self, *, closes: bool = True, finish_reason: FinishReason = "stop") -> None:
+        super().__init__()
+        self.closes, self.finish_reason = closes, finish_reason
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        done = await super().complete(prompt, sampling)
+        if not self.asked[-1][0].endswith("assistant\n"):
+            return done
+        text = f"<think>\nLet me see.\n</think>\n\n{done.text}" if self.closes else "<think>\nLet me see"
+        return replace(done, text=text, finish_reason=self.finish_reason)
 
 
 def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Sequence[str]) -> pa.Table:
