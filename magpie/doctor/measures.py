@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from magpie.doctor.sampling import Written
+    from magpie.steps.base import Step
 
 PROBLEMS = ("leaked", "empty", "looping", "repeated", "cut", "language", "other")
 Keep = tuple[str, ...] | Literal["steered"] | None
@@ -173,6 +174,15 @@ def diversity(texts: Sequence[str]) -> dict[str, float]:
         "distinct_1": _distinct(word for of in words for word in of),
         "distinct_2": _distinct(pair for of in words for pair in pairwise(of)),
     }
+
+
+def problems_of(steps: Iterable[Step], rows: pa.Table) -> dict[str, str]:
+    """For each reason that rows were rejected for, which of `PROBLEMS` it is, by the step that gave it."""
+    problems: dict[str, str] = {}
+    for reason in set(rows["rejected"].drop_null().to_pylist()):
+        named = (step.problem(reason) for step in steps if reason.startswith(f"{step.name}: "))
+        problems[reason] = next((problem for problem in named if problem is not None), "other")
+    return problems
 
 
 def neighbors_of(rows: pa.Table) -> Neighbors:

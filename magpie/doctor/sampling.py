@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from magpie.doctor.measures import Keep, Neighbors, neighbors_of
+from magpie.doctor.measures import Keep, Neighbors, neighbors_of, problems_of
 from magpie.errors import ModelError
 from magpie.execution.base import Began, Completed, Event, Loading, Report
 from magpie.execution.driver import Driver
@@ -121,13 +121,16 @@ class Sampler:
             rows.select(["id", "index", *(name for name in run.schema.names if name not in {"id", "index"})]),
             timer.seconds,
             self._tools.chat(recipe.model(recipe.instruct.model)),
-            _problems(run, rows),
+            problems_of(steps, rows),
             None if recipe.language is None else recipe.language.keep,
         )
 
     async def judge(self, recipe: Recipe, rows: pa.Table, *, what: str = "judging") -> pa.Table:
         """The rows with the labels of the recipe's judge beside them."""
         judge = next(step for step in sample_steps(recipe) if step.labels)
+        if not live(rows):
+            # No row to judge: a run has at least one, and no engine needs to be loaded.
+            return with_columns(rows, judge.adds.empty_table().take(pa.nulls(rows.num_rows, pa.int64())))
         timer = _Timer(what, len(live(rows)) * len(judge.labels), self._on_progress)
         run = await self.go_on(recipe, rows, [judge], timer.handle)
         labels = run.read(run.steps[-1], 0)
@@ -165,6 +168,8 @@ async def neighbors(
     """
     embed, dedup = _comparing_steps(recipe)
     samples = [rows.take(pa.array(live(rows)[:most], pa.int64())).select(_COMPARED) for rows in tables]
+    if not any(rows.num_rows for rows in samples):
+        return tuple(neighbors_of(rows) for rows in samples)
     found: list[Neighbors] = []
     async with Sampler(lambda *_: None) as sampler:
         try:
@@ -217,15 +222,6 @@ def _comparing_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, RowStep | Gl
         for column in ("embedding", "min_neighbor_distance")
     )
     return embed, dedup
-
-
-def _problems(run: Run, rows: pa.Table) -> dict[str, str]:
-    """For each reason that there is, what is wrong with such a row."""
-    problems: dict[str, str] = {}
-    for reason in set(rows[REJECTED.name].drop_null().to_pylist()):
-        named = (step.step.problem(reason) for step in run.steps if reason.startswith(f"{step.name}: "))
-        problems[reason] = next((problem for problem in named if problem is not None), "other")
-    return problems
 
 
 def _embedder(generator: Model) -> Model:

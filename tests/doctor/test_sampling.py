@@ -10,17 +10,17 @@ from samples import cleaned, recipe_for, scripted
 
 from magpie.build import build
 from magpie.doctor.measures import Neighbors
-from magpie.doctor.sampling import Sampler, Written, beside, neighbors, planned_steps
+from magpie.doctor.sampling import Sampler, Written, neighbors, sample_steps
 from magpie.engines.embedder import scripted_vectors, unit
 from magpie.errors import RecipeError
 from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import load_recipe
 
 
-def sampled(recipe: Recipe, count: int, told: list[Any] | None = None, **given: Any) -> Written:
+def sampled(recipe: Recipe, count: int, progress: list[Any] | None = None, **where: Any) -> Written:
     async def write() -> Written:
-        async with Sampler(lambda *what: None if told is None else told.append(what)) as sampler:
-            return await sampler.write(recipe, count, **given)
+        async with Sampler(lambda *what: None if progress is None else progress.append(what)) as sampler:
+            return await sampler.write(recipe, count, **where)
 
     return asyncio.run(write())
 
@@ -41,11 +41,11 @@ def test_rows_further_on_are_other_rows() -> None:
     assert later.equals(whole.slice(4).combine_chunks().select(later.column_names))
 
 
-def test_what_is_being_done_is_told() -> None:
-    told: list[Any] = []
-    sampled(recipe_for(scripted()), 8, told, what="trying")
-    assert told[0] == ("loading scripted", 0, 0)
-    assert told[1:] == [("trying", done, 8) for done in range(9)]
+def test_the_progress_is_reported() -> None:
+    progress: list[Any] = []
+    sampled(recipe_for(scripted()), 8, progress, what="trying")
+    assert progress[0] == ("loading scripted", 0, 0)
+    assert progress[1:] == [("trying", done, 8) for done in range(9)]
 
 
 def test_an_engine_stays_loaded_until_something_else_is_asked_for() -> None:
@@ -116,20 +116,8 @@ def test_an_embedder_that_is_not_there_is_a_reason() -> None:
 
 
 def test_the_steps_are_those_before_an_answer() -> None:
-    assert list(planned_steps(load_recipe("demo"))) == [
-        "instruct",
-        "clean",
-        "language",
-        "embed",
-        "dedup",
-        "tag",
-    ]
-
-
-def test_a_reason_given_earlier_stays() -> None:
-    rows = pa.table({"id": ["a", "b"], "rejected": pa.array([None, "first"], pa.string())})
-    more = pa.table({"id": ["a", "b"], "x": [1, 2], "rejected": pa.array(["then", "then"])})
-    assert beside(rows, more).to_pydict() == {"id": ["a", "b"], "rejected": ["then", "first"], "x": [1, 2]}
+    names = [step.name for step in sample_steps(load_recipe("demo"))]
+    assert names == ["instruct", "clean", "language", "embed", "dedup", "tag"]
 
 
 def test_a_recipe_that_cannot_be_planned_is_refused_before_a_model_is_loaded() -> None:
