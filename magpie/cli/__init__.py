@@ -58,7 +58,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 0
     try:
-        app(standalone_mode=True)
+        # By this name a completion script calls the command, which may have been started as `python -m magpie`.
+        app(standalone_mode=True, prog_name="magpie")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
         if code == _INTERRUPTED:  # typer's way to say KeyboardInterrupt
