@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 
-def typed(*words: str | Path, code: int = 0, quiet: bool = True, module: str = "magpie.cli", **environ: str) -> str:
+def typed(
+    *words: str | Path, code: int = 0, quiet: bool = True, module: str = "magpie.cli", **environ: str
+) -> str:
     """What the command prints; it must end with `code` and, when that is 0, say nothing on standard error.
 
     Not `quiet`, it may say there how far it is: it does so when it takes its time.

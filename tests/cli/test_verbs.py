@@ -183,6 +183,17 @@ def test_tune_prints_a_mix_that_a_recipe_takes(tmp_path: Path) -> None:
     typed("tune", "other", "--recipe", recipe, "--temperatures", "warm", code=1)
 
 
+def test_tune_takes_a_recipe_without_an_embedder_and_with_evaluation_sets(tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"question": "How many legs has a spider?"}\n')
+    recipe = tmp_path / "small.yaml"
+    sections = small_recipe().model_dump(mode="json")
+    sections |= {"embed": None, "dedup": None, "decontaminate": {"files": ["questions.jsonl"]}}
+    recipe.write_text(yaml.safe_dump(sections))
+    words = ("tune", "other", "--recipe", recipe, "--n", "4", "--temperatures", "1", "--top-ps", "1", "--json")
+    found = json.loads(typed(*words, quiet=False))
+    assert found["cells"][0]["quality"]["rows"] > 0
+
+
 @pytest.mark.parametrize(
     ("verb", "name"), [("recipes", "air"), ("filters", "pro-300k"), ("templates", "chatml")]
 )

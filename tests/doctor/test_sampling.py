@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def sampled(recipe: Recipe, count: int, progress: list[Any] | None = None, **whe
     return asyncio.run(write())
 
 
-def test_a_sample_is_what_a_build_writes(tmp_path: Any) -> None:
+def test_a_sample_is_what_a_build_writes(tmp_path: Path) -> None:
     recipe = recipe_for(scripted(cut_rate=0.2, failure_rate=0.1), dedup=None, tag=None, respond=None)
     built = build(load_recipe(recipe, rows=32), tmp_path / "run").table()
     rows = sampled(recipe, 32).rows
@@ -107,6 +108,34 @@ def test_too_few_rows_have_no_neighbors_and_no_error() -> None:
 def test_a_recipe_that_embeds_nothing_is_embedded_all_the_same() -> None:
     recipe = recipe_for(scripted(), dedup=None, embed=None)
     assert not isinstance(asyncio.run(neighbors(recipe, [sampled(recipe, 8).rows])), str)
+
+
+def test_a_step_that_compares_all_rows_is_no_part_of_a_sample(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "How many legs has a spider?"}\n')
+    plain = recipe_for(scripted(), dedup=None, embed=None)
+    recipe = load_recipe(plain, overrides={"decontaminate": {"files": [str(questions)]}})
+    names = [step.name for step in sample_steps(recipe)]
+    assert names == ["instruct", "clean", "decontaminate", "tag"]
+    rows = sampled(recipe, 8).rows
+    assert rows.equals(sampled(plain, 8).rows) and "contaminated_by" not in rows.column_names
+    assert asyncio.run(neighbors(recipe, [rows])) == asyncio.run(neighbors(plain, [rows]))
+
+
+def test_rows_that_are_all_out_are_not_judged_and_no_judge_is_loaded() -> None:
+    recipe = recipe_for(scripted(failure_rate=1))
+    loading: list[str] = []
+
+    async def judged(rows: pa.Table) -> pa.Table:
+        async with Sampler(lambda what, *_: loading.append(what)) as sampler:
+            return await sampler.judge(recipe, rows)
+
+    rows = sampled(recipe, 4).rows
+    for some in (rows, rows.slice(0, 0)):
+        labels = asyncio.run(judged(some))
+        assert labels["input_quality"].to_pylist() == [None] * some.num_rows
+        assert labels["id"].equals(some["id"])
+    assert loading == []
 
 
 def test_an_embedder_that_is_not_there_is_a_reason() -> None:

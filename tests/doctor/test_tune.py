@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import yaml
@@ -41,8 +42,8 @@ def test_a_judge_by_dice_is_found_out(tuning: Tuning) -> None:
 def test_the_lines_to_paste_are_a_mix_of_the_best(tuning: Tuning) -> None:
     mix = yaml.safe_load(tuning.mix)["instruct"]["mix"]
     recipe = load_recipe("demo", overrides={"instruct.mix": mix})
-    assert list(recipe.instruct.mix) == [cell.draw for cell in tuning.front]
-    assert tuning.front
+    assert list(recipe.instruct.mix) == [cell.draw for cell in tuning.best]
+    assert tuning.best
 
 
 def test_the_same_seed_gives_the_same_figures_and_they_are_json(tuning: Tuning) -> None:
@@ -80,11 +81,24 @@ def test_without_a_judge_the_generator_judges_itself() -> None:
 def test_where_nothing_is_valid_no_setting_is_better() -> None:
     failing = scripted(failure_rate=1)
     found = tune(failing, recipe=recipe_for(failing), n=4, temperatures=(1, 2), top_ps=(1,))
-    assert len(found.front) == 2
+    assert len(found.best) == 2
+
+
+def test_what_comes_before_the_judge_in_a_build_is_not_in_the_way(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "How many legs has a spider?"}\n')
+    recipe = recipe_for(MODEL, dedup=None, embed=None, decontaminate={"files": [str(questions)]})
+    found = tune(MODEL, recipe=recipe, n=8, temperatures=(1, 1.2), top_ps=(1,))
+    assert all(cell.quality.rows > 0 and cell.neighbors is not None for cell in found.cells)
+    without = tune(
+        MODEL, recipe=recipe_for(MODEL, dedup=None, embed=None), n=8, temperatures=(1, 1.2), top_ps=(1,)
+    )
+    assert [cell.quality for cell in found.cells] == [cell.quality for cell in without.cells]
+    assert [cell.neighbors for cell in found.cells] == [cell.neighbors for cell in without.cells]
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("settings", "says"),
     [
         ({"n": 1}, "128"),
         ({"temperatures": (-1.0,)}, "0 or more"),
@@ -92,9 +106,9 @@ def test_where_nothing_is_valid_no_setting_is_better() -> None:
         ({"temperatures": ()}, "at least one"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused(given: dict[str, object], says: str) -> None:
+def test_a_grid_that_cannot_be_is_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(RecipeError, match=says):
-        tune(MODEL, **given)  # type: ignore[arg-type]
+        tune(MODEL, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from magpie.data.select import FilterComparison, Explained, Refiltered
+from magpie.data.select import Explained, FilterComparison, Refiltered
 from magpie.report.filter_tables import print_comparison, print_funnel
 from magpie.steps.filter import FunnelLine
 
