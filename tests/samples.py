@@ -36,7 +36,7 @@ def rates(**shares: float) -> Sample:
     return Sample(
         rows=64,
         rates={**problems, "valid": valid},
-        whole=tuple(at < round(valid * 64) for at in range(64)),
+        valid_rows=tuple(at < round(valid * 64) for at in range(64)),
         median_tokens=20,
         tokens_per_second=100.0,
         examples={},

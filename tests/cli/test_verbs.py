@@ -189,7 +189,19 @@ def test_tune_takes_a_recipe_without_an_embedder_and_with_evaluation_sets(tmp_pa
     sections = small_recipe().model_dump(mode="json")
     sections |= {"embed": None, "dedup": None, "decontaminate": {"files": ["questions.jsonl"]}}
     recipe.write_text(yaml.safe_dump(sections))
-    words = ("tune", "other", "--recipe", recipe, "--n", "4", "--temperatures", "1", "--top-ps", "1", "--json")
+    words = (
+        "tune",
+        "other",
+        "--recipe",
+        recipe,
+        "--n",
+        "4",
+        "--temperatures",
+        "1",
+        "--top-ps",
+        "1",
+        "--json",
+    )
     found = json.loads(typed(*words, quiet=False))
     assert found["cells"][0]["quality"]["rows"] > 0
 

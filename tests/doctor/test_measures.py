@@ -31,7 +31,7 @@ def test_each_row_is_counted_under_one_problem() -> None:
         "other": 0.1,
     }  # fmt: skip
     assert sum(sample.rates.values()) == pytest.approx(1)
-    assert sample.whole == (True, *[False] * 9)
+    assert sample.valid_rows == (True, *[False] * 9)
     assert sample.examples["other"] == ("(lost) (nothing)",)
     assert (sample.median_tokens, sample.tokens_per_second) == (10, 50.0)
     assert sample.expected == () and sample.expected_from == "not looked at"
@@ -71,7 +71,7 @@ def test_a_row_that_was_steered_to_a_language_is_held_to_it() -> None:
     rows = cleaned(*TEXTS, language=["en", "en", None, "fr"], steer_language=["en", "fr", "fr", "fr"])
     sample = measure(written(rows))
     assert (sample.expected, sample.expected_from) == (("en", "fr"), "steer")
-    assert sample.whole == (True, False, True, True)
+    assert sample.valid_rows == (True, False, True, True)
 
 
 def test_distinct_words_by_hand() -> None:
@@ -99,4 +99,4 @@ def test_a_share_of_all_is_no_certainty() -> None:
 def test_a_sample_is_json() -> None:
     found = json.loads(json.dumps(measure(written(cleaned(*TEXTS))).to_json()))
     assert found["sampled"] == 4 and set(found["rates"]) == {"valid", *PROBLEMS}
-    assert "whole" not in found
+    assert "valid_rows" not in found
