@@ -48,7 +48,7 @@ class LocalStorage(Storage):
 
     def create(self, name: str, data: bytes | bytearray) -> None:
         path = self._ready(name)
-        with storage_errors(path):
+        with storage_errors(path, passed_on=FileExistsError):
             temporary = _temporary(path)
             try:
                 _write(temporary, data)
@@ -177,11 +177,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk says into a StorageError that says what to do next."""
+def storage_errors(path: Path, *, passed_on: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn what the disk says into a StorageError that says what to do next; errors of one type are `passed_on`."""
     try:
         yield
-    except FileExistsError:
+    except passed_on:
         raise
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
