@@ -84,7 +84,7 @@ def build(
             _open_record(run, bound, source, progress)
             lent = executor
             executor = LocalExecutor() if lent is None else lent
-            driver = Driver(run, bound, executor, progress)
+            driver = Driver(run, bound, executor, progress.handle)
             try:
                 stoppable.run(_drive(driver, executor, stop_after, close=lent is None))
                 _finish(run, driver, progress, stop_after)

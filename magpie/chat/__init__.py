@@ -1,4 +1,4 @@
-"""A model's chat format: what its template writes around the turns, derived from its tokenizer and checked."""
+"""A model's chat format: the texts its template puts around the turns, derived from the tokenizer and checked."""
 
 from magpie.chat.families import list_templates
 from magpie.chat.format import ChatFormat

@@ -1,7 +1,7 @@
-"""The chat templates of model families: the files of templates/chat, and a tokenizer that speaks one of them.
+"""The chat templates of model families: the files of templates/chat, and a tokenizer that uses one of them.
 
-A tokenizer's own template is the default everywhere; a family stands in for one that is missing, documents it, and
-says which settings its models need.
+A tokenizer's own template is always the default. A family's template is for a tokenizer that has none. It also
+documents the format, and holds the settings that the family's models need.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from magpie.recipe.reading import read_yaml
 
 Role = Literal["system", "user", "assistant"]
 
-_TEXTS = ("pre_query", "post_query", "past_post_query", "next_turn")
-_SLOTTED = (*_TEXTS, "pre_query_with_system", "next_turn_with_system")
-_NEAR = 0.75
-"""How alike the texts of a format and of a family must be, on average from 0 to 1, for a look side by side."""
+_COMPARED = ("pre_query", "post_query", "past_post_query", "next_turn")
+_TEMPLATED = (*_COMPARED, "pre_query_with_system", "next_turn_with_system")
+_LIKENESS = 0.75
+"""How alike, from 0 to 1 on average, the texts of a format and a family must be for `compare` to show them."""
 
 
 class CleanUp(Part):
-    """What a family's instructions are cleaned of: `prefixes` at their beginning, all from a text of `cut_at` on."""
+    """What is removed from a family's instructions: `prefixes` at the beginning, and all from a `cut_at` text on."""
 
     prefixes: tuple[str, ...] = ()
     cut_at: tuple[str, ...] = ()
 
 
 class Advice(Part):
-    """Settings that a family's models need, and `why`: who publishes them. What nobody published is left out.
+    """Settings that a family's models need, and `why`: where they were published. Nothing unpublished is set.
 
     `temperature`, `top_p` and `top_k` are for instructions, `respond_temperature` and `respond_top_p` for responses;
     the rest are the recipe's settings of the same names.
@@ -59,13 +59,13 @@ class Advice(Part):
     thinking: Literal["off", "keep", "strip"] | None = None
 
     @model_validator(mode="after")
-    def _has_a_ground(self) -> Advice:
+    def _has_a_reason(self) -> Advice:
         if self.settings() and not self.why:
             raise ValueError("needs `why`: who publishes these settings")
         return self
 
     def settings(self) -> dict[str, Any]:
-        """The advice as `load_recipe` takes it: dotted path of a recipe -> value."""
+        """The advice in the form that `load_recipe` takes: the path of a recipe setting -> value."""
         draw = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         draw = {key: value for key, value in draw.items() if value is not None}
         settings: dict[str, Any] = {
@@ -83,7 +83,7 @@ class Advice(Part):
         return {path: value for path, value in settings.items() if value is not None}
 
     def lines(self) -> tuple[str, ...]:
-        """The advice as recipe lines, `path: value`. `--set path=value` takes them too."""
+        """The advice as recipe lines, `path: value`, which `--set path=value` takes too."""
         return tuple(
             f"{path}: {json.dumps(value, ensure_ascii=False)}" for path, value in self.settings().items()
         )
@@ -94,12 +94,11 @@ class ChatTemplate(Part):
 
     `{bos}` and `{eos}` stand for the tokenizer's tokens that begin and end a text (nothing where it has none), and
     `{system}` for a system prompt. `pre_query_with_system` is null for a family without a system role, and
-    `next_turn_with_system` is for one that writes the system prompt with the user's last message.
-    `past_post_query` stands where `post_query` does once the answer is history; null where they are the same.
-    `stop` are the tokens that end a turn, `tokens` those by which the family's tokenizer is known: none where all
-    headers are plain text. `strip` are the roles whose messages the family's own template strips, `drops_thoughts`
-    says that it takes the thinking block out of past answers. `models` are patterns of hub names. `source` is where
-    the format is published.
+    `next_turn_with_system` is for one that writes the system prompt with the user's last message. `past_post_query`
+    replaces `post_query` before past answers; null where they are the same. `stop` are the tokens that end a turn,
+    `tokens` those that a tokenizer of the family has: none where all headers are plain text. `strip` are the roles
+    whose messages the family's own template strips; `drops_thoughts` says that it removes the thinking block from past
+    answers. `models` are patterns of hub names. `source` is where the format is published.
     """
 
     name: str
@@ -120,7 +119,7 @@ class ChatTemplate(Part):
 
     @field_validator("pre_query_with_system", "next_turn_with_system")
     @classmethod
-    def _has_a_slot(cls, text: str | None) -> str | None:
+    def _has_one_placeholder(cls, text: str | None) -> str | None:
         if text is not None and text.count("{system}") != 1:
             raise ValueError("must hold `{system}` once")
         return text
@@ -128,7 +127,7 @@ class ChatTemplate(Part):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A derived format beside the family nearest to it. Each of `differences` is (what, derived, the family's)."""
+    """A derived format and the family most like it. Each of `differences` is (name, derived text, family's text)."""
 
     family: ChatTemplate
     differences: tuple[tuple[str, str, str], ...]
@@ -143,8 +142,8 @@ def load_template(name: str) -> ChatTemplate:
     """The chat template in file `name`, or the shipped one of that name. Raises ChatFormatError."""
     path = shipped.find("templates/chat", name)
     if path is None:
-        known = ", ".join(shipped.names("templates/chat"))
-        raise ChatFormatError(f"no chat template {name!r}; give a YAML file or one of: {known}")
+        names = ", ".join(shipped.names("templates/chat"))
+        raise ChatFormatError(f"no chat template {name!r}; give a YAML file or one of: {names}")
     try:
         raw = read_yaml(path)
         return validate(ChatTemplate, {"name": path.stem, **raw} if isinstance(raw, dict) else raw, name)
@@ -153,9 +152,9 @@ def load_template(name: str) -> ChatTemplate:
 
 
 def for_model(name: str) -> ChatTemplate | None:
-    """The shipped template of the model of this hub name or folder, told by its name alone; None where none is known.
+    """The shipped template for the model of this hub name or folder, by its name alone; None where there is none.
 
-    The last part of the name is enough, so that a local copy is known too. Capitals make no difference.
+    The last part of the name is enough, so that a local copy is recognized. Upper and lower case are the same.
     """
     whole = name.lower().rstrip("/")
     last = whole.rpartition("/")[2]
@@ -169,34 +168,37 @@ def for_model(name: str) -> ChatTemplate | None:
 def fitting(tokenizer: ChatTokenizer) -> tuple[str, ...]:
     """The names of the shipped templates whose tokens this tokenizer has, the most specific first.
 
-    Of templates that are told by equally many tokens, the one that writes the least by itself comes first. Templates
-    whose headers are plain text fit every tokenizer, and are left out.
+    That is the one with the most tokens, and of equals the one with the shortest pre-query template. Templates whose
+    headers are plain text fit every tokenizer and are left out.
     """
     return tuple(template.name for template in _fitting(tokenizer))
 
 
 def compare(texts: TemplateTexts, tokenizer: ChatTokenizer) -> Comparison | None:
-    """The shipped family that a derived format is, or the nearest one; None where none is near."""
+    """The shipped family that a derived format is, or the one most like it; None where none is much like it."""
+    # Families that fit come first, and only a greater likeness replaces one.
     fit = _fitting(tokenizer)
-    best, nearest = None, _NEAR
+    best, best_likeness = None, _LIKENESS
     for template in [*fit, *(other for other in list_templates() if other not in fit)]:
         family = read_texts(FamilyTokenizer(tokenizer, template))
-        pairs = [(what, getattr(texts, what), getattr(family, what)) for what in _TEXTS]
-        nearness = sum(_likeness(derived, published) for _, derived, published in pairs) / len(pairs)
-        if nearness > nearest:
+        pairs = [(name, getattr(texts, name), getattr(family, name)) for name in _COMPARED]
+        likeness = sum(_likeness(derived, published) for _, derived, published in pairs) / len(pairs)
+        if likeness > best_likeness:
             differences = tuple(pair for pair in pairs if pair[1] != pair[2])
-            best, nearest = Comparison(template, differences), nearness
+            best, best_likeness = Comparison(template, differences), likeness
     return best
 
 
 def _fitting(tokenizer: ChatTokenizer) -> list[ChatTemplate]:
-    known = tokenizer.special_tokens.keys()
-    fit = [template for template in list_templates() if template.tokens and known >= set(template.tokens)]
+    tokens = tokenizer.special_tokens.keys()
+    fit = [template for template in list_templates() if template.tokens and tokens >= set(template.tokens)]
     return sorted(fit, key=lambda template: (-len(template.tokens), len(template.pre_query), template.name))
 
 
-def _likeness(one: str, other: str) -> float:
-    return 1.0 if one == other else SequenceMatcher(None, one, other, autojunk=False).ratio()
+def _likeness(derived: str, published: str) -> float:
+    if derived == published:
+        return 1.0
+    return SequenceMatcher(None, derived, published, autojunk=False).ratio()
 
 
 class FamilyTokenizer:
@@ -208,30 +210,31 @@ class FamilyTokenizer:
         self.special_tokens = tokenizer.special_tokens
         names = {at: text for text, at in self.special_tokens.items()}
         bos, eos = (names.get(at, "") if at is not None else "" for at in (self.bos_id, self.eos_id))
+        # A token of the family's headers, as in SmolLM2's tokenizer, is not put before the text as well.
         if bos in template.post_query + template.next_turn:
-            bos = ""  # the family's header, not a beginning of text, as in SmolLM2's tokenizer
-        slots = {
+            bos = ""
+        texts = {
             name: value.replace("{bos}", bos).replace("{eos}", eos)
             for name, value in template
-            if name in _SLOTTED and value is not None
+            if name in _TEMPLATED and value is not None
         }
-        self._template = template.model_copy(update=slots)
+        self._template = template.model_copy(update=texts)
         self._stop = [text.replace("{eos}", eos) for text in template.stop]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of this template on this tokenizer."""
+        """What a person should know about this template on this tokenizer."""
         name = self._template.name
         missing = [text or "{eos}" for text in self._stop if text not in self.special_tokens]
         if not missing:
             return ()
         return (
-            f"{', '.join(missing)} of the template {name!r} is no token of this tokenizer: "
+            f"{', '.join(missing)} of the template {name!r} is not a token of this tokenizer: "
             f"make sure that the model was trained on the {name} format",
         )
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """The conversation as the file's texts write it."""
+        """The conversation, written with the texts of the file."""
         template, turns = self._template, list(messages)
         opening, last_header = template.pre_query, template.next_turn
         if turns and turns[0]["role"] == "system":
@@ -242,7 +245,7 @@ class FamilyTokenizer:
             role: Role = "assistant" if at % 2 else "user"
             if message["role"] != role:
                 raise ChatFormatError(
-                    f"the chat template {template.name!r} wants user and assistant to alternate"
+                    f"the chat template {template.name!r} needs user and assistant to alternate"
                 )
             text += self._clean(message, role)
             if at == len(turns) - 1:
@@ -250,11 +253,12 @@ class FamilyTokenizer:
             elif role == "user":
                 text += template.post_query if template.past_post_query is None else template.past_post_query
             else:
+                # The header of the user's last message, after which at most the answer follows.
                 text += last_header if at >= len(turns) - 3 else template.next_turn
         return text
 
     def _headers(self, system: str, *, moves: bool) -> tuple[str, str]:
-        """What comes before the user's first message and before the last one, under a system prompt."""
+        """The headers of the user's first message and of the last one, with a system prompt."""
         template = self._template
         if template.pre_query_with_system is None:
             raise ChatFormatError(f"the chat template {template.name!r} has no system role")

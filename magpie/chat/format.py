@@ -1,8 +1,8 @@
-"""A model's chat format as token ids: what comes before, between and after the turns, and what stops a turn.
+"""A model's chat format as token ids: what comes before, between and after the turns, and what ends a turn.
 
-The texts are read from the tokenizer's own chat template by `template.py`; here they become ids, are checked again,
-and are joined into prompts. A prompt holds the ids that the template's own text of the whole conversation has, seams
-included; what is put together from pieces, such as a judge's question, is joined as ids, never as strings.
+`template.py` reads the texts from the tokenizer's chat template; here they are encoded, checked again and joined into
+prompts. A prompt is the whole conversation's text encoded at once, so its ids are those of the template also where two
+pieces meet.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from magpie.chat.tokenizer import ModelTokenizer
 from magpie.errors import ChatFormatError
 from magpie.recipe import Model
 
-_HEADS_KEPT = 1000
+_OPENINGS_CACHED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
     """How one model's conversations are written, as token ids. Make one with `derive` or `from_model`.
 
-    `source` is "tokenizer" or the name of a file of templates/chat. `bos_id` is the token every prompt starts with, and
-    holds once; None where the family has none. `reasoning` is how the model writes its thoughts, None where nothing is
-    known of them. `anchor` is put before a piece while it is encoded and cut off again, for tokenizers that add a space
-    to the beginning of a text.
+    `source` is "tokenizer" or the name of a file of templates/chat. `bos_id` is the token that every prompt begins with
+    and holds once; None where there is none. `reasoning` is how the model marks its reasoning, None where that is not
+    known. `anchor` is put before a piece while it is encoded (see `seams.py`).
     """
 
     source: str
@@ -48,7 +47,7 @@ class ChatFormat:
     warnings: tuple[str, ...]
     anchor: str
     tokenizer: ChatTokenizer = field(compare=False, repr=False)
-    _heads: dict[str, Opening] = field(default_factory=dict, compare=False, repr=False)
+    _openings: dict[str, Opening] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def derive(
@@ -61,19 +60,20 @@ class ChatFormat:
     ) -> ChatFormat:
         """The format of the tokenizer's own chat template, checked. Raises ChatFormatError that says why not.
 
-        `notes` are put before the format's own warnings. Without `thinking`, the assistant's header is one after which
-        the model does not reason, as far as the template knows one.
+        `notes` are put before the format's own warnings. With `thinking` false, the assistant's header is one after
+        which the model does not reason, if the template has one.
         """
         own = tokenizer if isinstance(tokenizer, ModelTokenizer) else None
-        written = tokenizer.render([{"role": "user", "content": "?"}], add_generation_prompt=True)
-        reasoning = find_reasoning(((own and own.template) or "") + written, tokenizer.special_tokens)
+        # A template's source may name marks that are not rendered here, and a file of templates/chat has no source.
+        rendered = tokenizer.render([{"role": "user", "content": "?"}], add_generation_prompt=True)
+        reasoning = find_reasoning(((own and own.template) or "") + rendered, tokenizer.special_tokens)
         texts = read_texts(tokenizer, reasoning)
-        found = list(notes)
+        warnings = list(notes)
         if not thinking and reasoning is not None:
             switched = own is not None and bool(own.switches)
-            texts, trouble = _without_thinking(texts, reasoning, switched=switched)
-            found += trouble
-        found += _warnings(texts, reasoning)
+            texts, thinking_warnings = _without_thinking(texts, reasoning, switched=switched)
+            warnings += thinking_warnings
+        warnings += _warnings(texts, reasoning)
         anchor, seamless = choose_anchor(tokenizer, texts)
         pre = tuple(tokenizer.encode(texts.pre_query))
         post, past, between = (
@@ -82,11 +82,11 @@ class ChatFormat:
         )
         stops = find_stops(tokenizer, texts, (post, past, between), reasoning)
         if not seamless:
-            found.append(
+            warnings.append(
                 "token ids at the seams of turns differ from those of the whole text encoded at once"
             )
         if not stops.ids:
-            found.append("no token ends a turn; only length and text stops end a completion")
+            warnings.append("no token ends a turn; only length and text stops end a completion")
         return cls(
             source=source,
             texts=texts,
@@ -97,7 +97,7 @@ class ChatFormat:
             stops=stops,
             bos_id=find_bos(tokenizer, pre, (*past, *between)),
             reasoning=reasoning,
-            warnings=tuple(found),
+            warnings=tuple(warnings),
             anchor=anchor,
             tokenizer=tokenizer,
         )
@@ -112,8 +112,8 @@ class ChatFormat:
         """
         model = Model(model=model) if isinstance(model, str) else model
         thinking = model.thinking != "off"
-        chosen, source, notes = speaking(model)
-        return cls.derive(chosen, source=source, notes=notes, thinking=thinking)
+        tokenizer, source, notes = load_tokenizer(model)
+        return cls.derive(tokenizer, source=source, notes=notes, thinking=thinking)
 
     @property
     def pre_query(self) -> str:
@@ -137,7 +137,7 @@ class ChatFormat:
 
     @property
     def answer_stop_ids(self) -> tuple[int, ...]:
-        """What ends the assistant's turn, its reasoning included: not what only its reasoning ends with."""
+        """What ends the assistant's turn as a whole: not the tokens that end only its reasoning."""
         return self.stops.answer_ids
 
     @property
@@ -147,56 +147,61 @@ class ChatFormat:
 
     @property
     def leaks(self) -> tuple[str, ...]:
-        """Texts that, inside a message, mean that a header or a special token leaked. Reasoning's marks are none."""
+        """Texts which, in a message, mean that a header or a special token leaked. They hold no marks of reasoning."""
         return self.stops.leaks
 
     def prompt(self, turns: Sequence[str], *, system: str | None = None) -> list[int]:
         """Token ids after which the model writes the next turn. `turns` are user, assistant, user, and so on.
 
-        No turns: the user's first message is to be written. An odd number: the assistant answers. An even number: the
-        user writes on. `system` None keeps what the template does by itself; ChatFormatError where it takes no system
-        prompt. Spaces that end the last header are left to the message that follows, whose first token holds them.
+        No turns: the model writes the user's first message. An odd number: the assistant's answer. An even number: the
+        user's next message. `system` None keeps the template's default. Raises ChatFormatError where the template takes
+        no system prompt.
         """
+        # Without the spaces that end the last header: the message's first token holds them.
         if not turns and system is None:
             return list(self.pre_query_ids)
         opening = None if system is None else self._opening(system)
         return self.tokenizer.encode(self.texts.conversation(turns, opening))
 
     def split_reasoning(self, text: str) -> tuple[str | None, str]:
-        """The reasoning in what the assistant wrote, None where there is none, and the answer after it, both stripped.
+        """The reasoning in the assistant's text, None where there is none, and the answer after it, both stripped.
 
-        Reasoning that never ends has no answer after it.
+        After reasoning that never ends the answer is empty.
         """
+        # A past answer's header may have more in it than a new one's. A model may write that part itself: it is no
+        # part of the answer.
         texts, marks = self.texts, self.reasoning or THINK_TAGS
-        goes_on = texts.past_post_query.startswith(texts.post_query)
-        opener = texts.past_post_query.removeprefix(texts.post_query) if goes_on else ""
+        continues = texts.past_post_query.startswith(texts.post_query)
+        opener = texts.past_post_query.removeprefix(texts.post_query) if continues else ""
         return marks.split(text, opened=marks.is_open(texts.post_query), opener=opener)
 
     def first_tokens(self, openings: Sequence[str]) -> tuple[int, ...]:
-        """The ids that a message begins with when it opens as one of these does, with a space before it or without."""
-        written = [self.encode(space + text.strip()) for text in openings for space in ("", " ")]
-        return tuple(sorted({ids[0] for ids in written if ids and self.tokenizer.decode(ids[:1]).strip()}))
+        """The first token ids of messages that begin with one of these texts, with a space before it or without."""
+        # Not those of white space: they begin other messages, too.
+        encoded = [self.encode(space + text.strip()) for text in openings for space in ("", " ")]
+        return tuple(sorted({ids[0] for ids in encoded if ids and self.tokenizer.decode(ids[:1]).strip()}))
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` as they are in the middle of a message."""
         return encode_inside(self.tokenizer, text, self.anchor)
 
     def identity(self) -> str:
-        """A digest of all that shapes prompts and stops, for fingerprints."""
-        shaped: list[Any] = [
+        """A digest of everything that shapes prompts and stops, for fingerprints."""
+        # The names of the dataclasses' fields are part of it: renaming one changes the fingerprints of runs.
+        content: list[Any] = [
             self.source,
             asdict(self.texts),
             [self.pre_query_ids, self.post_query_ids, self.past_post_query_ids, self.next_turn_ids],
             [asdict(self.stops), self.bos_id, self.anchor, self.reasoning and asdict(self.reasoning)],
             self.texts.system_problem or self.tokenizer.encode(self._opening("system").text),
         ]
-        return hashlib.blake2b(json.dumps(shaped).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What a person or a script wants to know of the format, ready for JSON.
+        """The format for people and scripts, ready for JSON.
 
-        `thinking` is null where nothing is known of the model's reasoning; `options` is what `chat_template_kwargs` can
-        set.
+        `thinking` is None where nothing is known of the model's reasoning. `options` are the names that
+        `chat_template_kwargs` can set.
         """
         own = self.tokenizer if isinstance(self.tokenizer, ModelTokenizer) else None
         thinking = self.reasoning and {
@@ -224,38 +229,40 @@ class ChatFormat:
         }
 
     def _opening(self, system: str) -> Opening:
-        """How conversations open under a system prompt: read from the template once for each prompt."""
-        opening = self._heads.get(system)
+        """How conversations begin with a system prompt, cached."""
+        # Reading it renders the template. A build may have a system prompt a row, so the cache is bounded.
+        opening = self._openings.get(system)
         if opening is None:
-            if len(self._heads) >= _HEADS_KEPT:
-                self._heads.clear()
-            opening = self._heads[system] = system_opening(self.tokenizer, self.texts, system)
+            if len(self._openings) >= _OPENINGS_CACHED:
+                self._openings.clear()
+            opening = self._openings[system] = system_opening(self.tokenizer, self.texts, system)
         return opening
 
 
-def speaking(model: Model) -> tuple[ChatTokenizer, str, list[str]]:
-    """A model's tokenizer with the chat template that its settings choose, the template's source, and notes on it.
+def load_tokenizer(model: Model) -> tuple[ChatTokenizer, str, list[str]]:
+    """A model's tokenizer with the chat template of its settings, the template's source, and notes on it.
 
     Raises ModelError when the model is not there, ChatFormatError when it has no such template.
     """
-    named = model.chat_template
-    shipped_too = named is not None and shipped.find("templates/chat", named) is not None
-    family = load_template(named) if named is not None and shipped_too else None
+    # A file of templates/chat comes before a template of the same name in the tokenizer.
+    name = model.chat_template
+    is_file = name is not None and shipped.find("templates/chat", name) is not None
+    family = load_template(name) if name is not None and is_file else None
     files = models.resolve(model, weights=False)
     own = ModelTokenizer(
         files.path,
         name=model.model,
         trust_remote_code=model.trust_remote_code,
         template_kwargs=model.chat_template_kwargs,
-        template_name=None if family is not None else named,
+        template_name=None if family is not None else name,
         thinking=model.thinking != "off",
     )
     if family is not None:
-        chosen = FamilyTokenizer(own, family)
-        notes = list(chosen.notes)
+        tokenizer = FamilyTokenizer(own, family)
+        notes = list(tokenizer.notes)
         if model.chat_template_kwargs:
-            notes.append(f"`chat_template_kwargs` say nothing to the template {family.name!r}")
-        return chosen, family.name, notes
+            notes.append(f"`chat_template_kwargs` have no effect on the template {family.name!r}")
+        return tokenizer, family.name, notes
     if own.template is None:
         raise own.without_template(fitting(own))
     return own, "tokenizer", list(own.notes)
@@ -264,52 +271,55 @@ def speaking(model: Model) -> tuple[ChatTokenizer, str, list[str]]:
 def _without_thinking(
     texts: TemplateTexts, reasoning: Reasoning, *, switched: bool
 ) -> tuple[TemplateTexts, list[str]]:
-    """The texts with a header after which the model does not reason, and a warning where none is known.
+    """The texts with a header after which the model does not reason, and a warning where there is none.
 
-    Some templates have a switch; some write past answers under a header that goes on from the one for a fresh answer,
-    past the place where reasoning would be. Raises ChatFormatError where the header leaves the model no way but to
-    reason.
+    `switched`: the template has a switch, which is off already. Raises ChatFormatError where the header begins the
+    reasoning itself.
     """
     past, header = texts.past_post_query, texts.post_query
     is_open = reasoning.is_open(header)
+    # The header holds an empty thinking block: nothing is left to do.
     if not is_open and reasoning.end in header:
         return texts, []
+    # Past answers have a longer header, which passes the place where reasoning would be: it is used for new ones, too.
     if past != header and past.startswith(header) and not reasoning.is_open(past):
         return replace(texts, post_query=past), []
     if is_open:
         raise ChatFormatError(
-            "`thinking: off` cannot be: the chat template opens a thinking block in the assistant's header and reads "
-            "no variable that leaves it out; set `thinking: strip`, which keeps the reasoning in a column of its own"
+            "`thinking: off` is impossible: the chat template opens a thinking block in the assistant's header and has "
+            "no variable to leave it out; set `thinking: strip`, which keeps the reasoning in a column of its own"
         )
     if switched:
         return texts, []
     return texts, [
-        "nothing in the chat template tells the model not to reason; what it reasons is kept out of the answers"
+        "nothing in the chat template tells the model not to reason; its reasoning is kept out of the answers"
     ]
 
 
 def _warnings(texts: TemplateTexts, reasoning: Reasoning | None) -> list[str]:
-    found = []
+    warnings = []
     if reasoning is not None and reasoning.is_open(texts.post_query):
-        found.append("the assistant's header opens a thinking block, so responses start inside it")
+        warnings.append("the assistant's header opens a thinking block, so responses start inside it")
     if texts.past_post_query != texts.post_query:
-        found.append(
+        warnings.append(
             "the assistant's header is written differently for past turns; prompts follow the template"
         )
     if texts.reply_trim.cut:
-        found.append("past answers lose their thinking block; prompts follow the template")
+        warnings.append("past answers lose their thinking block; prompts follow the template")
     if texts.odd_thoughts:
-        found.append(
-            "the template writes past answers that hold a thinking block in a way of its own, which prompts do not "
-            "follow; keep thinking blocks out of messages"
+        warnings.append(
+            "the template changes past answers that hold a thinking block in its own way, which prompts do not follow; "
+            "keep thinking blocks out of messages"
         )
     stripped = [
         role for role, trim in (("user", texts.user_trim), ("assistant", texts.reply_trim)) if trim.strips
     ]
     if stripped:
-        found.append(f"the template strips the messages of {' and '.join(stripped)}; prompts do the same")
+        warnings.append(f"the template strips the messages of {' and '.join(stripped)}; prompts do the same")
     if texts.system_moves:
-        found.append("a system prompt stands with the user's last message; prompts follow the template")
+        warnings.append(
+            "a system prompt is written with the user's last message; prompts follow the template"
+        )
     if texts.system_problem is not None:
-        found.append(f"{texts.system_problem}; system prompts are refused")
-    return found
+        warnings.append(f"{texts.system_problem}; system prompts are refused")
+    return warnings

@@ -1,4 +1,4 @@
-"""Texts for base models, which know no chat: token ids of a text from its beginning, as they saw texts in training."""
+"""Plain-text prompts for base models, which have no chat format."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from magpie.recipe import Model
 
 @dataclass(frozen=True, slots=True)
 class PlainText:
-    """How one base model reads a text: `begin` are the ids that its tokenizer puts before every text."""
+    """How a base model reads a text. `begin` are the ids that its tokenizer puts before every text."""
 
     begin: tuple[int, ...]
     tokenizer: ChatTokenizer = field(compare=False, repr=False)
 
     @classmethod
     def from_model(cls, model: str | Model) -> PlainText:
-        """The plain texts of a model, given as a recipe's model or its name. Only the tokenizer is fetched.
+        """The plain-text format of a model, given as a recipe's model or its name. Only the tokenizer is fetched.
 
         A chat template is neither needed nor used. Raises ModelError when the model is not there.
         """
         model = Model(model=model) if isinstance(model, str) else model
         folder = models.resolve(model, weights=False).path
         own = ModelTokenizer(folder, name=model.model, trust_remote_code=model.trust_remote_code)
+        # As in training: some tokenizers have a BOS token and do not put it before texts.
         begin = (own.bos_id,) if own.bos_id is not None and own.begins_with_bos else ()
         return cls(begin, own)
 
@@ -42,6 +43,6 @@ class PlainText:
         return [*self.begin, *self.tokenizer.encode(text)]
 
     def identity(self) -> str:
-        """A digest of all that shapes prompts, for fingerprints."""
-        shaped = [self.ids("What is this?\n\n<answer>\n"), self.stop_ids]
-        return hashlib.blake2b(json.dumps(shaped).encode(), digest_size=16).hexdigest()
+        """A digest of everything that shapes prompts, for fingerprints."""
+        content = [self.ids("What is this?\n\n<answer>\n"), self.stop_ids]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

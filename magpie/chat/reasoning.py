@@ -1,4 +1,4 @@
-"""How a model's reasoning is marked off from its answer, and the switches that tell a chat template to leave it out."""
+"""The marks between a model's reasoning and its answer, and the template variables that switch reasoning off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TAG = re.compile(r"<([\w:.-]*(?:think|thought|reason)[\w:.-]*)>")
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """The texts that open a model's reasoning and end it. What follows `end` is the answer."""
+    """The texts that begin a model's reasoning and end it. What follows `end` is the answer."""
 
     begin: str
     end: str
@@ -33,36 +33,39 @@ class Reasoning:
 
     @property
     def answer_opener(self) -> str:
-        """What stands right before an answer: the end of the reasoning, or the header of the channel for answers."""
+        """The text right before an answer: the end of the reasoning, or the header of the channel for answers."""
         return self.end[self.end.rfind("<|channel|>") :] if self.has_channels else self.end
 
     def is_marked_by(self, token: str) -> bool:
-        """Whether a special token has its place where reasoning begins or ends."""
+        """Whether a special token is part of the marks that begin or end reasoning."""
         return token in self.begin or token in self.end
 
     def is_open(self, header: str) -> bool:
-        """Whether what is written after `header` is reasoning."""
+        """Whether the text after `header` is reasoning: its last mark begins reasoning and does not end it."""
         return header.rfind(self.begin) > header.rfind(self.end)
 
     def split(self, text: str, *, opened: bool, opener: str = "") -> tuple[str | None, str]:
-        """The reasoning in what was written, None where there is none, and the answer after it, both stripped.
+        """The reasoning in `text`, None where there is none, and the answer after it, both stripped.
 
-        `opened` says that the header has opened the reasoning already; `opener` is what the model writes of a header
-        of its own before an answer.
+        `opened`: the header has begun the reasoning already. `opener`: a header that the model may write before its
+        answer.
         """
         text = text.strip()
         begins = text.startswith(self.begin)
         before, ended, after = text.partition(self.end)
+        # An end without a beginning also counts: some models leave the beginning out. An answer that writes about both
+        # marks does not begin with one, and is left whole.
         if not (opened or begins or (ended and self.begin not in before)):
             return None, text.removeprefix(opener).strip()
-        thought = before.strip().removeprefix(self.begin)
+        reasoning = before.strip().removeprefix(self.begin)
         if self.has_channels:
-            thought = "\n".join(part.strip() for part in _HARMONY_SEAM.split(thought) if part.strip())
-        return thought.strip(), after.strip().removeprefix(opener).strip()
+            # The model may write several messages of reasoning, with headers between them.
+            reasoning = "\n".join(part.strip() for part in _HARMONY_HEADER.split(reasoning) if part.strip())
+        return reasoning.strip(), after.strip().removeprefix(opener).strip()
 
 
 _HARMONY = Reasoning("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")
-_HARMONY_SEAM = re.compile(
+_HARMONY_HEADER = re.compile(
     r"<\|end\|>(?:<\|start\|>assistant)?(?:<\|channel\|>[^<]*<\|message\|>)?|<\|channel\|>[^<]*<\|message\|>"
 )
 THINK_TAGS = Reasoning("<think>", "</think>")
@@ -76,13 +79,15 @@ _KNOWN = (
 
 
 def find_reasoning(template: str, tokens: Iterable[str]) -> Reasoning | None:
-    """How a model writes its reasoning, by its chat template's text, or else by its special tokens."""
+    """How a model marks its reasoning, by its chat template's text, or else by its special tokens."""
+    # The template first: a tokenizer may have tokens that this model was never trained on.
     for text in (template, "\n".join(tokens)):
         if "<|channel|>" in text and ("analysis" in text or "<|message|>" in text):
             return _HARMONY
-        for known in _KNOWN:
-            if known.begin in text or known.end in text:
-                return known
+        for marks in _KNOWN:
+            if marks.begin in text or marks.end in text:
+                return marks
+        # Marks that are not in the list, but look like a pair of tags with a telling name.
         for name in _TAG.findall(text):
             if f"</{name}>" in text:
                 return Reasoning(f"<{name}>", f"</{name}>")
@@ -90,9 +95,10 @@ def find_reasoning(template: str, tokens: Iterable[str]) -> Reasoning | None:
 
 
 def find_switches(template: str, variables: Iterable[str]) -> dict[str, Any]:
-    """What to give a chat template that reads these variables so that the model does not reason."""
+    """The variables, of those that a chat template reads, that switch reasoning off, with their values."""
     names = set(variables)
-    found = {name: off for name, off in _SWITCHES.items() if name in names}
+    switches = {name: off for name, off in _SWITCHES.items() if name in names}
+    # Only some templates know this effort; the others would write it into the prompt.
     if _EFFORT in names and re.search(r"""["']none["']""", template):
-        found[_EFFORT] = "none"
-    return found
+        switches[_EFFORT] = "none"
+    return switches

@@ -1,4 +1,4 @@
-"""A model's own tokenizer and chat template, as `template.py` and `chat.py` want them."""
+"""A model's own tokenizer and chat template: a `ChatTokenizer` on a folder of model files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from magpie.chat.reasoning import find_switches
 from magpie.errors import ChatFormatError, ModelError
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
-"""The day templates are told it is, so that prompts do not change overnight: Llama 3.1's own fallback."""
+"""The date that templates get as today's, so that prompts do not change overnight: Llama 3.1's own fallback."""
 
 _CONTROL = re.compile(r"<[|｜][^|｜\s]+[|｜]>")
 _DEFAULT = "default"
@@ -26,8 +26,8 @@ Message = Mapping[str, str]
 class ModelTokenizer:
     """The tokenizer and chat template in a model's folder. Loading raises ModelError, rendering ChatFormatError.
 
-    `template_kwargs` are given to the chat template each time, such as `{"enable_thinking": False}`. `template_name`
-    chooses among several templates of one tokenizer. With `thinking` false, the template's thinking switches are off.
+    `template_kwargs` are passed to the chat template, such as `{"enable_thinking": False}`. `template_name` chooses
+    among several templates of one tokenizer. With `thinking` false, the template's thinking switches are off.
     """
 
     def __init__(
@@ -41,19 +41,24 @@ class ModelTokenizer:
         thinking: bool = True,
     ) -> None:
         self._name = name
-        self._given = dict(template_kwargs or {})
+        self._template_kwargs = dict(template_kwargs or {})
         self._tokenizer = tokenizer = _load(folder, name, trust_remote_code=trust_remote_code)
         self._template, self._others = _choose_template(_templates(tokenizer, folder), template_name, name)
         self._variables = self._read_variables()
         switches = find_switches(self._template or "", self._variables.read)
-        self.switches: dict[str, Any] = {key: off for key, off in switches.items() if key not in self._given}
+        self.switches: dict[str, Any] = {
+            key: off for key, off in switches.items() if key not in self._template_kwargs
+        }
         self._off = {} if thinking else self.switches
+        # The Rust tokenizer itself is faster than its wrapper. The wrapper sets truncation and padding for each call;
+        # here the settings of the tokenizer's file would hold, so both are switched off.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         if self._backend is not None:
             self._backend.no_truncation()
             self._backend.no_padding()
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int | None = tokenizer.eos_token_id
+        # Some tokenizers do not mark their control tokens as special. They are known by their form, <|...|>.
         named = set(tokenizer.all_special_tokens)
         self.special_tokens: dict[str, int] = {
             str(token): index
@@ -68,17 +73,17 @@ class ModelTokenizer:
 
     @property
     def template(self) -> str | None:
-        """The chat template itself; None where there is none."""
+        """The chat template's Jinja source; None where there is none."""
         return self._template
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of what the chat template reads besides the messages: what `chat_template_kwargs` can set."""
-        return tuple(sorted(self._variables.read | (_EXTRA & self._given.keys())))
+        """The names of the variables that the chat template reads, which `chat_template_kwargs` can set."""
+        return tuple(sorted(self._variables.read | (_EXTRA & self._template_kwargs.keys())))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of this template and could change."""
+        """What a person should know about this template, and can change."""
         notes = []
         if self._others:
             others = ", ".join(self._others)
@@ -90,20 +95,20 @@ class ModelTokenizer:
             notes.append(
                 f"the template has a thinking switch ({names}); set `thinking: off` for responses without reasoning"
             )
-        missing = sorted(self._variables.needed - self._given.keys())
+        missing = sorted(self._variables.needed - self._template_kwargs.keys())
         if missing:
             notes.append(
-                f"the chat template reads {', '.join(missing)}, which nothing gives it; "
+                f"the chat template needs a value for {', '.join(missing)}; "
                 f"set `chat_template_kwargs: {{{missing[0]}: ...}}`"
             )
-        unread = sorted(self._given.keys() - self._variables.read - _EXTRA)
+        unread = sorted(self._template_kwargs.keys() - self._variables.read - _EXTRA)
         if unread and self._template is not None:
-            known = ", ".join(self.options) or "nothing that can be set"
-            notes.append(f"the chat template does not read {', '.join(unread)}; it reads {known}")
+            options = ", ".join(self.options) or "nothing that can be set"
+            notes.append(f"the chat template does not read {', '.join(unread)}; it reads {options}")
         bos, text = self._tokenizer.bos_token, self._template or ""
         if bos and bos not in text and "bos_token" not in text and self.begins_with_bos:
             notes.append(
-                f"the template writes no {bos}, which the tokenizer puts before plain text; it is followed"
+                f"the template writes no {bos}, which the tokenizer puts before plain text; prompts follow the template"
             )
         return tuple(notes)
 
@@ -113,12 +118,12 @@ class ModelTokenizer:
 
     def without_template(self, fitting: Sequence[str] = ()) -> ChatFormatError:
         """The error of a tokenizer without a template. `fitting` are files of templates/chat that its tokens fit."""
-        known = ", ".join(shipped.names("templates/chat"))
-        near = f"; by its tokens it may be {' or '.join(fitting[:3])}" if fitting else ""
+        names = ", ".join(shipped.names("templates/chat"))
+        guess = f"; by its tokens it may be {' or '.join(fitting[:3])}" if fitting else ""
         setting = "name it in the model's `chat_template:` setting"
         return ChatFormatError(
             f"{self._name} has no chat template, as base models have none; if it was trained on a known format, "
-            f"{setting}, one of templates/chat ({known}) or a file like them{near}"
+            f"{setting}, one of templates/chat ({names}) or a file like them{guess}"
         )
 
     def encode(self, text: str) -> list[int]:
@@ -144,21 +149,22 @@ class ModelTokenizer:
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                **{"strftime_now": today.strftime, **self._off, **self._given},
+                **{"strftime_now": today.strftime, **self._off, **self._template_kwargs},
             )
         except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
+            # One line: an exception from inside a template may quote many lines of it.
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ChatFormatError(
-                f"the chat template of {self._name} fails ({reason[:200]}); {self._way_on()}"
+                f"the chat template of {self._name} fails ({reason[:200]}); {self._advice()}"
             ) from error
         return str(rendered)
 
-    def _way_on(self) -> str:
-        missing = sorted(self._variables.needed - self._given.keys())
+    def _advice(self) -> str:
+        missing = sorted(self._variables.needed - self._template_kwargs.keys())
         if not missing:
             return "name one of templates/chat in the model's `chat_template`"
         return (
-            f"it reads {', '.join(missing)}, which nothing gives it: give them in the model's `chat_template_kwargs`, "
+            f"it needs a value for {', '.join(missing)}: set it in the model's `chat_template_kwargs`, "
             "or name one of templates/chat in `chat_template`"
         )
 
@@ -170,40 +176,43 @@ class ModelTokenizer:
     def _writes_the_date(self) -> bool:
         if "strftime_now" not in (self._template or ""):
             return False
-        asked = [{"role": "user", "content": "?"}]
+        # A template may mention the date and not write it: two days decide.
+        question = [{"role": "user", "content": "?"}]
         try:
-            written = {
-                self._render(asked, TEMPLATE_DATE + timedelta(days=days), add_generation_prompt=True)
+            rendered = {
+                self._render(question, TEMPLATE_DATE + timedelta(days=days), add_generation_prompt=True)
                 for days in (0, 400)
             }
         except ChatFormatError:
             return False
-        return len(written) > 1
+        return len(rendered) > 1
 
 
 def _load(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        # Beside vLLM, Mistral's own tokenizer would be taken where its file lies there too: it has no chat template.
+        # Where vLLM is installed, Mistral's own tokenizer is, too, and would be used for a folder that has its file.
+        # It has no chat template.
         return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True, mistral_format=False
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"the tokenizer of {name} cannot be loaded ({reason}); look at {folder}") from error
+        raise ModelError(f"the tokenizer of {name} cannot be loaded ({reason}); check {folder}") from error
 
 
 def _templates(tokenizer: Any, folder: Path) -> dict[str, str]:
-    """The chat templates by name; models with a processor may keep one in a file the tokenizer does not read."""
+    """The chat templates by name."""
     template = tokenizer.chat_template
-    beside = folder / "chat_template.json"
-    if template is None and beside.is_file():
+    # Multimodal models may keep their template in a file of the processor, which the tokenizer does not read.
+    processor_file = folder / "chat_template.json"
+    if template is None and processor_file.is_file():
         try:
-            template = json.loads(beside.read_text(encoding="utf-8"))["chat_template"]
+            template = json.loads(processor_file.read_text(encoding="utf-8"))["chat_template"]
         except (ValueError, KeyError, TypeError) as error:
             raise ChatFormatError(
-                f"{beside} holds no chat template; fetch it again, or take it away"
+                f"{processor_file} holds no chat template; fetch it again, or remove it"
             ) from error
     if template is None:
         return {}
@@ -219,9 +228,9 @@ def _choose_template(
     chosen = wanted or _DEFAULT
     own = ", ".join(sorted(templates))
     if wanted is not None and wanted not in templates:
-        known = ", ".join(shipped.names("templates/chat"))
+        names = ", ".join(shipped.names("templates/chat"))
         has = f"the tokenizer of {model} has {own or 'none'}"
-        raise ChatFormatError(f"no chat template {wanted!r}; give a YAML file or one of: {known}; {has}")
+        raise ChatFormatError(f"no chat template {wanted!r}; give a YAML file or one of: {names}; {has}")
     if templates and chosen not in templates:
         raise ChatFormatError(
             f"the tokenizer of {model} has several chat templates ({own}) and none of them is the default; "

@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
-from magpie.cli.lists import filters, recipes, templates
+from magpie import __version__
+from magpie.cli.lists import filters, recipes, schema, templates
 from magpie.cli.models import doctor, tune
 from magpie.cli.runs import build, export, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
@@ -21,14 +23,31 @@ app = typer.Typer(
     name="magpie",
     help="Name a chat model, get an instruction dataset you would train on.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 _INTERRUPTED = 130
-for verb in (build, status, verify, filter_, export, show, doctor, tune, templates, filters, recipes):
+VERBS = (
+    build, status, verify, filter_, export, show, doctor, tune, templates, filters, recipes, schema,
+)  # fmt: skip
+for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"magpie {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Name a chat model, get an instruction dataset you would train on."""
 
 
 def main() -> None:

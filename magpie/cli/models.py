@@ -26,19 +26,19 @@ def doctor(
 ) -> None:
     """Say whether a model can write instructions, and with which settings."""
     from magpie.doctor.doctor import doctor as examine
-    from magpie.doctor.doctor import print_diagnosis
-    from magpie.report.progress import telling
+    from magpie.report.diagnosis import print_diagnosis
+    from magpie.report.progress import shown_progress
 
     if fix and no_sample:
         raise RecipeError("--fix samples the model and --no-sample does not; give one of them")
-    with telling(new_console(stderr=True)) as tell:
+    with shown_progress(new_console(stderr=True)) as on_progress:
         diagnosis = examine(
             model,
             n=0 if no_sample else n,
             fix=fix,
             chat_template=chat_template,
             engine=engine_kind(engine),
-            on_progress=tell,
+            on_progress=on_progress,
         )
     if json_:
         typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
@@ -61,11 +61,11 @@ def tune(
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Try temperatures and top_p, and print the mix of the best."""
-    from magpie.doctor.tune import print_tuning
     from magpie.doctor.tune import tune as try_settings
-    from magpie.report.progress import telling
+    from magpie.report.progress import shown_progress
+    from magpie.report.tuning import print_tuning
 
-    with telling(new_console(stderr=True)) as tell:
+    with shown_progress(new_console(stderr=True)) as on_progress:
         tuning = try_settings(
             model,
             recipe=recipe,
@@ -74,7 +74,7 @@ def tune(
             top_ps=None if top_ps is None else numbers("--top-ps", top_ps),
             engine=engine_kind(engine),
             seed=seed,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     if json_:
         typer.echo(json.dumps(tuning.to_json(), ensure_ascii=False))

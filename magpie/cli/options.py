@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from magpie.recipe import Recipe
+    from magpie.runs.run import Run
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Sets = Annotated[
@@ -21,10 +22,8 @@ Sets = Annotated[
 ]
 EngineName = Annotated[
     str | None,
-    typer.Option("--engine", help="auto, vllm, transformers, server or scripted, for every model."),
+    typer.Option("--engine", help="The engine for every model, such as auto, vllm or transformers."),
 ]
-
-_ENGINES = ("auto", "vllm", "transformers", "server", "scripted")
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -34,24 +33,19 @@ def new_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, emoji=False)
 
 
-def open_run(folder: Path) -> Any:
+def open_run(folder: Path) -> Run:
     """The run in a folder."""
     from magpie.runs.run import Run
 
     return Run.open(folder)
 
 
-def open_published(path: Path) -> Any:
-    """A dataset that has no run."""
-    from magpie.data.published import Published
-
-    return Published(path)
-
-
-def engine_kind(name: str | None) -> Any:
+def engine_kind(name: str | None) -> str | None:
     """The engine that is named, one of those there are."""
-    if name is not None and name not in _ENGINES:
-        raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(_ENGINES)}")
+    from magpie.engines import engine_names
+
+    if name is not None and name not in engine_names():
+        raise RecipeError(f"--engine {name!r} is not known; use one of: {', '.join(engine_names())}")
     return name
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_published, open_run, recipe_from
+from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_run, recipe_from
 from magpie.errors import RecipeError
+
+if TYPE_CHECKING:
+    from magpie.runs.run import Run
 
 
 def build(
@@ -31,14 +34,15 @@ def build(
     """Build a dataset; run it again to go on where it stopped."""
     loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
     if dry_run:
-        from magpie.plan.planning import make_plan
+        from magpie.plan import make_plan
         from magpie.report.dry_run import print_plan
         from magpie.runs.run import Run
+        from magpie.runs.storage import open_storage
 
-        run = Run(out or Path("runs") / loaded.name, make_plan(loaded))
+        plan, folder = make_plan(loaded), out or Path("runs") / loaded.name
         if stop_after is not None:
-            run.step(stop_after)  # raises what a build would
-        print_plan(run.plan, run.folder, new_console(), stop_after=stop_after)
+            Run(open_storage(folder), loaded, plan.steps).step(stop_after)  # raises what a build would
+        print_plan(plan, folder, new_console(), stop_after=stop_after)
         return
     from magpie.build import build as build_run
     from magpie.report.run_table import print_outcome
@@ -52,10 +56,10 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say where a run stands: rows, rejections, tokens, step by step."""
-    from magpie.figures.status import status as status_of
+    from magpie import api
     from magpie.report.run_table import print_status
 
-    found = status_of(open_run(run))
+    found = api.status(run)
     if json_:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:
@@ -64,15 +68,15 @@ def status(
 
 def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
-    from magpie.figures.status import verify as problems_of
+    from magpie import api
 
     opened = open_run(run)
-    problems = problems_of(opened)
+    problems = api.verify(opened)
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
-    shards = opened.plan.shards * len(opened.plan.steps)
+    shards = opened.shards * len(opened.steps)
     typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
 
 
@@ -100,28 +104,29 @@ def filter_(
     ] = None,
 ) -> None:
     """Apply another filter to a finished run, or to a dataset."""
-    from magpie.data.select import compare as compare_filters
-    from magpie.data.select import refilter
+    from magpie import api
+    from magpie.figures.agreement import agreement
     from magpie.recipe.loading import load_filter
     from magpie.report.filter_tables import print_comparison, print_funnel
 
     place, name = _run_and_filter(words, with_input=input_ is not None)
     if compare is not None and (out is not None or explain):
         raise RecipeError("--compare only counts; leave out --out and --explain")
-    source = open_run(Path(place)) if input_ is None else open_published(input_)
+    run = open_run(Path(place)) if input_ is None else None
+    source: Run | Path = run or input_ or Path(place)
     chosen, console = load_filter(name), new_console()
     if compare is not None:
-        print_comparison(compare_filters(source, chosen, load_filter(compare)), console)
+        print_comparison(api.compare(source, chosen, compare), console)
         return
     folder = out
     if out is None and not explain:
-        if input_ is not None:
+        if run is None:
             raise RecipeError(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
-        folder = source.folder / "filtered" / chosen.name
-    found = refilter(source, chosen, folder, explain=explain)
-    print_funnel(found, console)
+        folder = run.folder / "filtered" / chosen.name
+    found = api.filter(source, chosen, folder, explain=explain)
+    print_funnel(found, console, () if run is None else agreement(run))
     rows = "row" if found.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
     console.print(f"{found.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
@@ -133,12 +138,12 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write: .jsonl or .parquet.")],
 ) -> None:
     """Write the dataset in a format that trainers read."""
+    from magpie import api
     from magpie.publish.formats import FORMATS
-    from magpie.publish.formats import export as export_run
 
     if format_ not in FORMATS:
         raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
-    rows = export_run(open_run(run), format=format_, out=out)
+    rows = api.export(run, format_, out)
     typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
 
 
@@ -150,15 +155,9 @@ def show(
     rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
 ) -> None:
     """Read rows: kept ones, rejected ones with reasons, or one in full."""
-    from magpie.report.rows import show_rejected, show_row, show_rows
+    from magpie import api
 
-    opened, console = open_run(run), new_console()
-    if row is not None:
-        show_row(opened, row, console)
-    elif rejected:
-        show_rejected(opened, console)
-    else:
-        show_rows(opened, console, n=n, seed=seed)
+    api.show(run, row, n=n, seed=seed, rejected=rejected, console=new_console())
 
 
 def _run_and_filter(words: list[str], *, with_input: bool) -> tuple[str, str]:

@@ -12,28 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
 from magpie import models
 from magpie.chat import ChatFormat
 from magpie.chat.families import compare, fitting, for_model
 from magpie.chat.tokenizer import ModelTokenizer
-from magpie.doctor.measures import PROBLEMS, Neighbors, Sample, measure
+from magpie.doctor.measures import Neighbors, Sample, measure
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
 from magpie.doctor.trials import Trial, differing, judge_trials, neighbors_json, try_out, with_neighbors
 from magpie.doctor.verdict import is_troubled, judge, propose
 from magpie.errors import ChatFormatError, RecipeError
-from magpie.plan.fingerprints import chat_format
+from magpie.neighbors.vectors import no_progress
+from magpie.plan import BuildTools
 from magpie.recipe import Draw, EngineKind, Instruct, Model
-from magpie.report.text import as_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from magpie.chat.families import Comparison
-    from magpie.doctor.sampling import Tell
+    from magpie.neighbors.vectors import ProgressCallback
     from magpie.recipe import Recipe
 
 INSTRUCT = Instruct(mix=(Draw(temperature=1.0, top_p=1.0),), max_tokens=256, stop_at_newline=True)
@@ -102,7 +96,7 @@ def doctor(
     chat_template: str | None = None,
     engine: EngineKind | None = None,
     seed: int = 42,
-    on_progress: Tell | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Diagnosis:
     """Derive the format of `model`, sample `n` instructions from it, and judge them.
 
@@ -120,8 +114,8 @@ def doctor(
         model = Model(model=model, context_length=_CONTEXT)
     given = {"engine": engine, "chat_template": chat_template}
     model = model.model_copy(update={name: value for name, value in given.items() if value is not None})
-    tell = on_progress or (lambda *_: None)
-    tell(f"reading the chat format of {model.model}", 0, 0)
+    on_progress = on_progress or no_progress
+    on_progress(f"reading the chat format of {model.model}", 0, 0)
     chat = _format(model)
     recipe = sampling_recipe("doctor", model, INSTRUCT, seed=seed)
     family = compare(chat.texts, chat.tokenizer)
@@ -136,20 +130,22 @@ def doctor(
         advisor=None if advisor is None else advisor.name,
         advice=differing(recipe, advice),
     )
-    return found if n == 0 else asyncio.run(_sampled(found, recipe, n, tell, fix=fix))
+    return found if n == 0 else asyncio.run(_sampled(found, recipe, n, on_progress, fix=fix))
 
 
-async def _sampled(found: Diagnosis, recipe: Recipe, count: int, tell: Tell, *, fix: bool) -> Diagnosis:
-    async with Sampler(tell) as sampler:
+async def _sampled(
+    found: Diagnosis, recipe: Recipe, count: int, on_progress: ProgressCallback, *, fix: bool
+) -> Diagnosis:
+    async with Sampler(on_progress) as sampler:
         written = await sampler.write(recipe, count)
-        sample = measure(written.rows, written.chat, seconds=written.seconds, keep=written.keep)
+        sample = measure(written)
         verdict, changes = judge(sample, written.chat)
         trials: tuple[Trial, ...] = ()
         if fix:
             lines, more = propose(sample, written.chat) if is_troubled(sample) else ((), ())
             trials = await try_out(sampler, recipe, sample, _lines(lines, found.advice))
             verdict, changes = judge_trials(sample, trials, more)
-    tell("comparing", 0, 0)
+    on_progress("comparing", 0, 0)
     tables = [written.rows, *(trial.written.rows for trial in trials if trial.written is not None)]
     near = await neighbors(recipe, tables)
     known = () if isinstance(near, str) else near
@@ -181,7 +177,7 @@ def _lines(changes: tuple[str, ...], advice: tuple[str, ...]) -> tuple[str, ...]
 
 def _format(model: Model) -> ChatFormat:
     try:
-        return chat_format(model)
+        return BuildTools().chat(model)
     except ChatFormatError as error:
         if model.chat_template is not None:
             raise
@@ -194,90 +190,3 @@ def _format(model: Model) -> ChatFormat:
             f"; try `magpie doctor {model.model} --chat-template {name}`" for name in fitting(own)[:1]
         )
         raise ChatFormatError(f"{error}{way_on}") from error
-
-
-def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the format, the rates with examples, what was tried, and the verdict with what to change."""
-    _print_format(diagnosis, console)
-    for warning in diagnosis.warnings:
-        console.print(Text("note ", "yellow").append_text(as_text(warning, "default")))
-    for line in diagnosis.advice:
-        advice = f"for {diagnosis.advisor} models: {line}"
-        console.print(Text("advice ", "yellow").append_text(as_text(advice, "default")))
-    if diagnosis.sample is not None:
-        _print_sample(diagnosis, diagnosis.sample, console)
-    if diagnosis.trials:
-        _print_trials(diagnosis, console)
-    good = diagnosis.verdict.startswith(("ready", "format ready"))
-    style = "bold green" if good else "bold red" if diagnosis.verdict.startswith("not") else "bold yellow"
-    console.print(as_text(f"\n{diagnosis.verdict}", style))
-
-
-def _print_format(diagnosis: Diagnosis, console: Console) -> None:
-    """The texts and their ids, and what a family file has in their place where it differs."""
-    found, family = diagnosis.format, diagnosis.family
-    table = Table(title=as_text(diagnosis.model), title_justify="left", title_style="bold", box=None)
-    table.add_column("", style="cyan", no_wrap=True)
-    for heading in ("text", "ids"):
-        table.add_column(heading, overflow="fold", justify="left", ratio=1)
-    for name in ("pre_query", "post_query", "next_turn"):
-        table.add_row(name, as_text(repr(found[name])), " ".join(map(str, found[f"{name}_ids"])))
-    table.add_row("stop_ids", "", " ".join(map(str, found["stop_ids"])))
-    table.add_row("source", as_text(found["source"]), "")
-    console.print(table)
-    if family is None:
-        return
-    name = family.family.name
-    if not family.differences:
-        console.print(f"the same as templates/chat/{name}.yaml", highlight=False)
-    for what, derived, published in family.differences:
-        console.print(f"{what} is not that of templates/chat/{name}.yaml:", highlight=False)
-        for label, text in (("derived", derived), (name, published)):
-            console.print(Padding(as_text(f"{label}: {text!r}"), (0, 0, 0, 2)))
-
-
-def _print_sample(diagnosis: Diagnosis, sample: Sample, console: Console) -> None:
-    console.print(
-        f"\n{sample.rows} instructions, half of them over {sample.median_tokens:g} tokens; "
-        f"{sample.tokens_per_second:,.0f} tokens/s",
-        highlight=False,
-    )
-    for name in ("valid", *PROBLEMS):
-        console.print(f"  {name:<9}{sample.rates[name]:>7.1%}", highlight=False)
-        for example in sample.examples.get(name, ()):
-            console.print(Padding(as_text(example, "dim"), (0, 0, 0, 4)))
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in sample.languages.items())
-    expected = f"expected {', '.join(sample.expected)}, {sample.expected_from}"
-    console.print(f"languages {shares or 'none'} ({expected})", highlight=False)
-    console.print(
-        f"distinct first words {sample.distinct_first_words:.2f} a row, words {sample.distinct_1:.2f}, "
-        f"pairs of words {sample.distinct_2:.2f}",
-        highlight=False,
-    )
-    near = diagnosis.neighbors
-    if near is not None:
-        console.print(
-            f"nearest neighbours {near.distance.value:.3f} ± {near.distance.error:.3f} apart, "
-            f"{near.duplicates.value:.1%} duplicates",
-            highlight=False,
-        )
-    elif diagnosis.no_neighbors is not None:
-        console.print(as_text(f"nearest neighbours not measured: {diagnosis.no_neighbors}"))
-
-
-def _print_trials(diagnosis: Diagnosis, console: Console) -> None:
-    table = Table(title="tried", title_justify="left", box=None)
-    headings = ("valid", *PROBLEMS, "tokens", "apart")
-    for heading in ("", *headings, ""):
-        table.add_column(heading, justify="right" if heading in headings else "left", overflow="fold")
-    before = Trial((), diagnosis.sample, neighbors=diagnosis.neighbors)
-    for trial in (before, *diagnosis.trials):
-        name = as_text("\n".join(trial.changes) or "as sampled")
-        if trial.sample is None:
-            table.add_row(name, *[""] * len(headings), as_text(f"refused: {trial.problem}"))
-            continue
-        rates = [f"{trial.sample.rates[problem]:.0%}" for problem in ("valid", *PROBLEMS)]
-        apart = "" if trial.neighbors is None else f"{trial.neighbors.distance.value:.3f}"
-        said = "" if trial is before else "helped" if trial.helped else "no help"
-        table.add_row(name, *rates, f"{trial.sample.median_tokens:g}", apart, said)
-    console.print(table)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from magpie.doctor.measures import Mean
 from magpie.steps.base import live
-from magpie.steps.tag import QUALITIES
+from magpie.steps.base.scales import QUALITIES
 
 if TYPE_CHECKING:
     from magpie.doctor.sampling import Sampler

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from magpie.report.text import one_line
-from magpie.steps.clean import CUT, EMPTY, LOOPING, NO_WORDS, ROLE_HEADER, is_looping
-from magpie.steps.dedup import REPEAT
+from magpie.data.escaping import one_line
+from magpie.steps.base import is_looping
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from magpie.chat import ChatFormat
+    from magpie.doctor.sampling import Written
 
 PROBLEMS = ("leaked", "empty", "looping", "repeated", "cut", "language", "other")
 Keep = tuple[str, ...] | Literal["steered"] | None
@@ -135,8 +134,9 @@ class Sample:
         }
 
 
-def measure(rows: pa.Table, chat: ChatFormat, *, seconds: float, keep: Keep = None) -> Sample:
-    """What is to be said of rows that went through `instruct`, in so many seconds, `clean` and `language`."""
+def measure(written: Written) -> Sample:
+    """What is to be said of a sample."""
+    rows, keep = written.rows, written.keep
     texts: dict[str, list[str]] = {name: [] for name in ("valid", *PROBLEMS)}
     table = rows.to_pylist()
     languages = Counter(row["language"] for row in table if row.get("language") is not None)
@@ -144,24 +144,24 @@ def measure(rows: pa.Table, chat: ChatFormat, *, seconds: float, keep: Keep = No
     seen: set[str] = set()
     whole = []
     for row in table:
-        problem = _problem(row, chat, seen, expected)
+        problem = _problem(row, written, seen, expected)
         whole.append(problem == "valid")
         texts[problem].append(_example(row, problem))
         if row["instruction"] is not None:
             seen.add(row["instruction"].casefold())
     tokens = rows["instruct_tokens"].to_pylist()
-    written = [row["instruction"] for row in table if row["rejected"] is None]
+    texts_kept = [row["instruction"] for row in table if row["rejected"] is None]
     return Sample(
         rows=len(table),
         rates={name: len(found) / len(table) for name, found in texts.items()},
         whole=tuple(whole),
         median_tokens=statistics.median(tokens),
-        tokens_per_second=sum(tokens) / max(seconds, 1e-9),
+        tokens_per_second=sum(tokens) / max(written.seconds, 1e-9),
         examples={name: tuple(found[:_EXAMPLES]) for name, found in texts.items() if found},
         expected=expected,
         expected_from=expected_from,
         languages={name: count / languages.total() for name, count in languages.most_common()},
-        **diversity(written),
+        **diversity(texts_kept),
     )
 
 
@@ -176,8 +176,10 @@ def diversity(texts: Sequence[str]) -> dict[str, float]:
 
 
 def neighbors_of(rows: pa.Table) -> Neighbors:
-    """What the columns of `dedup` come to."""
-    repeats = sum(reason == REPEAT for reason in rows["rejected"].to_pylist())
+    """What the neighbours of rows come to, which are rejected where they repeat another and for nothing else."""
+    if not rows.num_rows:
+        return Neighbors(Mean.of(()), Mean.share(0, 0))
+    repeats = rows.num_rows - rows["rejected"].null_count
     distances = rows["min_neighbor_distance"].drop_null().to_pylist()
     return Neighbors(Mean.of(distances), Mean.share(repeats, rows.num_rows))
 
@@ -208,18 +210,19 @@ def _example(row: Mapping[str, Any], problem: str) -> str:
     return one_line(f"({row['language'] or 'unknown'}) {text}") if problem == "language" else text
 
 
-def _problem(row: Mapping[str, Any], chat: ChatFormat, seen: set[str], expected: Sequence[str]) -> str:
+def _problem(row: Mapping[str, Any], written: Written, seen: set[str], expected: Sequence[str]) -> str:
     """The one of `PROBLEMS` that a row has, or "valid"."""
     reason, raw = row["rejected"], row["raw_instruction"]
-    if reason == ROLE_HEADER or (reason == CUT and any(leak in raw for leak in chat.leaks)):
-        return "leaked"
-    if reason == LOOPING or (reason == CUT and is_looping(raw)):
-        return "looping"
-    if reason is None or reason.startswith("language: "):
-        language = row.get("language")
-        steered = row.get("steer_language")
-        strange = language is not None and language not in ((steered,) if steered else expected)
-        if row["instruction"].casefold() in seen:
-            return "repeated"
-        return "language" if reason is not None or strange else "valid"
-    return {EMPTY: "empty", NO_WORDS: "empty", CUT: "cut"}.get(reason, "other")
+    problem = None if reason is None else written.problems[reason]
+    if problem == "cut":
+        # A text is cut because something else went wrong before: that is the deeper trouble.
+        if any(leak in raw for leak in written.chat.leaks):
+            return "leaked"
+        return "looping" if is_looping(raw) else "cut"
+    if problem not in {None, "language"}:
+        return str(problem)
+    language, steered = row.get("language"), row.get("steer_language")
+    is_other = language is not None and language not in ((steered,) if steered else expected)
+    if row["instruction"].casefold() in seen:
+        return "repeated"
+    return "language" if reason is not None or is_other else "valid"

@@ -1,4 +1,4 @@
-"""Samples of what a model writes, made by the very steps a build runs, on an engine that stays loaded.
+"""Samples of what a model writes: builds of a few rows that are kept in memory, on an engine that stays loaded.
 
 `doctor` and `tune` sample under one setting after another. What shapes prompts and draws alone (the chat template, a
 system prompt, the temperature) needs no other engine; a change of what is loaded loads it anew.
@@ -7,45 +7,77 @@ system prompt, the temperature) needs no other engine; a change of what is loade
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from magpie.doctor.measures import Keep, Neighbors, neighbors_of
-from magpie.engines import open_engine
-from magpie.errors import EngineError, ModelError
-from magpie.plan.fingerprints import chat_format, model_key
-from magpie.plan.phases import PlannedStep
-from magpie.plan.planning import make_plan
+from magpie.errors import ModelError
+from magpie.execution.base import Began, Completed, Event, Loading, Report
+from magpie.execution.driver import Driver
+from magpie.execution.local import LocalExecutor
+from magpie.neighbors.vectors import ProgressCallback
+from magpie.plan import BuildTools, Plan, bind, make_plan
+from magpie.plan.phases import into_phases
 from magpie.recipe import Dedup, Embed, Instruct, Language, Model, Recipe
-from magpie.steps.base import REJECTED, Prepared, live
+from magpie.runs.run import Run, numbered, with_columns
+from magpie.runs.storage import MemoryStorage
+from magpie.steps import MAGPIE, Method
+from magpie.steps.base import REJECTED, GlobalStep, RowStep, RowWork, Tools, live
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
-    from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 
-Tell = Callable[[str, int, int], None]
-"""Is told what is being done, how much of it is done, and of how much: 0 of 0 where that is not known."""
-
-_AFTER_WRITING = ("embed", "dedup", "tag")
 _EMBEDDER = "demo-embedder"
+
+# No sample is answered, and none is filtered.
+_UNANSWERED = Method(MAGPIE.instructions, answers=())
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows as a build has them when their language is known. `seconds` is what the engine took to write them.
+    """Rows as a build has them when nothing but their text is known. `seconds` is what the engine took to write them.
 
-    `keep` is the recipe's `language.keep`. `chat` is the format the generator was prompted in.
+    `keep` is the recipe's `language.keep`. `chat` is the format the generator was prompted in. `problems` says what is
+    wrong with rows that are out for a reason, in the words of `measures.py`.
     """
 
     rows: pa.Table
     seconds: float
     chat: ChatFormat
+    problems: Mapping[str, str]
     keep: Keep = None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRows(RowStep, RowWork[None]):
+    """Adds the columns of rows that are there already: the first step of a sample that goes on with them."""
+
+    rows: pa.Table
+
+    name = "given"
+    reads = ()
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The columns of the rows."""
+        return pa.schema(field for field in self.rows.schema if field.name not in {"id", "index"})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Nothing: a sample is not resumed."""
+        return {}
+
+    def bind(self, _: Tools) -> GivenRows:
+        return self
+
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
+        """The columns, under the ids of the sample."""
+        return pa.table(
+            [rows["id"], *(self.rows[name] for name in self.adds.names)], ["id", *self.adds.names]
+        ).cast(pa.schema([pa.field("id", pa.string()), *self.adds]))
 
 
 def sampling_recipe(name: str, model: Model, instruct: Instruct, *, seed: int = 42) -> Recipe:
@@ -66,12 +98,10 @@ class Sampler:
     All calls come from one event loop. Use it as an asynchronous context: leaving it closes the engine.
     """
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._engine: Engine | None = None
-        self._loaded: Model | None = None
-        self._chats: dict[str, ChatFormat] = {}
-        self._prepared: list[Prepared] = []
+    def __init__(self, on_progress: ProgressCallback) -> None:
+        self._on_progress = on_progress
+        self._executor = LocalExecutor()
+        self._tools = BuildTools()
 
     async def __aenter__(self) -> Sampler:
         return self
@@ -80,71 +110,49 @@ class Sampler:
         await self.close()
 
     async def write(self, recipe: Recipe, count: int, *, first: int = 0, what: str = "sampling") -> Written:
-        """`count` rows of a build of `recipe`, from position `first`, up to the step before `embed`."""
-        positions = range(first, first + count)
-        rows = pa.table(
-            {
-                "id": [f"{recipe.name}-{index:08d}" for index in positions],
-                "index": pa.array(positions, pa.int64()),
-                REJECTED.name: pa.nulls(count, pa.string()),
-            }
+        """`count` rows of a build of `recipe` from position `first`, a multiple of `count`, as far as texts go."""
+        steps = _of_texts(sample_steps(recipe))
+        # One shard of a run that is just long enough: a row's seed and sampling follow from its position.
+        recipe = recipe.model_copy(update={"rows": first + count, "shard_rows": count})
+        timer = _Timer(what, count, self._on_progress)
+        run = await self._build(recipe, steps, timer.handle, shard=first // count)
+        rows = run.rows(first // count, run.schema.names)
+        return Written(
+            rows.select(["id", "index", *(name for name in run.schema.names if name not in {"id", "index"})]),
+            timer.seconds,
+            self._tools.chat(recipe.model(recipe.instruct.model)),
+            _problems(run, rows),
+            None if recipe.language is None else recipe.language.keep,
         )
-        seconds = 0.0
-        for planned in planned_steps(recipe).values():
-            if planned.name in _AFTER_WRITING:
-                break
-            rows, took = await self._run(planned, rows, count, what)
-            seconds += took if planned.generates else 0.0
-        keep = None if recipe.language is None else recipe.language.keep
-        return Written(rows, seconds, self._chat(recipe.model(recipe.instruct.model)), keep)
 
     async def judge(self, recipe: Recipe, rows: pa.Table, *, what: str = "judging") -> pa.Table:
-        """The rows with the tags of the recipe's judge beside them."""
-        tag = planned_steps(recipe)["tag"]
-        asked = len(live(rows)) * len(set(tag.step.settings["tags"]))
-        return (await self._run(tag, rows, asked, what))[0]
+        """The rows with the labels of the recipe's judge beside them."""
+        judge = next(step for step in sample_steps(recipe) if step.labels)
+        timer = _Timer(what, len(live(rows)) * len(judge.labels), self._on_progress)
+        run = await self.go_on(recipe, rows, [judge], timer.handle)
+        labels = run.read(run.steps[-1], 0)
+        return with_columns(rows, labels.drop_columns(["id"]))
+
+    async def go_on(
+        self, recipe: Recipe, rows: pa.Table, steps: Sequence[RowStep | GlobalStep], report: Report
+    ) -> Run:
+        """A run of these steps on rows that are there already."""
+        length = max(1, rows.num_rows)
+        recipe = recipe.model_copy(update={"rows": length, "shard_rows": length})
+        return await self._build(recipe, [GivenRows(rows), *steps], report, shard=0)
 
     async def close(self) -> None:
-        """Let the engine go, and what steps have loaded."""
-        engine, self._engine, self._loaded = self._engine, None, None
-        for step in self._prepared:
-            await step.close()
-        self._prepared.clear()
-        if engine is not None:
-            with suppress(EngineError):
-                await engine.close()
+        """Let the engine go."""
+        await self._executor.close()
 
-    async def _run(
-        self, planned: PlannedStep, rows: pa.Table, requests: int, what: str
-    ) -> tuple[pa.Table, float]:
-        """The rows with one step's columns, and the seconds it took, loading left out."""
-        step: Any = planned.step
-        if planned.chat_model is not None:
-            step = step.with_chat(self._chat(planned.chat_model, judges=planned.judges))
-        if isinstance(step, Prepared):
-            self._prepared.append(step)
-        engine: Any = None
-        if planned.generates:
-            assert planned.model is not None
-            engine = _Counting(await self._engine_for(planned.model), requests, what, self._tell)
-            self._tell(what, 0, requests)
-        began = time.perf_counter()
-        more = await step.run(rows, engine)
-        return beside(rows, more), time.perf_counter() - began
-
-    async def _engine_for(self, model: Model) -> Engine:
-        wanted = model.as_loaded
-        if self._engine is None or self._loaded != wanted:
-            await self.close()
-            self._tell(f"loading {model.model}", 0, 0)
-            self._engine, self._loaded = await open_engine(model), wanted
-        return self._engine
-
-    def _chat(self, model: Model, *, judges: bool = False) -> ChatFormat:
-        key = model_key(model)
-        if key not in self._chats:
-            self._chats[key] = chat_format(model, judges=judges)
-        return self._chats[key]
+    async def _build(
+        self, recipe: Recipe, steps: Sequence[RowStep | GlobalStep], report: Report, *, shard: int
+    ) -> Run:
+        run_steps = numbered(steps)
+        bound = bind(Plan(recipe, run_steps, into_phases(run_steps)), self._tools)
+        run = Run(MemoryStorage(), recipe, run_steps)
+        await Driver(run, bound, self._executor, report, shards=[shard]).build()
+        return run
 
 
 async def neighbors(
@@ -155,62 +163,98 @@ async def neighbors(
     Only the first `most` live rows of a table are compared: among more rows, a nearest neighbour is nearer. Call it
     when the engine is closed: an embedder on a GPU wants memory of its own.
     """
-    if recipe.embed is None:
-        models = recipe.models | {"embedder": _embedder(recipe.model(recipe.instruct.model))}
-        recipe = recipe.model_copy(update={"models": models, "embed": Embed()})
-    steps = planned_steps(recipe.model_copy(update={"dedup": recipe.dedup or Dedup()}))
-    embed, dedup = (steps[name].step for name in ("embed", "dedup"))
-    found = []
-    try:
-        for rows in tables:
-            some = rows.take(pa.array(live(rows)[:most], pa.int64()))
-            some = beside(some, await embed.run(some, None))  # type: ignore[union-attr]
-            found.append(neighbors_of(dedup.run_all(some)))  # type: ignore[union-attr]
-    except ModelError as error:
-        return str(error)
-    finally:
-        await embed.close()  # type: ignore[union-attr]
+    embed, dedup = _comparing_steps(recipe)
+    samples = [rows.take(pa.array(live(rows)[:most], pa.int64())).select(_COMPARED) for rows in tables]
+    found: list[Neighbors] = []
+    async with Sampler(lambda *_: None) as sampler:
+        try:
+            # All tables at once, so that the embedder is loaded once.
+            embedded = await sampler.go_on(recipe, pa.concat_tables(samples), [embed], _ignore)
+            vectors, start = embedded.read(embedded.steps[-1], 0), 0
+            for rows in samples:
+                if not rows.num_rows:
+                    found.append(neighbors_of(rows))
+                    continue
+                of_rows = vectors.slice(start, rows.num_rows).drop_columns(["id"])
+                start += rows.num_rows
+                compared = await sampler.go_on(recipe, with_columns(rows, of_rows), [dedup], _ignore)
+                found.append(neighbors_of(compared.read(compared.steps[-1], 0)))
+        except ModelError as error:
+            return str(error)
     return tuple(found)
 
 
-def planned_steps(recipe: Recipe) -> dict[str, PlannedStep]:
-    """What a build of `recipe` does to a row before it is answered or filtered, by name and in order."""
-    bare = recipe.model_copy(update={"respond": None, "extend": None, "prefer": None, "filter": None})
-    return {planned.name: planned for planned in make_plan(bare).steps}
+def sample_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, ...]:
+    """What a build of `recipe` does to a row before it is answered or filtered, in order."""
+    bare = recipe.model_copy(update={"filter": None})
+    return tuple(run_step.step for run_step in make_plan(bare, _UNANSWERED).steps)
 
 
-def beside(rows: pa.Table, more: pa.Table) -> pa.Table:
-    """The rows with the columns of `more`, which are for the same rows; a reason given earlier stays."""
-    for name in more.column_names:
-        column = pc.coalesce(rows[name], more[name]) if name == REJECTED.name else more[name]
-        at = rows.schema.get_field_index(name)
-        rows = rows.append_column(name, column) if at < 0 else rows.set_column(at, name, column)
-    return rows
+_COMPARED = ["id", "index", REJECTED.name, "instruction"]
+
+
+def _of_texts(steps: Sequence[RowStep | GlobalStep]) -> list[RowStep | GlobalStep]:
+    """The steps that write and look at a row's text: those before another model, or before all rows are needed."""
+    chosen: list[RowStep | GlobalStep] = []
+    for step in steps:
+        has_model = step.uses is not None and step.uses.loaded is not None
+        if isinstance(step, GlobalStep) or (has_model and chosen):
+            break
+        chosen.append(step)
+    return chosen
+
+
+def _comparing_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, RowStep | GlobalStep]:
+    """The steps that embed instructions and that compare them with one another, in the order of their rows."""
+    given = recipe.dedup or Dedup()
+    changes: dict[str, Any] = {"dedup": given.model_copy(update={"keep": "first", "against": ()})}
+    if recipe.embed is None:
+        models = recipe.models | {"embedder": _embedder(recipe.model(recipe.instruct.model))}
+        changes |= {"models": models, "embed": Embed()}
+    steps = sample_steps(recipe.model_copy(update=changes))
+    embed, dedup = (
+        next(step for step in steps if column in step.adds.names)
+        for column in ("embedding", "min_neighbor_distance")
+    )
+    return embed, dedup
+
+
+def _problems(run: Run, rows: pa.Table) -> dict[str, str]:
+    """For each reason that there is, what is wrong with such a row."""
+    problems: dict[str, str] = {}
+    for reason in set(rows[REJECTED.name].drop_null().to_pylist()):
+        named = (step.step.problem(reason) for step in run.steps if reason.startswith(f"{step.name}: "))
+        problems[reason] = next((problem for problem in named if problem is not None), "other")
+    return problems
 
 
 def _embedder(generator: Model) -> Model:
     return Model(model=_EMBEDDER, engine="scripted" if generator.engine == "scripted" else None)
 
 
-@dataclass(slots=True)
-class _Counting:
-    """The engine, telling how many of the completions are back."""
+def _ignore(_: Event) -> None:
+    """Nobody waits long enough to be told."""
 
-    engine: Engine
-    total: int
-    what: str
-    tell: Tell
-    back: int = field(default=0)
 
-    @property
-    def model(self) -> ModelInfo:
-        return self.engine.model
+class _Timer:
+    """Tells how many of the completions are back, and how long they took, loading left out."""
 
-    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        completion = await self.engine.complete(prompt, sampling)
-        self.back += 1
-        self.tell(self.what, self.back, max(self.back, self.total))  # a judge may be asked twice
-        return completion
+    def __init__(self, what: str, total: int, on_progress: ProgressCallback) -> None:
+        self._what, self._total, self._on_progress = what, total, on_progress
+        self._back = 0
+        self._began: float | None = None
+        self.seconds = 0.0
 
-    async def close(self) -> None:
-        """The sampler closes the engine."""
+    def handle(self, event: Event) -> None:
+        """Take an event of the sample."""
+        match event:
+            case Loading(what):
+                self._on_progress(f"loading {what}", 0, 0)
+            case Began(_, _) if self._began is None:
+                self._began = time.perf_counter()
+                self._on_progress(self._what, 0, self._total)
+            case Completed(_, _, _, _):
+                self._back += 1
+                self.seconds = time.perf_counter() - (self._began or 0.0)
+                # A judge may be asked twice about one row.
+                self._on_progress(self._what, self._back, max(self._back, self._total))

@@ -85,7 +85,7 @@ async def _try(sampler: Sampler, recipe: Recipe, before: Sample, changes: tuple[
         raise
     except MagpieError as error:
         return Trial(changes, problem=str(error))
-    sample = measure(written.rows, written.chat, seconds=written.seconds, keep=written.keep)
+    sample = measure(written)
     return Trial(changes, sample, helped(before, sample), written=written)
 
 

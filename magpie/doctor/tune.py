@@ -19,24 +19,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from rich.table import Table
-from rich.text import Text
 
 from magpie.doctor.judge_check import grades, shuffle_test
 from magpie.doctor.measures import Mean, Neighbors, Sample, measure
 from magpie.doctor.pareto import AXES, find_front
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
 from magpie.errors import RecipeError
+from magpie.neighbors.vectors import no_progress
 from magpie.recipe import Draw, EngineKind, Instruct, Model, Recipe, Tag
 from magpie.recipe.loading import load_recipe
-from magpie.report.text import as_text
 from magpie.steps.base import live
-from magpie.steps.tag import DIFFICULTIES, QUALITIES
+from magpie.steps.base.scales import DIFFICULTIES, QUALITIES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from magpie.doctor.sampling import Tell, Written
+    from magpie.doctor.sampling import Written
+    from magpie.neighbors.vectors import ProgressCallback
 
 TEMPERATURES = (0.8, 1.0, 1.2)
 TOP_PS = (1.0, 0.95)
@@ -58,7 +55,7 @@ class Cell:
     quality: Mean
     difficulty: Mean
     neighbors: Neighbors | None = None
-    in_front: bool = False
+    is_best: bool = False
 
     def axes(self) -> Mapping[str, Mean]:
         """The means that cells are compared by."""
@@ -71,7 +68,7 @@ class Cell:
         return {
             "temperature": self.draw.temperature,
             "top_p": self.draw.top_p,
-            "in_front": self.in_front,
+            "in_front": self.is_best,
             "validity": self.sample.valid.to_json(),
             "quality": self.quality.to_json(),
             "difficulty": self.difficulty.to_json(),
@@ -100,7 +97,7 @@ class Tuning:
     @property
     def front(self) -> tuple[Cell, ...]:
         """The cells that nothing dominates."""
-        return tuple(cell for cell in self.cells if cell.in_front)
+        return tuple(cell for cell in self.cells if cell.is_best)
 
     @property
     def mix(self) -> str:
@@ -134,7 +131,7 @@ def tune(
     top_ps: Sequence[float] | None = None,
     engine: EngineKind | None = None,
     seed: int | None = None,
-    on_progress: Tell | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Tuning:
     """Sample `n` instructions of `model` for each pair of temperature and top_p, and mark the best pairs.
 
@@ -164,13 +161,13 @@ def tune(
         ) from error
     if not draws:
         raise RecipeError("nothing to try; give at least one temperature and one top_p")
-    return asyncio.run(_tuned(base, draws, n, notes, on_progress or (lambda *_: None)))
+    return asyncio.run(_tuned(base, draws, n, notes, on_progress or no_progress))
 
 
 async def _tuned(
-    recipe: Recipe, draws: Sequence[Draw], count: int, notes: Sequence[str], tell: Tell
+    recipe: Recipe, draws: Sequence[Draw], count: int, notes: Sequence[str], on_progress: ProgressCallback
 ) -> Tuning:
-    async with Sampler(tell) as sampler:
+    async with Sampler(on_progress) as sampler:
         written = []
         for number, draw in enumerate(draws):
             part = recipe.instruct.model_copy(update={"mix": (draw,)})
@@ -180,7 +177,7 @@ async def _tuned(
         rows = pa.concat_tables(cell.rows for cell in written)
         judged = await sampler.judge(recipe, rows)
         plain, mixed = await shuffle_test(sampler, recipe, judged)
-    tell("comparing", 0, 0)
+    on_progress("comparing", 0, 0)
     fewest = min(len(live(cell.rows)) for cell in written)
     near = await neighbors(recipe, [cell.rows for cell in written], most=max(fewest, count // 2))
     known: Sequence[Neighbors | None] = [None] * len(written) if isinstance(near, str) else near
@@ -198,7 +195,7 @@ async def _tuned(
     return Tuning(
         model=recipe.model(recipe.instruct.model).model,
         judge=recipe.model(recipe.tag.model).model,
-        cells=tuple(replace(cell, in_front=at in found.front) for at, cell in enumerate(cells)),
+        cells=tuple(replace(cell, is_best=at in found.front) for at, cell in enumerate(cells)),
         axes=found.axes,
         notes=(*notes, *found.notes),
         shuffled=mixed,
@@ -207,7 +204,7 @@ async def _tuned(
 
 
 def _cell(draw: Draw, written: Written, judged: pa.Table, near: Neighbors | None) -> Cell:
-    sample = measure(written.rows, written.chat, seconds=written.seconds, keep=written.keep)
+    sample = measure(written)
     quality = Mean.of(grades(judged["input_quality"].to_pylist(), QUALITIES))
     difficulty = Mean.of(grades(judged["difficulty"].to_pylist(), DIFFICULTIES))
     return Cell(draw, sample, quality, difficulty, near)
@@ -247,44 +244,3 @@ def _has_gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
-
-
-def print_tuning(tuning: Tuning, console: Console) -> None:
-    """Print the table, what should be known of it, and the lines to paste."""
-    title = Text(f"{tuning.model}, judged by {tuning.judge}; ± is a standard error", style="table.title")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    headings = (
-        "", "T", "top_p", "valid", "quality", "difficulty", "apart", "repeats", "distinct\n1, 2", "first\nwords",
-        "tokens\n/s",
-    )  # fmt: skip
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading else "left")
-    for cell in tuning.cells:
-        near, sample = cell.neighbors, cell.sample
-        table.add_row(
-            "[green]●[/]" if cell.in_front else "",
-            f"{cell.draw.temperature:g}",
-            f"{cell.draw.top_p:g}",
-            _figure(sample.valid, percent=True),
-            _figure(cell.quality),
-            _figure(cell.difficulty),
-            "" if near is None else _figure(near.distance, digits=3),
-            "" if near is None else _figure(near.duplicates, percent=True),
-            f"{sample.distinct_1:.2f}\n{sample.distinct_2:.2f}",
-            f"{sample.distinct_first_words:.2f}",
-            f"{sample.tokens_per_second:,.0f}",
-        )
-    console.print(table)
-    for note in tuning.notes:
-        console.print(Text("note ", "yellow").append_text(as_text(note, "default")))
-    axes = " and ".join(tuning.axes) or "anything measured"
-    console.print(f"● in front: none is better by {axes}. To paste:\n", highlight=False, soft_wrap=True)
-    console.print(Text(tuning.mix), soft_wrap=True)
-
-
-def _figure(mean: Mean, *, percent: bool = False, digits: int = 2) -> str:
-    if not mean.rows:
-        return "—"
-    if percent:
-        return f"{mean.value:.1%}\n± {mean.error:.1%}"
-    return f"{mean.value:.{digits}f}\n± {mean.error:.{digits}f}"

@@ -1,7 +1,6 @@
-"""Embedding models: texts in, vectors out.
+"""Embedding models: sentence-transformers, on a GPU where there is one.
 
-A model is a sentence-transformers folder, on a GPU where there is one. With an engine that loads no files there is no model:
-vectors are made from words by rule.
+With an engine that loads no files there is no model: vectors are computed from the words of a text.
 """
 
 from __future__ import annotations
@@ -31,14 +30,15 @@ _WORD = re.compile(r"\w+")
 
 
 def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_size: int) -> Vectors:
-    """The vectors of texts (texts, dimensions), of length 1; without an encoder, scripted ones.
+    """The vectors of texts (texts, dimensions), of length 1; `scripted_vectors` where there is no encoder.
 
-    Batches hold texts of like length, whatever the order given. Raises ModelError when a vector has no direction.
+    Raises ModelError when a vector is zero or not finite.
     """
     if not texts:
         return np.empty((0, 1), np.float32)
     if encoder is None:
         return unit(scripted_vectors(texts))
+    # sentence-transformers sorts by length itself, so that a batch needs little padding.
     vectors = encoder.encode(
         list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True
     )
@@ -46,12 +46,12 @@ def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_s
 
 
 def encode_all(model: Model, texts: Sequence[str]) -> Vectors:
-    """The vectors of texts by a model that is loaded for them alone. Raises ModelError."""
+    """The vectors of texts, by a model that is loaded for this call. Raises ModelError."""
     return encode(load_encoder(model), texts, batch_size=_BATCH)
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """The vectors (rows) made length 1. Raises ModelError when one is zero or holds what is not a number."""
+    """The vectors (rows), scaled to length 1. Raises ModelError when one is zero or not finite."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ModelError(
@@ -65,9 +65,8 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
 
     Raises ModelError.
 
-    It reads `context_length` tokens of a text, or what it was made for where that is less.
-    `dtype: auto` is bfloat16 where the processor computes in it: 2.5 times as fast as float32 on a CPU that does
-    (AVX512-BF16), and each vector moves by a squared distance of about 1e-4. Elsewhere it is float32.
+    It reads the first `context_length` tokens of a text, or as many as it was trained for where that is less.
+    `dtype: auto` is bfloat16 where the hardware computes in it, else float32.
     """
     if not find_engine(model.engine).capabilities.loads_files:
         return None
@@ -77,7 +76,7 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
 
     files = resolve(model)
     try:
-        with _no_bars():
+        with _no_progress_bars():
             encoder = SentenceTransformer(
                 str(files.path),
                 local_files_only=True,
@@ -85,36 +84,37 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
                 model_kwargs={"dtype": _dtype(model), "use_safetensors": True},
             )
         longest = encoder.max_seq_length
-        if (
-            longest is None or model.context_length < longest < math.inf
-        ):  # static embeddings read texts of any length
+        # Infinity is that of static embeddings, which read texts of any length at no cost.
+        if longest is None or model.context_length < longest < math.inf:
             encoder.max_seq_length = model.context_length
         return encoder
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{model.model} cannot be loaded as an embedder ({why}); name an embedding model"
+            f"{model.model} cannot be loaded as an embedder ({reason}); name an embedding model"
         ) from error
 
 
 def scripted_vectors(texts: Sequence[str]) -> Vectors:
-    """A vector for each text by rule, SCRIPTED_DIMENSIONS wide and not yet of length 1: no model, no files.
+    """A vector for each text without a model, SCRIPTED_DIMENSIONS wide and not yet of length 1.
 
-    Each word has a direction, drawn from a hash of the word, and a text is the sum of its words: equal texts have equal
+    Each word has a direction, given by a hash of the word, and a text is the sum of its words: equal texts have equal
     vectors, texts that share most words are near, and others are not.
     """
-    words = [_WORD.findall(text.casefold()) or [text] for text in texts]
-    if not words:
+    words_of_texts = [_WORD.findall(text.casefold()) or [text] for text in texts]
+    if not words_of_texts:
         return np.empty((0, SCRIPTED_DIMENSIONS), np.float32)
     digests = b"".join(
         hashlib.blake2b(word.encode(), digest_size=SCRIPTED_DIMENSIONS // 8).digest()
-        for of_text in words
-        for word in of_text
+        for words in words_of_texts
+        for word in words
     )
+    # Each bit of the hash is -1 or 1 in one dimension. `reduceat` adds up the words of each text.
     bits = np.unpackbits(np.frombuffer(digests, np.uint8)).reshape(-1, SCRIPTED_DIMENSIONS)
-    starts = np.cumsum([0, *(len(of_text) for of_text in words[:-1])])
+    starts = np.cumsum([0, *(len(words) for words in words_of_texts[:-1])])
     sums = np.add.reduceat(bits.astype(np.float32) * 2 - 1, starts)
-    sums[~sums.any(axis=1), 0] = 1  # words that cancel out
+    # Words that cancel each other out would leave a vector without a direction.
+    sums[~sums.any(axis=1), 0] = 1
     return np.asarray(sums, np.float32)
 
 
@@ -124,21 +124,23 @@ def _dtype(model: Model) -> Any:
     if model.dtype != "auto":
         return getattr(torch, model.dtype)
     if torch.cuda.is_available():
-        quick = torch.cuda.is_bf16_supported(including_emulation=False)
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        quick = torch.cpu._is_avx512_bf16_supported() and not torch.backends.mps.is_available()
-    return torch.bfloat16 if quick else torch.float32
+        # On a CPU with AVX512-BF16 it is 2.5 times as fast as float32, and moves each vector by a squared distance of
+        # about 1e-4.
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() and not torch.backends.mps.is_available()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """No progress bar while weights are loaded; they are as they were afterwards."""
-    from transformers.utils import logging as switches
+def _no_progress_bars() -> Iterator[None]:
+    """Turn transformers' progress bars off while weights are loaded."""
+    from transformers.utils import logging
 
-    drawn = switches.is_progress_bar_enabled()
-    switches.disable_progress_bar()
+    were_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        if drawn:
-            switches.enable_progress_bar()
+        if were_enabled:
+            logging.enable_progress_bar()

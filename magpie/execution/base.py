@@ -80,9 +80,44 @@ class Committed:
     committed: Shard
 
 
-Event = Loading | Loaded | Working | Began | Completed | Committed
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A step's shard was there already, with so many rows, of which the step had rejected so many."""
+
+    step: str
+    rows: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A step that sees every row at once is at `what`, and has done so much of so much of it."""
+
+    step: str
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEnded:
+    """No more comes from these steps, whether they came to their end or not."""
+
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something a person should know."""
+
+    text: str
+
+
+Event = (
+    Loading | Loaded | Working | Began | Completed | Committed | Found | Advanced | PhaseEnded | Noted
+)  # fmt: skip
 Report = Callable[[Event], None]
-"""Takes the events of workers. Called on the worker's event loop; returns at once."""
+"""Takes events, of workers and of the driver. It may be called from any thread, and returns at once."""
 
 
 class Executor(Protocol):

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from magpie.errors import DamagedShardError, RunError, StoppedError
 from magpie.execution.base import (
+    Advanced,
     Began,
     Committed,
-    Completed,
     Event,
     Executor,
-    Loaded,
-    Loading,
+    Found,
+    Noted,
+    PhaseEnded,
+    Report,
     ShardTask,
     Working,
 )
@@ -30,27 +31,24 @@ from magpie.plan import BoundPlan, Phase
 from magpie.runs.dataset import discard_dataset
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, Run, RunStep
-from magpie.runs.storage.sealed import write_shard
+from magpie.runs.storage.sealed import Shard, write_shard
 from magpie.steps.base import NOTE, REJECTED, GlobalWork
-
-if TYPE_CHECKING:
-    from magpie.execution.progress import Progress
 
 
 class Driver:
-    """Builds `run` by `bound` on an executor. `shards` are those to make; by default all."""
+    """Builds `run` by `bound` on an executor, and reports what happens. `shards` are those to make; by default all."""
 
     def __init__(
         self,
         run: Run,
         bound: BoundPlan,
         executor: Executor,
-        progress: Progress,
+        report: Report,
         *,
         shards: Sequence[int] | None = None,
     ) -> None:
         self._run, self._bound = run, bound
-        self._executor, self._progress = executor, progress
+        self._executor, self._report = executor, report
         self._shards = range(run.shards) if shards is None else shards
         self._manifest = Manifest(run)
         self._counted: set[tuple[int, int]] = set()
@@ -97,7 +95,7 @@ class Driver:
         for run_step, shard, error in damaged:
             self._manifest.remove(run_step, shard)
             place = self._quarantine(self._run.shard_name(run_step, shard))
-            self._progress.note(f"{str(error).split(';')[0]}; moved to {place}, making it again")
+            self._report(Noted(f"{str(error).split(';')[0]}; moved to {place}, making it again"))
         self._count_current(self._run.steps)
 
     def _count_current(self, steps: Sequence[RunStep]) -> None:
@@ -107,10 +105,12 @@ class Driver:
         """
         for run_step in steps:
             for shard in range(self._run.shards):
-                if (run_step.number, shard) in self._counted or not self._manifest.is_current(run_step, shard):
+                if (run_step.number, shard) in self._counted or not self._manifest.is_current(
+                    run_step, shard
+                ):
                     continue
                 rejected = self._rejected(run_step, shard)
-                self._progress.found(run_step.name, len(self._run.shard_range(shard)), rejected)
+                self._report(Found(run_step.name, len(self._run.shard_range(shard)), rejected))
                 self._count(run_step.number, shard, rejected)
 
     def _count(self, number: int, shard: int, rejected: int) -> None:
@@ -145,14 +145,14 @@ class Driver:
         """Make the shards that are missing from a phase."""
         discard_dataset(self._run)
         if phase.is_global:
-            self._progress.doing(phase.name)
+            self._report(Working(phase.name))
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
         try:
             tasks = [self._task(phase, shard) for shard in missing]
             await self._executor.run(self._run, self._bound, phase, tasks, self._on_event)
         finally:
-            self._progress.log_prefix_cache([run_step.name for run_step in phase.steps])
+            self._report(PhaseEnded(tuple(run_step.name for run_step in phase.steps)))
 
     def _task(self, phase: Phase, shard: int) -> ShardTask:
         made_from = self._manifest.source(phase.steps[0], shard)
@@ -163,21 +163,11 @@ class Driver:
         return ShardTask(shard, made_from, committed)
 
     def _on_event(self, event: Event) -> None:
-        match event:
-            case Loading(what):
-                self._progress.doing(f"loading {what}")
-            case Loaded(model, revision, engine):
-                self._progress.log.write("loaded", model=model, revision=revision, engine=engine)
-            case Working(steps):
-                self._progress.doing(steps)
-            case Began(step, _):
-                self._progress.began(step)
-            case Completed(step, tokens, prompt_tokens, cached_tokens):
-                self._progress.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens)
-            case Committed(step, number, shard, rows, rejected, committed):
-                self._manifest.add(self._run.steps[number - 1], shard, committed)
-                self._count(number, shard, rejected)
-                self._progress.committed(step, shard, rows, rejected)
+        """Note what a worker has committed, and pass everything on."""
+        if isinstance(event, Committed):
+            self._manifest.add(self._run.steps[event.number - 1], event.shard, event.committed)
+            self._count(event.number, event.shard, event.rejected)
+        self._report(event)
 
     # Steps that see every row
 
@@ -185,7 +175,7 @@ class Driver:
         """Read the whole column, work it out, write it shard by shard."""
         work = self._bound.work[run_step.number - 1]
         assert isinstance(work, GlobalWork)
-        self._progress.began(run_step.name)
+        self._report(Began(run_step.name, 0))
         shards = range(self._run.shards)
         # In a list, so that the step alone holds the rows once it has begun, and can let go of what it has read.
         given = [pa.concat_tables(self._given(run_step, shard) for shard in shards)]
@@ -194,7 +184,7 @@ class Driver:
         def on_progress(what: str, done: int, total: int) -> None:
             if self._is_over:
                 raise StoppedError("the build was stopped")
-            self._progress.moved(run_step.name, what, done, total)
+            self._report(Advanced(run_step.name, what, done, total))
 
         result = work.run_all(given.pop(), on_progress)
         self._note(run_step, result)
@@ -202,9 +192,10 @@ class Driver:
         for shard in self._missing(run_step):
             positions = self._run.shard_range(shard)
             part = result.slice(positions.start, len(positions))
-            self._commit(run_step, shard, part)
-            self._count(run_step.number, shard, rejections(part))
-            self._progress.committed(run_step.name, shard, part.num_rows, rejections(part))
+            committed = self._commit(run_step, shard, part)
+            self._on_event(
+                Committed(run_step.name, run_step.number, shard, part.num_rows, rejections(part), committed)
+            )
 
     def _given(self, run_step: RunStep, shard: int) -> pa.Table:
         if run_step.number == 1:
@@ -216,9 +207,9 @@ class Driver:
         if NOTE in (result.schema.metadata or {}):
             facts = json.loads(result.schema.metadata[NOTE]).items()
             listed = [f"{key.replace('_', ' ')} {value}" for key, value in facts if value is not None]
-            self._progress.note(f"{run_step.name}: {', '.join(listed)}")
+            self._report(Noted(f"{run_step.name}: {', '.join(listed)}"))
 
-    def _commit(self, run_step: RunStep, shard: int, part: pa.Table) -> None:
+    def _commit(self, run_step: RunStep, shard: int, part: pa.Table) -> Shard:
         if self._is_over:
             raise StoppedError("the build was stopped")
         made_from = self._manifest.source(run_step, shard)
@@ -226,5 +217,6 @@ class Driver:
             raise RunError(f"rows are missing before {run_step.name}; please report this")
         stamp = stamp_for(self._run, self._bound, run_step, shard, made_from)
         stale = self._manifest.get(run_step, shard) is not None
-        name = self._run.shard_name(run_step, shard)
-        self._manifest.add(run_step, shard, write_shard(self._run.storage, name, part, stamp, replace=stale))
+        return write_shard(
+            self._run.storage, self._run.shard_name(run_step, shard), part, stamp, replace=stale
+        )

@@ -19,6 +19,19 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.errors import StorageError
+from magpie.execution.base import (
+    Advanced,
+    Began,
+    Committed,
+    Completed,
+    Event,
+    Found,
+    Loaded,
+    Loading,
+    Noted,
+    PhaseEnded,
+    Working,
+)
 from magpie.plan.phases import needs_engine
 from magpie.runs.run import LOG, Run, RunStep
 
@@ -98,6 +111,30 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
+    def handle(self, event: Event) -> None:
+        """Count and show what has happened."""
+        match event:
+            case Found(step, rows, rejected):
+                self.found(step, rows, rejected)
+            case Loading(what):
+                self.doing(f"loading {what}")
+            case Loaded(model, revision, engine):
+                self.log.write("loaded", model=model, revision=revision, engine=engine)
+            case Working(steps):
+                self.doing(steps)
+            case Began(step, _):
+                self.began(step)
+            case Completed(step, tokens, prompt_tokens, cached_tokens):
+                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens)
+            case Committed(step, _, shard, rows, rejected, _):
+                self.committed(step, shard, rows, rejected)
+            case Advanced(step, what, done, total):
+                self.advanced(step, what, done, total)
+            case PhaseEnded(steps):
+                self.log_prefix_cache(steps)
+            case Noted(text):
+                self.note(text)
+
     def found(self, step: str, rows: int, rejected: int) -> None:
         """A shard of `step` was there already."""
         count = self.counts[step]
@@ -147,7 +184,7 @@ class Progress:
                     hit_rate=round(count.cached_tokens / count.prompt_tokens, 4),
                 )
 
-    def moved(self, step: str, what: str, done: int, total: int) -> None:
+    def advanced(self, step: str, what: str, done: int, total: int) -> None:
         """A step that sees every row at once is at `what`, and has done so much of so much of it."""
         now = time.monotonic()
         if what != self._stage[0]:

@@ -1,7 +1,7 @@
-"""Where a model's files come from: a package that ships them, a stand-in made here, a local folder, or the hub.
+"""Where a model's files come from: a Python package, a stand-in made on this machine, a local folder, or the hub.
 
-`resolve` gives a folder and the exact revision in it, or one clear ModelError. Only safetensors are ever loaded, and
-an access token is read from the environment (HF_TOKEN) and from nowhere else.
+`resolve` returns a folder and its exact revision, or raises one clear ModelError. Only safetensors are ever loaded, and
+an access token is read only from the environment (HF_TOKEN).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ __all__ = ["EMBEDDED", "STAND_INS", "Embedded", "ModelFiles", "cache_folder", "r
 
 
 def resolve(model: Model, *, weights: bool = True) -> ModelFiles:
-    """The files of `model`, fetched, converted or made when they are not on this machine yet.
+    """The files of `model`: downloaded, converted or made if they are not on this machine yet.
 
-    `weights` False asks for the tokenizer and the config alone, which is quick. Raises ModelError when the name is
-    known nowhere, when the hub refuses or cannot be reached, or when the weights are not safetensors.
+    With `weights` False, only the tokenizer and the config, which is quick. Raises ModelError when there is no model of
+    that name, when the hub refuses or cannot be reached, or when the weights are not safetensors.
     """
+    # Names of our own first: a folder that happens to be called "demo" must not replace the model.
     folder = Path(model.model).expanduser()
     if model.model in EMBEDDED:
         files = _pinned(from_package(model.model, weights=weights), model.revision)
@@ -44,6 +45,7 @@ def resolve(model: Model, *, weights: bool = True) -> ModelFiles:
 
 
 def _pinned(files: ModelFiles, wanted: str | None) -> ModelFiles:
+    # Such a model is here in one revision only, and no other can be fetched.
     if wanted is not None and wanted != files.revision:
         raise ModelError(
             f"{files.name} is here at revision {files.revision}, and the recipe asks for {wanted}; "

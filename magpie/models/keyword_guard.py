@@ -1,17 +1,17 @@
-"""A guard small enough to be written by hand: a Llama of one layer whose weights are worked out, not trained.
+"""A keyword guard: a Llama of one layer whose weights are computed by hand, not trained.
 
-It speaks as Llama-Guard-style models do. Its chat template puts a task, a policy of numbered categories and the
-conversation into one prompt, and it writes "safe", or "unsafe" and on a second line a category. What it knows is a few
-dozen English words: a conversation that holds one of them is unsafe, in the category most of them belong to. It counts
-words in the whole conversation, not only in the last message, and it understands nothing: for a dataset that people
-will train on, name a real guard.
+It has the interface of Llama Guard. Its chat template puts a task, a policy of numbered categories and the conversation
+into one prompt, and it writes "safe", or "unsafe" and on a second line a category. It knows a few dozen English words:
+a conversation that holds one of them is unsafe, in the category that most of them belong to. It counts words in the
+whole conversation, not only in the last message, and understands nothing: for a dataset that people will train on,
+name a real guard.
 
-How the weights do it. Every token the model knows has dimensions of the residual stream of its own: dangerous words
-one for their category, and the tokens that a verdict is made of one for the state they leave it in. Queries and keys
-are zero, so the one head attends to all tokens alike; it copies the categories, and what it writes is each category's
-share of the prompt. Of two rows of the output matrix one compares that share with a constant, to choose between "safe"
-and "unsafe", and the states decide which tokens may come next. RMSNorm scales all logits of a token alike, so only
-their ratios matter. All weights are powers of two, exact in bfloat16.
+How the weights work. A dangerous word sets the residual stream's dimension of its category, and a token of the verdict
+sets that of the state it leads to (`_embeddings`). Queries and keys are zero, so the one attention head averages over
+all tokens: what it writes is each category's share of the prompt (`_weights`). The output matrix compares that share
+with a constant to choose between "safe" and "unsafe", and the state decides which tokens may come next (`_output`).
+RMSNorm scales all logits of a token alike, so only their ratios matter. All weights are powers of two, exact in
+bfloat16.
 """
 
 from __future__ import annotations
@@ -73,19 +73,18 @@ CHAT_TEMPLATE = (
 _VERSION = 1
 _WIDTH = 64
 _CONTEXT = 8192
+# Dimensions of the residual stream: the states of a verdict from 0 on, the categories of words from `_SAID` on, and the
+# categories' shares of the prompt from `_SHARE` on.
 _AT_HEADER, _AFTER_SAFE, _AFTER_UNSAFE, _AFTER_NEWLINE, _AFTER_CATEGORY = range(5)
-_SAID, _SHARE = (
-    16,
-    32,
-)  # where the dimensions of categories begin: as words say them, and their share of the prompt
+_SAID, _SHARE = 16, 32
 _GAIN = 2048.0
-"""One word in n tokens writes 8 * _GAIN / n beside the 1 that is for "safe": 2 at 8,192 tokens."""
+"""One word in n tokens writes 8 * _GAIN / n, against the 1 for "safe": that is 2 at 8,192 tokens."""
 _RULES = 32768.0
-"""What a state's word weighs: more than any share, which is 8 * _GAIN at most."""
+"""The weight of a state's rule: more than that of any share, which is 8 * _GAIN at most."""
 
 
 def guard_ingredients() -> dict[str, Any]:
-    """All that shapes the guard, as JSON can hold it. A change in how weights are worked out needs a new `_VERSION`."""
+    """Everything that shapes the guard, ready for JSON. A change in how weights are computed needs a new `_VERSION`."""
     sizes = [_VERSION, _WIDTH, _CONTEXT, _GAIN, _RULES]
     return {"sizes": sizes, "hazards": HAZARDS, "pieces": _PIECES, "template": CHAT_TEMPLATE}
 
@@ -117,14 +116,14 @@ def make_guard(to: Path) -> None:
 
 
 def _vocabulary() -> dict[str, int]:
-    words = [word for _, known in HAZARDS.values() for word in known]
+    words = [word for _, keywords in HAZARDS.values() for word in keywords]
     verdict = [_HEADER, _NEWLINE, _SAFE, _UNSAFE, *HAZARDS]
     tokens = [_UNKNOWN, _BEGIN, _START, _END, _TURN, *verdict, *words]
     return {token: number for number, token in enumerate(tokens)}
 
 
 def _save_tokenizer(vocabulary: dict[str, int], to: Path) -> None:
-    """Words in lower case, marks one by one, a blank line as one token, as in Llama 3; the rest is unknown."""
+    """Words in lower case; a blank line is one token, as in Llama 3; everything else is the unknown token."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -151,6 +150,7 @@ def _weights(vocabulary: dict[str, int]) -> dict[str, torch.Tensor]:
 
     square = torch.zeros(_WIDTH, _WIDTH)
     copied, written = square.clone(), square.clone()
+    # An embedding has one 1 in 64 dimensions, which the first RMSNorm makes 8: hence 8 * _GAIN.
     for number in range(len(HAZARDS)):
         copied[number, _SAID + number] = 1
         written[_SHARE + number, number] = _GAIN
@@ -174,10 +174,10 @@ def _weights(vocabulary: dict[str, int]) -> dict[str, torch.Tensor]:
 
 
 def _embeddings(vocabulary: dict[str, int]) -> torch.Tensor:
-    """What each token says: a dangerous word its category, a token of a verdict the state that it leaves."""
+    """The embedding of each token: a dangerous word's category, or the state that a token of a verdict leads to."""
     import torch
 
-    says = torch.zeros(len(vocabulary), _WIDTH)
+    rows = torch.zeros(len(vocabulary), _WIDTH)
     states = {
         _HEADER: _AT_HEADER,
         _SAFE: _AFTER_SAFE,
@@ -186,21 +186,22 @@ def _embeddings(vocabulary: dict[str, int]) -> torch.Tensor:
         **dict.fromkeys(HAZARDS, _AFTER_CATEGORY),
     }
     for token, state in states.items():
-        says[vocabulary[token], state] = 1
+        rows[vocabulary[token], state] = 1
     for number, (_, words) in enumerate(HAZARDS.values()):
         for word in words:
-            says[vocabulary[word], _SAID + number] = 1
-    return says
+            rows[vocabulary[word], _SAID + number] = 1
+    return rows
 
 
 def _output(vocabulary: dict[str, int]) -> torch.Tensor:
-    """What each token's logit is made of. In every state but its own, a token that shares could win is held down."""
+    """The output matrix: which states and category shares raise or lower each token's logit."""
     import torch
 
     rows = torch.zeros(len(vocabulary), _WIDTH)
     states = {_AT_HEADER, _AFTER_SAFE, _AFTER_UNSAFE, _AFTER_NEWLINE, _AFTER_CATEGORY}
     rows[vocabulary[_SAFE], _AT_HEADER] = 1
     rows[vocabulary[_UNSAFE], _SHARE : _SHARE + len(HAZARDS)] = 1
+    # The tokens that a share raises are ruled out in every state but their own.
     rows[vocabulary[_UNSAFE], list(states - {_AT_HEADER})] = -_RULES
     rows[vocabulary[_NEWLINE], _AFTER_UNSAFE] = _RULES
     for number, category in enumerate(HAZARDS):

@@ -1,8 +1,8 @@
-"""Stand-ins for models that no package ships: a reward model and a guard, made on this machine when first asked for.
+"""Stand-ins for models that no package ships: a reward model and a guard, made on this machine on first use.
 
-They let every step of a recipe run with no hub. `demo-reward` is the demo model with a score head of random weights:
-its rewards differ from conversation to conversation and mean nothing. `demo-guard` knows a few dozen words, and
-nothing else; see `keyword_guard.py`.
+With them every step of a recipe runs without the hub. `demo-reward` is the demo model with a score head of random
+weights: its rewards differ between conversations and mean nothing. `demo-guard` knows a few dozen words and nothing
+else; see `keyword_guard.py`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ _HEAD: dict[str, Any] = {"version": 1, "seed": 20_240_612, "scale": 0.004}
 
 
 def stand_in(name: str, *, weights: bool) -> ModelFiles:
-    """The files of the stand-in called `name`, made if they are not there.
+    """The files of the stand-in called `name`, made if they do not exist.
 
-    Its revision is its name and a digest of what makes it. Raises ModelError, where the package it is made from is
-    missing or the cache cannot be written.
+    Its revision is its name and a digest of its ingredients. Raises ModelError where the package it is made from is
+    missing, or the cache cannot be written.
     """
     return STAND_INS[name](name, weights)
 
 
 def _reward(name: str, weights: bool) -> ModelFiles:
-    """Whole, or where `weights` is False perhaps without them: those take a few seconds and 270 MB."""
+    """With the weights, or perhaps without them where `weights` is False."""
+    # The weights take a few seconds and 270 MB, so there is a folder without them, as for the base model.
     base = from_package(_BASE, weights=weights)
     revision = f"{name}-{_digest({**_HEAD, 'base': base.revision})}"
     whole = cache_folder() / revision
@@ -46,13 +47,13 @@ def _reward(name: str, weights: bool) -> ModelFiles:
 
 
 def _guard(name: str, weights: bool) -> ModelFiles:
-    """Always whole: it is small."""
+    """With the weights always: they are small."""
     revision = f"{name}-{_digest(guard_ingredients())}"
     return ModelFiles(name, made_once(cache_folder() / revision, make_guard), revision)
 
 
 STAND_INS: dict[str, Callable[[str, bool], ModelFiles]] = {"demo-reward": _reward, "demo-guard": _guard}
-"""What makes each stand-in, by its name; it is given the name and whether weights are wanted."""
+"""The function that makes each stand-in, by name. It takes the name and whether weights are wanted."""
 
 
 def _digest(ingredients: dict[str, Any]) -> str:
@@ -60,7 +61,7 @@ def _digest(ingredients: dict[str, Any]) -> str:
 
 
 def _make_reward_tokenizer(base: Path, to: Path) -> None:
-    """The tokenizer of the base model, and its config as that of a reward model."""
+    """The base model's tokenizer, and its config changed to that of a reward model."""
     for path in base.iterdir():
         if path.suffix != ".safetensors" and path.name not in {"config.json", "generation_config.json"}:
             shutil.copyfile(path, to / path.name)
@@ -74,14 +75,15 @@ def _make_reward_tokenizer(base: Path, to: Path) -> None:
 
 
 def _make_reward(base: Path, to: Path) -> None:
-    """The same with weights: the base model's own, and a row of random ones that makes the last state a number."""
+    """The same with weights: those of the base model, and a random score head for the last hidden state."""
     import torch
     from safetensors.torch import load_file, save_file
 
     _make_reward_tokenizer(base, to)
     tensors = load_file(base / "model.safetensors")
     embedding = tensors["model.embed_tokens.weight"]
-    draw = torch.Generator().manual_seed(_HEAD["seed"])
-    head = torch.randn(1, embedding.shape[1], generator=draw) * _HEAD["scale"]
+    # Seeded: every machine makes the same model, so its revision needs no digest of the weights.
+    generator = torch.Generator().manual_seed(_HEAD["seed"])
+    head = torch.randn(1, embedding.shape[1], generator=generator) * _HEAD["scale"]
     tensors["score.weight"] = head.to(embedding.dtype)
     save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})

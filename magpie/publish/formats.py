@@ -27,15 +27,16 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from magpie.data.messages import SHAREGPT_ROLES
 from magpie.errors import MagpieError, RunError
 from magpie.runs.run import Run
-from magpie.runs.shards import inspect_shard, replacing, storage_errors
+from magpie.runs.storage.local import replacing, storage_errors
+from magpie.runs.storage.sealed import inspect_shard
 
 Format = Literal["messages", "sharegpt", "alpaca", "preference"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _BATCH_ROWS = 4096
-_SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 _CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 _PAIR = ("prompt", "chosen", "rejected")
 _HISTORY = pa.list_(pa.list_(pa.string()))
@@ -50,7 +51,7 @@ def export(run: Run, *, format: Format, out: Path) -> int:
     """
     out = Path(out)
     write = _writer(out)
-    if not run.dataset_files:
+    if not run.dataset_files.names():
         raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
     with storage_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +76,9 @@ def _shaped(run: Run, format: Format) -> Iterator[pa.Table]:
         "alpaca": _as_alpaca,
         "preference": _as_preference,
     }[format]
-    for path in run.dataset_files:
-        inspect_shard(path)
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    for name in run.dataset_files.names():
+        inspect_shard(run.storage, name)
+        with pq.ParquetFile(run.storage.open(name), page_checksum_verification=True) as file:
             empty = True
             for batch in file.iter_batches(_BATCH_ROWS):
                 empty = False
@@ -96,7 +97,7 @@ def _without_pairs(rows: pa.Table) -> pa.Table:
 
 def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
     conversations = [
-        [{"from": _SPEAKERS[message["role"]], "value": message["content"]} for message in messages]
+        [{"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]} for message in messages]
         for messages in rows["messages"].to_pylist()
     ]
     at = rows.column_names.index("messages")
@@ -114,14 +115,14 @@ def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
         "input": pa.array([""] * rows.num_rows, pa.string()),
         "output": pa.array([pairs[-1][1] for pairs in turns], pa.string()),
     }
-    if run.recipe.extend is not None:
+    if run.step_adding("later_turns") is not None:
         columns["history"] = pa.array([pairs[:-1] for pairs in turns], _HISTORY)
     others = [name for name in rows.column_names if name not in {*columns, *_PAIR, "messages", "response"}]
     return pa.table({**columns, **{name: rows[name] for name in others}})
 
 
 def _as_preference(run: Run, rows: pa.Table) -> pa.Table:
-    if run.recipe.prefer is None:
+    if run.step_adding("chosen_response") is None:
         raise RunError(
             f"{run.folder} has no pairs, for its recipe has no `prefer`; "
             "use another --format, or build with a recipe such as air-dpo"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.engines import pick
+from magpie.engines import find_engine
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.plan.phases import Phase, Plan
-    from magpie.recipe import Model
+    from magpie.plan import Phase, Plan
+    from magpie.recipe import Filter, Model
 
 
 def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | None = None) -> None:
@@ -36,7 +36,7 @@ def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | Non
         how = {"cross": "; crossed", "sample": "; sampled"}[recipe.steer.combine] if values else ""
         console.print(f"{steer}{how}", highlight=False)
     if recipe.filter is not None:
-        console.print(Text(f"filter {recipe.filter.name}: {_filter(plan)}"), soft_wrap=True)
+        console.print(Text(f"filter {recipe.filter.name}: {_filter(plan, recipe.filter)}"), soft_wrap=True)
     for rule in plan.skipped_rules:
         console.print(Text(f"left out, the run has no such column: {rule}"), soft_wrap=True)
     if stop_after is not None:
@@ -53,25 +53,23 @@ def _where(phase: Phase) -> str:
         return "all rows at once"
     if phase.model is None:
         return "CPU"
-    return _engine(phase.model) if phase.generates else "sentence-transformers"
+    return _engine(phase.model) if phase.needs_engine else "sentence-transformers"
 
 
 def _engine(model: Model) -> str:
-    engine = pick(model.engine)
+    engine = find_engine(model.engine).name
     gpus = f", tensor parallel {model.tensor_parallel}" if model.tensor_parallel > 1 else ""
     return f"{engine}{gpus}, context {model.context_length:,}"
 
 
-def _filter(plan: Plan) -> str:
-    found = plan.recipe.filter
-    assert found is not None
-    early = [step for step in plan.steps if step.name == "prefilter"]
-    pushed = len(early[0].step.settings["rules"]) if early else 0
-    parts = [f"{len(found.rules)} rules, {pushed} of them before a response is paid for"]
-    if found.quotas is not None:
-        parts.append(f"quotas by {found.quotas.by}")
-    if found.top is not None:
-        parts.append(f"top {found.top.n:,} by {found.top.by}")
+def _filter(plan: Plan, filter: Filter) -> str:
+    # What is pushed down stands before the last step, which has the rest.
+    pushed = sum(len(run_step.step.rules) for run_step in plan.steps[:-1])
+    parts = [f"{len(filter.rules)} rules, {pushed} of them before a response is paid for"]
+    if filter.quotas is not None:
+        parts.append(f"quotas by {filter.quotas.by}")
+    if filter.top is not None:
+        parts.append(f"top {filter.top.n:,} by {filter.top.by}")
     return "; ".join(parts)
 
 

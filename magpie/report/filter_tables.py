@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from magpie.data.escaping import one_line
 from magpie.report.judges import print_agreement
-from magpie.report.text import as_text, one_line
+from magpie.report.text import as_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.data.select import Comparison, Refiltered
+    from magpie.data.select import FilterComparison, Refiltered
+    from magpie.figures.agreement import Agreement
 
 
-def print_funnel(found: Refiltered, console: Console) -> None:
+def print_funnel(found: Refiltered, console: Console, agreement: Iterable[Agreement] = ()) -> None:
     """Rows in, rows lost and rows left, rule by rule.
 
     Where it was asked to explain, also what each rule would lose alone, which share of that it lost after the rules
-    before it, and the first rows it lost. Where several judges tagged the run, or one several times, how well they
-    agree on what the rules go by.
+    before it, and the first rows it lost. Last, how well the judges of the run agree on what the rules go by.
     """
     table = Table(box=None, pad_edge=False)
     for heading in ("rule", "rows in", "lost", "left", *(("lost alone", "share") if found.explained else ())):
@@ -43,11 +44,11 @@ def print_funnel(found: Refiltered, console: Console) -> None:
             shown.append_text(_shown(instruction, max(40, console.width - len(shown))))
             console.print(shown, soft_wrap=True)
     _print_never_answered(found.never_answered, console)
-    print_agreement(found.agreement, console)
+    print_agreement(agreement, console)
     _print_skipped(found.skipped, found.what, console)
 
 
-def print_comparison(found: Comparison, console: Console) -> None:
+def print_comparison(found: FilterComparison, console: Console) -> None:
     """Rows kept by both filters, by one alone and by neither, and the Jaccard index of the two."""
     one, other = found.names
     if one == other:

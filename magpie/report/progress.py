@@ -18,20 +18,20 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from magpie.report.text import harmless
+from magpie.data.escaping import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task
 
-    from magpie.doctor.sampling import Tell
+    from magpie.neighbors.vectors import ProgressCallback
 
 _PLAIN_EVERY = 15.0
 
 
 @contextmanager
-def telling(console: Console) -> Iterator[Tell]:
-    """What to tell the progress of a sampling to, while it is shown on `console`. Nothing of it stays on a terminal."""
+def shown_progress(console: Console) -> Iterator[ProgressCallback]:
+    """A callback whose progress is shown on `console`. Nothing of it stays on a terminal."""
     if not console.is_terminal:
         yield _plain(console)
         return
@@ -43,27 +43,27 @@ def telling(console: Console) -> Iterator[Tell]:
         task = progress.add_task("starting", total=None)
         doing = ("", 0)
 
-        def tell(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             nonlocal doing
             if (what, total) != doing:
                 doing = (what, total)
                 progress.reset(task, total=total or None, description=harmless(what))
             progress.update(task, completed=done)
 
-        yield tell
+        yield on_progress
 
 
-def _plain(console: Console) -> Tell:
+def _plain(console: Console) -> ProgressCallback:
     said = time.monotonic()
 
-    def tell(what: str, done: int, total: int) -> None:
+    def on_progress(what: str, done: int, total: int) -> None:
         nonlocal said
         if time.monotonic() - said >= _PLAIN_EVERY:
             said = time.monotonic()
             counted = f"{what}: {done} of {total}" if total else what
             console.print(Text(harmless(counted)), soft_wrap=True)
 
-    return tell
+    return on_progress
 
 
 class _Rate(ProgressColumn):

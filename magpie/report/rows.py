@@ -7,7 +7,6 @@ the shards that hold the rows shown are read whole.
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,17 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
+from magpie.data.escaping import one_line
 from magpie.errors import RunError
-from magpie.report.text import as_text, one_line
+from magpie.report.text import as_text
+from magpie.runs.ids import parse_id, prefix_of, row_id
 from magpie.runs.run import Run
-from magpie.runs.shards import read_shard
 from magpie.steps.base import REJECTED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.plan.phases import PlannedStep
+    from magpie.runs.run import RunStep
 
 _TAGS = {
     "task_category": "{}",
@@ -55,7 +55,7 @@ def show_rows(run: Run, console: Console, *, n: int = 5, seed: int = 0) -> None:
     They come from one shard where it holds enough: the positions of a run are all alike, so that is a fair choice.
     """
     choice = random.Random(seed)
-    shards = [shard for shard in range(run.plan.shards) if _next_step(run, shard) is not run.plan.steps[0]]
+    shards = [shard for shard in range(run.shards) if _next_step(run, shard) is not run.steps[0]]
     choice.shuffle(shards)
     _say_how_far(run, console)
     shown = 0
@@ -78,8 +78,8 @@ def show_rejected(run: Run, console: Console, *, examples: int = 3) -> None:
     counts: dict[str, int] = defaultdict(int)
     first: dict[str, list[tuple[int, int]]] = defaultdict(list)
     begun = rows_made = 0
-    for shard in range(run.plan.shards):
-        if _next_step(run, shard) is run.plan.steps[0]:
+    for shard in range(run.shards):
+        if _next_step(run, shard) is run.steps[0]:
             continue
         begun += 1
         reasons = _rows(run, shard, (), check=False)[REJECTED.name].to_pylist()
@@ -96,19 +96,21 @@ def show_rejected(run: Run, console: Console, *, examples: int = 3) -> None:
         heading = as_text(reason, "bold").append(f"  {counts[reason]:,}", "not bold")
         console.print(Text("\n").append_text(heading))
         for place in first[reason]:
-            row_id, text = texts[place]
+            shown_id, text = texts[place]
             console.print(
-                Padding(Text(row_id, "dim").append("  ").append_text(as_text(text, "not dim")), (0, 0, 0, 2))
+                Padding(
+                    Text(shown_id, "dim").append("  ").append_text(as_text(text, "not dim")), (0, 0, 0, 2)
+                )
             )
 
 
-def show_row(run: Run, row_id: str, console: Console) -> None:
+def show_row(run: Run, typed: str, console: Console) -> None:
     """Print one row in full: every column, step by step, and why it is out, if it is.
 
-    `row_id` may also be the row's position alone, such as 17. Raises RunError, naming the nearest ids, when the run has
-    no such row.
+    `typed` is the row's id, or its position alone, such as 17. Raises RunError, naming the nearest ids, when the run
+    has no such row.
     """
-    shard, at = _place(run, row_id)
+    shard, at = _place(run, typed)
     last = _next_step(run, shard)
     row = _rows(run, shard, (), at=at)
     console.print(Rule(as_text(str(row["id"]), "bold"), align="left"))
@@ -119,35 +121,35 @@ def show_row(run: Run, row_id: str, console: Console) -> None:
         console.print(Text(f"in so far, and {last.name} is next: the build is not finished", "bold yellow"))
     else:
         console.print(Text("in: it is in the dataset", "bold green"))
-    for planned in run.plan.steps:
-        if last is not None and planned.number >= last.number:
+    for run_step in run.steps:
+        if last is not None and run_step.number >= last.number:
             break
-        values = read_shard(run.shard_path(planned, shard)).slice(at, 1).to_pylist()[0]
-        console.print(Text(f"\n{planned.folder}", "bold blue"))
-        for name in planned.step.adds.names:
+        values = run.read(run_step, shard).slice(at, 1).to_pylist()[0]
+        console.print(Text(f"\n{run_step.folder}", "bold blue"))
+        for name in run_step.step.adds.names:
             console.print(Padding(_field(name, values[name]), (0, 0, 0, 2)))
 
 
-def _next_step(run: Run, shard: int) -> PlannedStep | None:
+def _next_step(run: Run, shard: int) -> RunStep | None:
     """The first step that a shard still lacks; None when it has come all the way."""
-    return next((p for p in run.plan.steps if not run.shard_path(p, shard).is_file()), None)
+    return next((run_step for run_step in run.steps if not run.has_shard(run_step, shard)), None)
 
 
 def _rows(run: Run, shard: int, columns: Sequence[str], *, at: int | None = None, check: bool = True) -> Any:
     """A shard's rows as far as it has come, as a table; or the row at position `at` of it, as a dict."""
     before = _next_step(run, shard)
-    known = [planned for planned in run.plan.steps if before is None or planned.number < before.number]
-    made = {name for planned in known for name in planned.step.adds.names}
+    known = [run_step for run_step in run.steps if before is None or run_step.number < before.number]
+    made = {name for run_step in known for name in run_step.step.adds.names}
     rows: pa.Table = run.rows(shard, [name for name in columns if name in made], before=before, check=check)
     return rows if at is None else rows.slice(at, 1).to_pylist()[0]
 
 
 def _say_how_far(run: Run, console: Console) -> None:
-    waiting = [step for shard in range(run.plan.shards) if (step := _next_step(run, shard)) is not None]
+    waiting = [step for shard in range(run.shards) if (step := _next_step(run, shard)) is not None]
     if waiting:
         first = min(waiting, key=lambda step: step.number)
         console.print(
-            f"the build is not finished: {len(waiting)} of {run.plan.shards} shards still have steps to go, from "
+            f"the build is not finished: {len(waiting)} of {run.shards} shards still have steps to go, from "
             f"{first.name} on; rows are shown as far as they have come",
             style="yellow",
             highlight=False,
@@ -207,24 +209,23 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _place(run: Run, row_id: str) -> tuple[int, int]:
+def _place(run: Run, typed: str) -> tuple[int, int]:
     """The shard of a row, and its position in it. A row is never searched for: its id ends in its position."""
-    found = re.fullmatch(r"(?:(.*)-)?(\d{1,18})", row_id, re.ASCII | re.DOTALL)
-    begun = next((n for n in range(run.plan.shards) if _next_step(run, n) is not run.plan.steps[0]), None)
+    parsed = parse_id(typed)
+    begun = next((n for n in range(run.shards) if _next_step(run, n) is not run.steps[0]), None)
     if begun is None:
         raise RunError(f"{run.folder} holds no rows yet; run the build to make some")
-    prefix = str(_rows(run, begun, ())["id"][0]).rpartition("-")[0]
+    prefix = prefix_of(str(_rows(run, begun, ())["id"][0]))
     last = run.recipe.rows - 1
-    index = min(int(found.group(2)), last) if found else 0
-    wanted = f"{prefix}-{index:08d}"
-    if found is None or found.group(1) not in {None, prefix} or int(found.group(2)) != index:
+    index = min(parsed[1], last) if parsed else 0
+    if parsed is None or parsed[0] not in {None, prefix} or parsed[1] != index:
         around = range(max(0, index - 1), min(last, index + 1) + 1)
-        near = ", ".join(f"{prefix}-{one:08d}" for one in around)
+        near = ", ".join(row_id(prefix, number) for number in around)
         raise RunError(
-            f"{run.folder} has no row {one_line(row_id)!r}; the nearest ids are {near}, and the run goes from "
-            f"{prefix}-{0:08d} to {prefix}-{last:08d}"
+            f"{run.folder} has no row {one_line(typed)!r}; the nearest ids are {near}, and the run goes from "
+            f"{row_id(prefix, 0)} to {row_id(prefix, last)}"
         )
     shard = index // run.recipe.shard_rows
-    if _next_step(run, shard) is run.plan.steps[0]:
-        raise RunError(f"row {wanted} is not made yet; run the build again to go on")
-    return shard, index - run.plan.shard_range(shard).start
+    if _next_step(run, shard) is run.steps[0]:
+        raise RunError(f"row {row_id(prefix, index)} is not made yet; run the build again to go on")
+    return shard, index - run.shard_range(shard).start

@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from magpie.figures.status import quarantined, status
+from magpie.figures.status import status
 from magpie.report.judges import print_agreement
+from magpie.runs.verify import quarantined
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -69,6 +69,9 @@ class LanguageStep(RowStep):
     def bytes_per_row(self) -> int:
         return 2
 
+    def problem(self, reason: str) -> str:
+        return "language"
+
     def bind(self, _: Tools) -> Detector:
         return Detector(self)
 

@@ -37,7 +37,7 @@ def test_plain_text_headers_keep_their_spaces_with_the_message(tmp_path: Path, k
 
 def test_a_family_that_does_not_fit_the_tokenizer_is_warned_of(tmp_path: Path) -> None:
     chat = ChatFormat.from_model(Model(model=small(tmp_path, None), chat_template="llama3"))
-    assert any("<|eot_id|> of the template 'llama3' is no token" in warning for warning in chat.warnings)
+    assert any("<|eot_id|> of the template 'llama3' is not a token" in warning for warning in chat.warnings)
     assert any(text.startswith("<|eot_id|>") for text in chat.stop_texts)
 
 
@@ -90,7 +90,9 @@ def test_settings_for_a_template_that_is_not_used_are_spoken_of(tmp_path: Path) 
     chat = ChatFormat.from_model(
         Model(model=where, chat_template="chatml", chat_template_kwargs={"mood": "x"})
     )
-    assert any("`chat_template_kwargs` say nothing to the template 'chatml'" in one for one in chat.warnings)
+    assert any(
+        "`chat_template_kwargs` have no effect on the template 'chatml'" in one for one in chat.warnings
+    )
 
 
 def test_a_tokenizer_without_a_template_is_told_which_files_fit(tmp_path: Path) -> None:

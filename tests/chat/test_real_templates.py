@@ -256,7 +256,7 @@ def test_the_beginning_of_text_is_there_once(tmp_path: Path, name: str) -> None:
 
 def test_a_system_prompt_may_move_on_with_the_conversation(tmp_path: Path) -> None:
     chat = made(tmp_path, "mistral v0.3")
-    assert any("stands with the user's last message" in warning for warning in chat.warnings)
+    assert any("is written with the user's last message" in warning for warning in chat.warnings)
     written = chat.tokenizer.decode(chat.prompt(["Hi", "Ho"], system="Be brief."))
     assert " ".join(written.split()).endswith("</s>[INST] Be brief.")
     assert written.count("Be brief.") == 1

@@ -70,7 +70,7 @@ def test_template_settings_reach_the_template(tmp_path: Path) -> None:
 def test_variables_that_nothing_gives_are_named(tmp_path: Path) -> None:
     chat = derive(tmp_path, "{{ mood }}{{ today }}{% if tone %}{{ tone }}{% endif %}" + CHATML)
     (warning,) = chat.warnings
-    assert "reads mood, today, which nothing gives it; set `chat_template_kwargs: {mood: ...}`" in warning
+    assert "needs a value for mood, today; set `chat_template_kwargs: {mood: ...}`" in warning
     assert chat.describe()["options"] == ["mood", "today", "tone"]
 
 
@@ -89,9 +89,7 @@ def test_a_setting_that_the_template_does_not_read_is_named(tmp_path: Path) -> N
 def test_a_template_that_cannot_do_without_tools_says_how_to_give_them(tmp_path: Path, name: str) -> None:
     template = f"{{% for one in {name} %}}{{{{ one.title }}}}{{% endfor %}}" + CHATML
     message = refused(tmp_path, template)
-    assert (
-        f"it reads {name}, which nothing gives it: give them in the model's `chat_template_kwargs`" in message
-    )
+    assert f"it needs a value for {name}: set it in the model's `chat_template_kwargs`" in message
     chat = derive(
         tmp_path / "given", template, chat_template_kwargs={name: [{"title": "A title", "text": ""}]}
     )

@@ -54,7 +54,7 @@ def test_content_goes_in_parts_where_the_template_wants_it_so(tmp_path: Path) ->
     ("template", "why"),
     [
         (None, "has no chat template"),
-        ("<|im_start|>{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves out what was said"),
+        ("<|im_start|>{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves messages out"),
         ("{{ raise_exception('not today') }}", "not today"),
     ],
 )

@@ -30,7 +30,7 @@ class SlowVllm(VllmEngine):
 
     def _load(self) -> Any:
         assert self.may_load.wait(30)
-        self._tell_loop(self._is_loaded, None)
+        self._call_on_loop(self._set_loaded, None)
         return SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.let_go.set))
 
 

@@ -1,8 +1,8 @@
-"""vLLM, kept full: one thread that admits requests and steps, and never waits for a batch.
+"""vLLM as an Engine: a thread of ours adds requests to vLLM's scheduler and steps it, without batches.
 
-The model is loaded and stepped by the same thread, because the CPU build binds its worker threads to the thread that
-loads it. On a CPU the engine lives in this process (a second process costs 40 % of the speed there, measured on
-2 cores); on a GPU it has a process of its own, so that Python here never delays a kernel there.
+Two threads share the work. The event loop holds the requests and their futures. The engine's thread owns vLLM, and
+nothing else calls into it. On a CPU the engine core runs in this process (a second process costs 40 % of the speed
+there, measured on 2 cores). On a GPU it has a process of its own, so that Python here never delays a kernel there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from magpie.engines import first_token
 from magpie.engines.base import Capabilities, Completion, EngineSpec, ModelInfo, Sampling, Scorer, misfit
-from magpie.engines.vllm import orphans, quiet
+from magpie.engines.vllm import orphans
+from magpie.engines.vllm.quiet import silence_stderr
 from magpie.engines.vllm.settings import engine_arguments, prepare_environment, sampling_params
 from magpie.errors import EngineError
 from magpie.models import ModelFiles
@@ -40,17 +41,18 @@ class _Request(Generic[A]):
 
 
 class VllmThread(ABC, Generic[A]):
-    """A vLLM engine of the version installed, on a GPU or with the CPU build, in a thread that answers with `A`.
+    """The installed vLLM, on a GPU or with the CPU build, in a thread of its own. `A` is the type of an answer.
 
-    Open it with `await ....open(model, files)`; loading takes from 20 seconds to minutes and happens off the event
-    loop. Raises EngineError when the model cannot be loaded. A subclass says what vLLM is asked for and what an answer
-    is made of.
+    Make it with `open`: loading takes from 20 seconds to minutes and happens off the event loop. Raises EngineError
+    when the model cannot be loaded. A subclass defines the engine's arguments, a request's parameters and its answer.
     """
 
     def __init__(self, model: Model, files: ModelFiles) -> None:
         self._settings = model
         self._files = files
-        self._inbox: deque[str] = deque()  # ids to admit, or to abort when they are no longer in _requests
+        # Only the event loop changes `_requests`. The inbox tells the engine's thread what changed: an id that is in
+        # `_requests` is to be added, one that is no longer there is to be aborted. A deque needs no lock for that.
+        self._inbox: deque[str] = deque()
         self._requests: dict[str, _Request[A]] = {}
         self._wake = threading.Event()
         self._closing = False
@@ -65,13 +67,15 @@ class VllmThread(ABC, Generic[A]):
     async def open(cls, model: Model, files: ModelFiles) -> Self:
         """Load the model and return the engine, ready."""
         engine = cls(model, files)
-        is_told = _log.isEnabledFor(logging.DEBUG)  # MAGPIE_LOG=DEBUG: all that libraries say while they load
-        with contextlib.nullcontext() if is_told else quiet.standard_error():
+        # Libraries write to standard error while they load. MAGPIE_LOG=DEBUG shows it.
+        is_verbose = _log.isEnabledFor(logging.DEBUG)
+        with contextlib.nullcontext() if is_verbose else silence_stderr():
             try:
                 engine._thread.start()
                 engine._model = await engine._loaded
             except BaseException:
-                engine._closing = True  # a load cannot be stopped: the thread lets go of what it has loaded
+                # A load cannot be stopped. The thread shuts vLLM down once it is loaded.
+                engine._closing = True
                 engine._wake.set()
                 raise
         return engine
@@ -81,52 +85,54 @@ class VllmThread(ABC, Generic[A]):
         """What was loaded."""
         return self._model
 
-    async def _ask(self, prompt: Sequence[int], sampling: Sampling | None = None) -> A:
-        """The answer to one request; cancelling the call takes it out of the engine."""
+    async def _submit(self, prompt: Sequence[int], sampling: Sampling | None = None) -> A:
+        """The answer to one request. Cancelling the call aborts the request."""
         if self._lost is not None:
-            raise EngineError(_death(self._lost)) from self._lost
+            raise EngineError(_death_message(self._lost)) from self._lost
         key = str(self._next_id)
         self._next_id += 1
         request: _Request[A] = _Request(list(prompt), sampling, self._loop.create_future())
         self._requests[key] = request
-        self._tell(key)
+        self._notify_thread(key)
         try:
             return await request.answer
         except asyncio.CancelledError:
+            # A request that is no longer here was answered at the same moment, and vLLM is done with it.
             if self._requests.pop(key, None) is not None:
-                self._tell(key)
+                self._notify_thread(key)
             raise
 
     async def close(self) -> None:
-        """Drop what is running and give the memory back."""
+        """Drop the running requests, stop vLLM and free its memory."""
         self._closing = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join, 30)
 
-    # What a subclass says.
+    # For subclasses.
 
     @abstractmethod
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
-        """What `vllm.EngineArgs` is given."""
+        """The arguments of `vllm.EngineArgs`."""
 
     def _configure(self, config: Any) -> None:
         """Change vLLM's configuration before it loads the model."""
 
     @abstractmethod
     def _parameters(self, sampling: Sampling | None) -> Any:
-        """What vLLM is asked to do with one prompt."""
+        """The `vllm.SamplingParams` or `vllm.PoolingParams` of one request."""
 
     @abstractmethod
     def _read(self, output: Any) -> A:
-        """The answer in what vLLM gave for a request."""
+        """The answer in vLLM's output for one request."""
 
     @abstractmethod
-    def _refusal(self, why: str) -> A:
+    def _refusal(self, reason: str) -> A:
         """The answer to a request that vLLM refuses."""
 
     # Everything below runs in the engine's own thread.
 
     def _work(self) -> None:
+        # One thread loads the model and steps it: the CPU build binds its worker threads to the thread that loads it.
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -136,7 +142,7 @@ class VllmThread(ABC, Generic[A]):
                 f"vLLM could not load {self._files.name}: {_last_line(error)}; {_advice(error)}"
             )
             failure.__cause__ = error
-            self._tell_loop(self._not_loaded, failure)
+            self._call_on_loop(self._set_load_error, failure)
             return
         try:
             while not self._closing:
@@ -144,20 +150,23 @@ class VllmThread(ABC, Generic[A]):
                 if llm.has_unfinished_requests():
                     finished = [output for output in llm.step() if output.finished]
                     if finished:
-                        self._tell_loop(self._deliver, finished)
+                        self._call_on_loop(self._deliver, finished)
                 else:
+                    # Idle. The inbox is filled before `_wake` is set, and read again after `_wake` is cleared, so no
+                    # request is missed in between.
                     self._wake.wait()
                     self._wake.clear()
         except BaseException as error:
+            # Set first: `_submit` refuses from now on, so `_fail_all` leaves no request behind.
             self._lost = error
-            self._tell_loop(self._fail_all, error)
+            self._call_on_loop(self._fail_all, error)
         finally:
             with contextlib.suppress(Exception):
                 llm.engine_core.shutdown()
 
-    def _tell_loop(self, call: Callable[..., Any], *given: Any) -> None:
+    def _call_on_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the answer
-            self._loop.call_soon_threadsafe(call, *given)
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _load(self) -> Any:
         prepare_environment()
@@ -168,6 +177,7 @@ class VllmThread(ABC, Generic[A]):
         on_cpu = current_platform.is_cpu()
         separate = self._settings.separate_process
         separate = not on_cpu if separate is None else separate
+        # There is no argument for it: vLLM reads the environment when the engine is made.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(separate))
         arguments = vllm.EngineArgs(**self._arguments(on_cpu=on_cpu))
         config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
@@ -182,13 +192,14 @@ class VllmThread(ABC, Generic[A]):
             context_length=llm.model_config.max_model_len,
             slots=llm.vllm_config.scheduler_config.max_num_seqs,
         )
-        self._tell_loop(self._is_loaded, info)
+        self._call_on_loop(self._set_loaded, info)
         return llm
 
     def _admit(self, llm: Any) -> None:
         while self._inbox:
             key = self._inbox.popleft()
             request = self._requests.get(key)
+            # Cancelled, perhaps before it was added: vLLM ignores an id that it does not know.
             if request is None:
                 llm.abort_request([key])
                 continue
@@ -196,29 +207,30 @@ class VllmThread(ABC, Generic[A]):
                 parameters = self._parameters(request.sampling)
                 llm.add_request(key, {"prompt_token_ids": request.prompt}, parameters)
             except ValueError as error:
-                self._tell_loop(self._refuse, key, _last_line(error))
+                self._call_on_loop(self._refuse, key, _last_line(error))
 
     # Everything below runs on the event loop.
 
-    def _is_loaded(self, info: ModelInfo) -> None:
+    def _set_loaded(self, info: ModelInfo) -> None:
         if not self._loaded.done():
             self._loaded.set_result(info)
 
-    def _not_loaded(self, error: EngineError) -> None:
+    def _set_load_error(self, error: EngineError) -> None:
         if not self._loaded.done():
             self._loaded.set_exception(error)
 
-    def _tell(self, key: str) -> None:
+    def _notify_thread(self, key: str) -> None:
         self._inbox.append(key)
         self._wake.set()
 
-    def _refuse(self, key: str, why: str) -> None:
+    def _refuse(self, key: str, reason: str) -> None:
         request = self._requests.pop(key, None)
         if request is not None:
-            _answer(request.answer, self._refusal(why))
+            _answer(request.answer, self._refusal(reason))
 
     def _deliver(self, outputs: list[Any]) -> None:
         for output in outputs:
+            # None where the call was cancelled while the output was on its way.
             request = self._requests.pop(output.request_id, None)
             if request is not None:
                 _answer(request.answer, self._read(output))
@@ -226,23 +238,24 @@ class VllmThread(ABC, Generic[A]):
     def _fail_all(self, error: BaseException) -> None:
         for request in self._requests.values():
             if not request.answer.done():
-                request.answer.set_exception(EngineError(_death(error)))
+                request.answer.set_exception(EngineError(_death_message(error)))
         self._requests.clear()
 
 
 class VllmEngine(VllmThread[Completion]):
-    """The vLLM engine that writes."""
+    """An Engine on vLLM."""
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
-        """One completion; cancelling the call takes the request out of the engine."""
+        """One completion of `prompt`, token ids. Cancelling the call aborts the request."""
         if trouble := misfit(len(prompt), self.model.context_length):
             return Completion("", 0, "error", trouble)
-        return await self._ask(prompt, sampling)
+        return await self._submit(prompt, sampling)
 
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
         return engine_arguments(self._settings, self._files, on_cpu=on_cpu)
 
     def _configure(self, config: Any) -> None:
+        # Not an argument: which of its two model runners vLLM takes is known only now.
         config.model_config.logits_processors = [first_token.VLLM[config.use_v2_model_runner]]
 
     def _parameters(self, sampling: Sampling | None) -> Any:
@@ -256,8 +269,8 @@ class VllmEngine(VllmThread[Completion]):
             return Completion(written.text, tokens, reason, cached_tokens=cached)
         return Completion(written.text, tokens, "error", f"vLLM ended the request: {reason}", cached)
 
-    def _refusal(self, why: str) -> Completion:
-        return Completion("", 0, "error", why)
+    def _refusal(self, reason: str) -> Completion:
+        return Completion("", 0, "error", reason)
 
 
 def _answer(future: asyncio.Future[A], answer: A) -> None:
@@ -265,7 +278,7 @@ def _answer(future: asyncio.Future[A], answer: A) -> None:
         future.set_result(answer)
 
 
-def _death(error: BaseException) -> str:
+def _death_message(error: BaseException) -> str:
     return (
         f"the vLLM engine died: {_last_line(error)}; run the same command again to go on from the last shard"
     )
@@ -278,6 +291,7 @@ def _advice(error: BaseException) -> str:
 
 
 def _last_line(error: BaseException) -> str:
+    # vLLM's messages may hold a whole traceback, with the reason in its last line.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

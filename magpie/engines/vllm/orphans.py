@@ -1,8 +1,8 @@
-"""No engine process outlives us, not even when we are killed.
+"""Ends vLLM's engine processes when this process ends, even by `kill -9`.
 
-vLLM keeps its engine core and its workers in processes of their own on a GPU, and they stay alive, holding the GPU,
-when their parent dies without a word. What is started inside `watch()` carries our mark in its environment; a small
-process waits for our death and then ends the marked ones and their children, however deep, and nothing else.
+On a GPU, vLLM runs its engine core and its workers in processes of their own. When their parent is killed they live on
+and hold the GPU's memory. So every process started inside `watch()` gets a mark in its environment, and a small watcher
+process waits until this process ends. It then kills the marked processes and all their descendants, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _mark: Final = uuid.uuid4().hex
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
-    """Every process started inside is ended when this process ends in any way; those started outside are not."""
+    """Processes started inside are killed when this process ends in any way; those started outside are not."""
     global _watcher  # noqa: PLW0603
     if _watcher is None or _watcher.poll() is not None:
         _watcher = subprocess.Popen(
             [sys.executable, "-m", "magpie.engines.vllm.orphans", str(os.getpid()), _mark],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={key: value for key, value in os.environ.items() if key != _MARK},
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C in the terminal must not end the watcher
         )
     before = os.environ.get(_MARK)
     os.environ[_MARK] = _mark
@@ -52,38 +52,36 @@ def watch() -> Iterator[None]:
 
 
 def main(parent: int, mark: str) -> None:
-    """Remember the parent's marked children, and theirs, until the pipe from it closes; then end what it left.
-
-    A process may rename itself and so overwrite its environment, hence the memory; a child may be half started when
-    the parent dies, hence the mark, and several rounds.
-    """
+    """The watcher: remember the parent's marked processes until its pipe closes, then kill what is left of them."""
     import psutil
 
+    # They are remembered, because a process that renames itself overwrites its environment, and with it the mark.
     ours: set[psutil.Process] = set()
     while not select.select([sys.stdin], [], [], _EVERY)[0]:
         with contextlib.suppress(psutil.Error):
             ours.update(_ours(psutil.Process(parent), mark, ours))
+    # All processes are searched for the mark, in several rounds: a child may be half started when the parent dies.
     for _ in range(_ROUNDS):
         for process in {*ours, *(process for process in psutil.process_iter() if _is_marked(process, mark))}:
             with contextlib.suppress(psutil.Error):
-                process.kill()  # psutil makes sure that the number has not gone to another process
+                process.kill()  # psutil checks that the process id has not been given to another process
         time.sleep(_EVERY)
 
 
-def _ours(parent: psutil.Process, mark: str, known: set[psutil.Process]) -> set[psutil.Process]:
-    """Its children that carry the mark or are known, with all of theirs."""
+def _ours(parent: psutil.Process, mark: str, remembered: set[psutil.Process]) -> set[psutil.Process]:
+    """The descendants of `parent` that carry the mark or are remembered, with all of their own."""
     import psutil
 
-    found: set[psutil.Process] = set()
-    left = parent.children()
-    while left:
-        process = left.pop()
+    ours: set[psutil.Process] = set()
+    unchecked = parent.children()
+    while unchecked:
+        process = unchecked.pop()
         with contextlib.suppress(psutil.Error):
-            if process in known or _is_marked(process, mark):
-                found |= {process, *process.children(recursive=True)}
+            if process in remembered or _is_marked(process, mark):
+                ours |= {process, *process.children(recursive=True)}
             else:
-                left += process.children()
-    return found
+                unchecked += process.children()
+    return ours
 
 
 def _is_marked(process: psutil.Process, mark: str) -> bool:

@@ -1,4 +1,4 @@
-"""Standard error, turned aside while a library loads."""
+"""Standard error, silenced while a library loads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def standard_error() -> Iterator[None]:
-    """Lose what is written to standard error inside; the descriptor itself is turned aside, since C++ writes too."""
+def silence_stderr() -> Iterator[None]:
+    """Discard what this process and its children write to standard error inside."""
+    # The file descriptor itself, not `sys.stderr`: C++ code and child processes write to the descriptor.
     kept = os.dup(2)
-    aside = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(aside, 2)
-    os.close(aside)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
     try:
         yield
     finally:

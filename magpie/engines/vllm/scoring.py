@@ -1,4 +1,4 @@
-"""A reward model in vLLM: conversations of all lengths are packed into one pass, with no padding between them."""
+"""Reward models on vLLM, which packs conversations of all lengths into one pass without padding."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from magpie.recipe import Model
 
 
 class VllmScorer(VllmThread[Score]):
-    """A sequence-classification model of one label, through vLLM's pooling runner."""
+    """A Scorer on vLLM's pooling runner: a sequence-classification model with one label."""
 
     def __init__(self, model: Model, files: ModelFiles) -> None:
         self._padding = reward_padding(files, trust_remote_code=model.trust_remote_code)
         super().__init__(model, files)
 
     async def score(self, conversation: Sequence[int]) -> Score:
-        """The raw logit of one conversation; cancelling the call takes the request out of the engine."""
+        """The raw logit of one conversation. Cancelling the call aborts the request."""
         tokens = without_padding(conversation, self._padding)
         if trouble := oversize(len(tokens), self.model.context_length):
             return Score(None, trouble)
-        return await self._ask(tokens)
+        return await self._submit(tokens)
 
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
         return scorer_arguments(self._settings, self._files, on_cpu=on_cpu)
@@ -37,5 +37,5 @@ class VllmScorer(VllmThread[Score]):
     def _read(self, output: Any) -> Score:
         return Score(float(output.outputs.data.reshape(-1)[0]))
 
-    def _refusal(self, why: str) -> Score:
-        return Score(None, why)
+    def _refusal(self, reason: str) -> Score:
+        return Score(None, reason)

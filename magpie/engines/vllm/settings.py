@@ -1,4 +1,4 @@
-"""What vLLM is told: its environment, its engine's arguments for a model, and one request's sampling."""
+"""vLLM's settings: its environment, its engine arguments for a model, and the sampling parameters of a request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _GIB = 1 << 30
 
 
 def prepare_environment() -> None:
-    """Set before vLLM is imported: it reads its environment once."""
+    """Set vLLM's environment variables. Call it before vLLM is imported, which reads them once."""
     for key, value in (
         ("VLLM_LOGGING_LEVEL", "ERROR"),
-        # A forked child would hold our run lock, and carry no mark.
+        # A forked child would hold our run's lock, and would not carry the mark of `orphans.watch`.
         ("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn"),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
@@ -33,7 +33,7 @@ def prepare_environment() -> None:
 
 
 def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[str, Any]:
-    """What `vllm.EngineArgs` is given."""
+    """The arguments of `vllm.EngineArgs` for a model that writes."""
     arguments: dict[str, Any] = {
         "model": str(files.path),
         "dtype": model.dtype,
@@ -44,14 +44,17 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "load_format": "safetensors",
+        # Not the model's own generation_config.json: every request sets its sampling and its stops.
         "generation_config": "vllm",
-        # Without this the grammar lets a model pad its JSON for ever; the request has a switch, which is not read.
+        # Else the grammar lets a model write spaces in its JSON for ever. A request has this switch too, but vLLM does
+        # not read it there.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
     }
     if not on_cpu:
         return arguments | {"gpu_memory_utilization": model.gpu_memory}
-    # A seeded request fails on the CPU when its prompt is prefilled in parts, so prompts are never split there.
+    # On a CPU, a request with a seed fails when its prompt is prefilled in chunks. So prompts are never split, and one
+    # step must have room for the longest prompt.
     return arguments | {
         "enforce_eager": True,
         "dtype": "bfloat16" if model.dtype == "auto" else model.dtype,
@@ -62,18 +65,16 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
 
 
 def scorer_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[str, Any]:
-    """What `vllm.EngineArgs` is given for a reward model.
-
-    No two conversations share more than the template, so their prefixes are not kept.
-    """
+    """The arguments of `vllm.EngineArgs` for a reward model."""
     arguments = engine_arguments(model, files, on_cpu=on_cpu)
     for key in ("generation_config", "structured_outputs_config"):
         del arguments[key]
+    # No prefix caching: conversations share no more than the beginning of the template.
     return arguments | {"runner": "pooling", "convert": "classify", "enable_prefix_caching": False}
 
 
 def sampling_params(sampling: Sampling) -> Any:
-    """`sampling` in vLLM's own words, a `vllm.SamplingParams`."""
+    """`sampling` as a `vllm.SamplingParams`."""
     from vllm import SamplingParams
     from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
@@ -102,14 +103,14 @@ def sampling_params(sampling: Sampling) -> Any:
 
 
 def _cpu_cache_bytes() -> int:
-    """Memory for keys and values: an eighth of what is free, between 1 and 8 GiB."""
+    """Memory for the key-value cache: an eighth of what is free, between 1 and 8 GiB."""
     import psutil
 
     return int(min(max(psutil.virtual_memory().available // 8, _GIB), 8 * _GIB))
 
 
 def _context_length(files: ModelFiles, model: Model) -> int:
-    """What the recipe asks for, or what the model was made for where that is less."""
+    """The recipe's context length, or the model's own where that is shorter."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(files.path, trust_remote_code=model.trust_remote_code)

@@ -1,6 +1,7 @@
 """What steps share, and all that they share: the contract, the columns, and rows in and out."""
 
 from magpie.steps.base.columns import MESSAGE, REJECTED, counts_tokens, inner, is_inner, token_column
+from magpie.steps.base.looping import is_looping
 from magpie.steps.base.rows import judged_or_not, live, seeds, spread, unit_vectors
 from magpie.steps.base.step import (
     NOTE,
@@ -36,6 +37,7 @@ __all__ = [
     "counts_tokens",
     "inner",
     "is_inner",
+    "is_looping",
     "judged_or_not",
     "live",
     "seeds",

@@ -221,6 +221,13 @@ class Step(ABC):
         """What became of each row, in words to count by. `columns` holds `outcome_columns`, as Arrow arrays."""
         raise LookupError(f"{self.name} has no outcomes")
 
+    def problem(self, reason: str) -> str | None:
+        """What `doctor` calls the fault of a text that the step rejects for `reason`; None where it has no word for it.
+
+        The words are "leaked", "empty", "looping", "cut" and "language".
+        """
+        return None
+
     @property
     def keeps_reasoning(self) -> bool:
         """Whether the messages it writes are to hold what the model reasoned before them."""

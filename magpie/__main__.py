@@ -1,0 +1,5 @@
+"""`python -m magpie`, which is the command `magpie`."""
+
+from magpie.cli import main
+
+main()

@@ -1,0 +1,109 @@
+"""The verbs of a run for Python: what the command does, with results in the place of tables.
+
+Each takes a `Run` or its folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magpie.data.select import compare_filters, refilter
+from magpie.figures.status import status as status_of
+from magpie.recipe.loading import load_filter
+from magpie.runs.rows import RunRows
+from magpie.runs.run import RECIPE, Run
+from magpie.runs.verify import verify as problems_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.data.select import FilterComparison, Refiltered, RowSource
+    from magpie.figures.status import Status
+    from magpie.publish.formats import Format
+    from magpie.recipe import Filter
+
+
+def status(run: Run | str | Path) -> Status:
+    """How far a run has come: rows, rejections and tokens, step by step. Raises RunError when there is no run."""
+    return status_of(_opened(run))
+
+
+def verify(run: Run | str | Path) -> list[str]:
+    """Everything that is wrong with a run, a line each, naming the file; empty when every byte and row is right."""
+    return problems_of(_opened(run))
+
+
+def filter(
+    source: Run | str | Path,
+    filter: Filter | str | Path,
+    out: str | Path | None = None,
+    *,
+    explain: bool = False,
+) -> Refiltered:
+    """Apply another filter to a finished run, or to a dataset's Parquet; write what it keeps to folder `out`.
+
+    `filter` is a Filter, a file, or the name of one that ships. With no `out` nothing is written. `explain` also says
+    what each rule loses alone, with examples. Raises FilterError, RecipeError, RunError and DamagedShardError.
+    """
+    chosen = _filter(filter)
+    return refilter(_rows(source), chosen, None if out is None else Path(out), explain=explain)
+
+
+def compare(
+    source: Run | str | Path, one: Filter | str | Path, other: Filter | str | Path
+) -> FilterComparison:
+    """How many rows of a run or dataset two filters keep: both, one alone, neither. Raises what `filter` does."""
+    return compare_filters(_rows(source), _filter(one), _filter(other))
+
+
+def export(run: Run | str | Path, format: Format, out: str | Path) -> int:
+    """Write the final dataset to a .jsonl or .parquet file in a format that trainers read; how many rows.
+
+    `format` is messages, sharegpt, alpaca or preference. Raises RunError while the build is unfinished.
+    """
+    from magpie.publish.formats import export as export_run
+
+    return export_run(_opened(run), format=format, out=Path(out))
+
+
+def show(
+    run: Run | str | Path,
+    row: str | int | None = None,
+    *,
+    n: int = 5,
+    seed: int = 0,
+    rejected: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Print rows to read: `n` kept ones, the rejected ones by reason, or one `row` in full, by its id or position."""
+    from rich.console import Console
+
+    from magpie.report.rows import show_rejected, show_row, show_rows
+
+    opened, console = _opened(run), console or Console(emoji=False)
+    if row is not None:
+        show_row(opened, str(row), console)
+    elif rejected:
+        show_rejected(opened, console)
+    else:
+        show_rows(opened, console, n=n, seed=seed)
+
+
+def _opened(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run.open(run)
+
+
+def _filter(filter: Filter | str | Path) -> Filter:
+    return load_filter(filter) if isinstance(filter, str | Path) else filter
+
+
+def _rows(source: Run | str | Path) -> RowSource:
+    """The rows of a run, or of a dataset that has no run around it."""
+    if isinstance(source, Run):
+        return RunRows(source)
+    if (Path(source) / RECIPE).is_file():
+        return RunRows(Run.open(source))
+    from magpie.data.published import Published
+
+    return Published(source)
