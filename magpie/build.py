@@ -62,9 +62,8 @@ def build(
     recipe's run, StoppedError on SIGINT and SIGTERM.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
-    plan = make_plan(
-        recipe, method
-    )  # all that is wrong with the recipe itself comes out before anything is touched
+    # All that is wrong with the recipe itself comes out before anything is touched.
+    plan = make_plan(recipe, method)
     storage = open_storage(out if out is not None else Path("runs") / recipe.name)
     if stop_after is not None:
         Run(storage, recipe, plan.steps).step(stop_after)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from builds import small_recipe
@@ -37,7 +36,7 @@ def test_a_step_that_sees_every_row_at_once_says_how_far_it_is(monkeypatch: pyte
     console = Console(file=said, width=120, color_system=None)
     with Progress(STEPS, 8, log=Log(None), console=console) as progress:
         for done in (0, 10, 40):
-            progress.moved("dedup", "comparing all pairs", done, 40)
+            progress.advanced("dedup", "comparing all pairs", done, 40)
     lines = said.getvalue().splitlines()
     assert lines[0] == "dedup: comparing all pairs, 0%"
     assert lines[1].startswith("dedup: comparing all pairs, 25%, 0:")

@@ -175,7 +175,7 @@ def test_the_chance_of_each_setting_is_the_true_one(tmp_path: Path) -> None:
     """The even rows draw from few things, the odd ones from many."""
     rng = np.random.default_rng(11)
     misses = []
-    for number in range(20):
+    for _ in range(20):
         labels = np.where(np.arange(3000) % 2, rng.integers(1000, 51_000, 3000), rng.integers(0, 1000, 3000))
         near, new = in_groups(labels)
         run = write_run(near.tolist(), new.tolist(), shard_rows=3000)
