@@ -17,8 +17,8 @@ import pytest
 from builds import scripted, tree
 from command import done, magpie, start, write_recipe
 
-from magpie.figures.status import quarantined, verify
 from magpie.runs.run import Run
+from magpie.runs.verify import quarantined, verify
 
 BY_THE_CLOCK = 25
 CHAINS, KILLS_IN_A_CHAIN = 5, 3

@@ -20,8 +20,8 @@ from command import ENVIRONMENT, done, magpie, refusal, start, write_recipe
 from magpie.build import build
 from magpie.errors import StoppedError
 from magpie.execution.signals import Stoppable
-from magpie.figures.status import verify
 from magpie.runs.run import Run
+from magpie.runs.verify import verify
 from magpie.steps.dedup import DedupStep
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
