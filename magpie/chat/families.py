@@ -158,6 +158,7 @@ def for_model(name: str) -> ChatTemplate | None:
     """
     whole = name.lower().rstrip("/")
     last = whole.rpartition("/")[2]
+    # The first match counts, in the order of names: patterns of two templates must not overlap.
     for template in list_templates():
         for pattern in map(str.lower, template.models):
             if fnmatchcase(whole, pattern) or fnmatchcase(last, pattern.rpartition("/")[2]):
@@ -191,6 +192,7 @@ def compare(texts: TemplateTexts, tokenizer: ChatTokenizer) -> Comparison | None
 
 def _fitting(tokenizer: ChatTokenizer) -> list[ChatTemplate]:
     tokens = tokenizer.special_tokens.keys()
+    # More tokens in common mean a closer fit. A short pre-query template holds no default system prompt of one model.
     fit = [template for template in list_templates() if template.tokens and tokens >= set(template.tokens)]
     return sorted(fit, key=lambda template: (-len(template.tokens), len(template.pre_query), template.name))
 
@@ -208,6 +210,7 @@ class FamilyTokenizer:
         self.encode, self.decode = tokenizer.encode, tokenizer.decode
         self.bos_id, self.eos_id = tokenizer.bos_id, tokenizer.eos_id
         self.special_tokens = tokenizer.special_tokens
+        # `{bos}` and `{eos}` are replaced once, here. `{system}` stays until a conversation has one.
         names = {at: text for text, at in self.special_tokens.items()}
         bos, eos = (names.get(at, "") if at is not None else "" for at in (self.bos_id, self.eos_id))
         # A token of the family's headers, as in SmolLM2's tokenizer, is not put before the text as well.
@@ -242,6 +245,7 @@ class FamilyTokenizer:
             opening, last_header = self._headers(system, moves=len(turns) > 2)
         text = opening
         for at, message in enumerate(turns):
+            # The texts of the file say what is between turns that alternate, and nothing else.
             role: Role = "assistant" if at % 2 else "user"
             if message["role"] != role:
                 raise ChatFormatError(
@@ -262,12 +266,14 @@ class FamilyTokenizer:
         template = self._template
         if template.pre_query_with_system is None:
             raise ChatFormatError(f"the chat template {template.name!r} has no system role")
+        # Such a family writes the system prompt with the last message, once there is more than one.
         if moves and template.next_turn_with_system is not None:
             return template.pre_query, template.next_turn_with_system.replace("{system}", system)
         return template.pre_query_with_system.replace("{system}", system), template.next_turn
 
     def _clean(self, message: Message, role: Role) -> str:
         content = message["content"]
+        # As the models' own templates do it: only what follows the last end of a thinking block stays.
         if role == "assistant" and self._template.drops_thoughts and "</think>" in content:
             content = content.rpartition("</think>")[2].lstrip("\n")
         return content.strip() if role in self._template.strip else content

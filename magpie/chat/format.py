@@ -21,6 +21,7 @@ from magpie.chat.stops import Stops, find_bos, find_stops
 from magpie.chat.template import ChatTokenizer, Opening, TemplateTexts, read_texts, system_opening
 from magpie.chat.tokenizer import ModelTokenizer
 from magpie.errors import ChatFormatError
+from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 _OPENINGS_CACHED = 1000
@@ -74,12 +75,14 @@ class ChatFormat:
             texts, thinking_warnings = _without_thinking(texts, reasoning, switched=switched)
             warnings += thinking_warnings
         warnings += _warnings(texts, reasoning)
+        # The pieces are encoded as they are in the middle of a text; the pre-query template is at its beginning.
         anchor, seamless = choose_anchor(tokenizer, texts)
         pre = tuple(tokenizer.encode(texts.pre_query))
         post, past, between = (
             tuple(encode_inside(tokenizer, text, anchor))
             for text in (texts.post_query, texts.past_post_query, texts.next_turn)
         )
+        # All headers count: a past answer's may end in another token than a new one's.
         stops = find_stops(tokenizer, texts, (post, past, between), reasoning)
         if not seamless:
             warnings.append(
@@ -103,16 +106,16 @@ class ChatFormat:
         )
 
     @classmethod
-    def from_model(cls, model: str | Model) -> ChatFormat:
+    def from_model(cls, model: str | Model, files: ModelFiles | None = None) -> ChatFormat:
         """The format of a model, given as a recipe's model or its name: hub id, folder or embedded model.
 
-        Only the tokenizer is fetched. The model's `chat_template`, where set, is used in place of the tokenizer's own:
-        a file of templates/chat or a path to one, or else one of the tokenizer's own by its name. Raises ModelError
-        when the model is not there, ChatFormatError when its template cannot be used.
+        Only the tokenizer is fetched, unless its `files` are given. The model's `chat_template`, where set, is used in
+        place of the tokenizer's own: a file of templates/chat or a path to one, or else one of the tokenizer's own by
+        its name. Raises ModelError when the model is not there, ChatFormatError when its template cannot be used.
         """
         model = Model(model=model) if isinstance(model, str) else model
         thinking = model.thinking != "off"
-        tokenizer, source, notes = load_tokenizer(model)
+        tokenizer, source, notes = load_tokenizer(model, files)
         return cls.derive(tokenizer, source=source, notes=notes, thinking=thinking)
 
     @property
@@ -158,8 +161,10 @@ class ChatFormat:
         no system prompt.
         """
         # Without the spaces that end the last header: the message's first token holds them.
+        # The first step asks for this prompt once a row.
         if not turns and system is None:
             return list(self.pre_query_ids)
+        # Encoded as one text, and not joined from the pieces' ids: tokens may cross the seams between turns.
         opening = None if system is None else self._opening(system)
         return self.tokenizer.encode(self.texts.conversation(turns, opening))
 
@@ -239,7 +244,7 @@ class ChatFormat:
         return opening
 
 
-def load_tokenizer(model: Model) -> tuple[ChatTokenizer, str, list[str]]:
+def load_tokenizer(model: Model, files: ModelFiles | None = None) -> tuple[ChatTokenizer, str, list[str]]:
     """A model's tokenizer with the chat template of its settings, the template's source, and notes on it.
 
     Raises ModelError when the model is not there, ChatFormatError when it has no such template.
@@ -248,7 +253,7 @@ def load_tokenizer(model: Model) -> tuple[ChatTokenizer, str, list[str]]:
     name = model.chat_template
     is_file = name is not None and shipped.find("templates/chat", name) is not None
     family = load_template(name) if name is not None and is_file else None
-    files = models.resolve(model, weights=False)
+    files = files or models.resolve(model, weights=False)
     own = ModelTokenizer(
         files.path,
         name=model.model,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from magpie import models
 from magpie.chat.template import ChatTokenizer
 from magpie.chat.tokenizer import ModelTokenizer
+from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 
@@ -20,13 +21,13 @@ class PlainText:
     tokenizer: ChatTokenizer = field(compare=False, repr=False)
 
     @classmethod
-    def from_model(cls, model: str | Model) -> PlainText:
+    def from_model(cls, model: str | Model, files: ModelFiles | None = None) -> PlainText:
         """The plain-text format of a model, given as a recipe's model or its name. Only the tokenizer is fetched.
 
         A chat template is neither needed nor used. Raises ModelError when the model is not there.
         """
         model = Model(model=model) if isinstance(model, str) else model
-        folder = models.resolve(model, weights=False).path
+        folder = (files or models.resolve(model, weights=False)).path
         own = ModelTokenizer(folder, name=model.model, trust_remote_code=model.trust_remote_code)
         # As in training: some tokenizers have a BOS token and do not put it before texts.
         begin = (own.bos_id,) if own.bos_id is not None and own.begins_with_bos else ()

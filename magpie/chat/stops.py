@@ -37,9 +37,8 @@ def find_stops(
     control = tokenizer.special_tokens
     # Tokens that mark reasoning stand inside an answer, so they must not end it.
     marks = () if reasoning is None else tuple(text for text in control if reasoning.is_marked_by(text))
-    inside_answers = (
-        set() if reasoning is not None and reasoning.has_channels else {control[text] for text in marks}
-    )
+    has_channels = reasoning is not None and reasoning.has_channels
+    inside_answers = set() if has_channels else {control[text] for text in marks}
     special = set(control.values()) - inside_answers
     # The first two special tokens of a piece: the end of one turn, and the beginning of the next header. A model that
     # leaves the first out is stopped by the second.
@@ -48,7 +47,7 @@ def find_stops(
     if tokenizer.eos_id is not None:
         ids.add(tokenizer.eos_id)
     answer_ids = ids
-    if reasoning is not None and reasoning.has_channels:
+    if reasoning is not None and has_channels:
         # Harmony: reasoning is a message of its own, with the same end as any other. A user's message has no channels,
         # so their tokens end it.
         channels = {control[text] for text in marks}

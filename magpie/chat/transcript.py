@@ -17,6 +17,7 @@ from magpie.chat.format import load_tokenizer
 from magpie.chat.template import ChatTokenizer
 from magpie.chat.tokenizer import Message
 from magpie.errors import ChatFormatError
+from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 _ROLES = ("user", "assistant")
@@ -60,12 +61,12 @@ class Transcript:
         )
 
     @classmethod
-    def from_model(cls, model: str | Model) -> Transcript:
+    def from_model(cls, model: str | Model, files: ModelFiles | None = None) -> Transcript:
         """The transcript format of a model, given as a recipe's model or its name. Only the tokenizer is fetched.
 
         Raises ModelError when the model is not there, ChatFormatError when its template cannot be used.
         """
-        tokenizer, source, _ = load_tokenizer(Model(model=model) if isinstance(model, str) else model)
+        tokenizer, source, _ = load_tokenizer(Model(model=model) if isinstance(model, str) else model, files)
         return cls.derive(tokenizer, source=source)
 
     @property

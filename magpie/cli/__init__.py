@@ -73,7 +73,7 @@ def main() -> None:
         if os.environ.get("MAGPIE_DEBUG"):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        code = _say(f"a fault of magpie's: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1)
+        code = _say(f"internal error: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1)
     _leave(code)
 
 

@@ -29,6 +29,7 @@ from magpie.steps.filter import (
     expressions,
     funnel,
     lost_alone,
+    reason_of,
 )
 from magpie.steps.filter.sql import columns_read
 
@@ -188,7 +189,7 @@ def _decide(rows: RowSource, other: Filter) -> _Decided:
 def _explain(rows: RowSource, decided: _Decided, lines: Sequence[FunnelLine]) -> tuple[Explained, ...]:
     reasons = decided.reasons.combine_chunks()
     places = [
-        pc.indices_nonzero(pc.fill_null(pc.equal(reasons, f"filter: {line.name}"), False))
+        pc.indices_nonzero(pc.fill_null(pc.equal(reasons, reason_of(line.name)), False))
         .slice(0, EXAMPLES)
         .to_pylist()
         for line in lines

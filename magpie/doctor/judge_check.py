@@ -39,7 +39,7 @@ async def shuffle_test(sampler: Sampler, recipe: Recipe, judged: pa.Table) -> tu
     ]
     bare = some.select(["id", "index", "rejected"]).append_column("instruction", pa.array(texts, pa.string()))
     assert recipe.tag is not None
-    only = recipe.model_copy(update={"tag": recipe.tag.model_copy(update={"tags": ("quality",)})})
+    only = recipe.with_sections(tag=recipe.tag.model_copy(update={"tags": ("quality",)}))
     again = await sampler.judge(only, bare, what="judging shuffled words, to test the judge")
     plain, mixed = (grades(table["input_quality"].to_pylist(), QUALITIES) for table in (some, again))
     return Mean.of(plain), Mean.of(mixed)

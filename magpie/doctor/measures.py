@@ -30,7 +30,7 @@ from magpie.steps.base import is_looping
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from magpie.doctor.sampling import Written
+    from magpie.chat import ChatFormat
 
 PROBLEMS = ("leaked", "empty", "looping", "repeated", "cut", "language", "other")
 Keep = tuple[str, ...] | Literal["steered"] | None
@@ -38,6 +38,21 @@ Keep = tuple[str, ...] | Literal["steered"] | None
 
 _EXAMPLES = 3
 _WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Rows as a build has them when nothing but their text is known. `seconds` is what the engine took to write them.
+
+    `keep` is the recipe's `language.keep`. `chat` is the format the generator was prompted in. `problems` says what is
+    wrong with rows that are out for a reason, in the words of `PROBLEMS`.
+    """
+
+    rows: pa.Table
+    seconds: float
+    chat: ChatFormat
+    problems: Mapping[str, str]
+    keep: Keep = None
 
 
 @dataclass(frozen=True, slots=True)

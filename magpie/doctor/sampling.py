@@ -7,13 +7,13 @@ system prompt, the temperature) needs no other engine; a change of what is loade
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from magpie.doctor.measures import Keep, Neighbors, neighbors_of
+from magpie.doctor.measures import Neighbors, Written, neighbors_of
 from magpie.errors import ModelError
 from magpie.execution.base import Began, Completed, Event, Loading, Report
 from magpie.execution.driver import Driver
@@ -27,28 +27,10 @@ from magpie.runs.storage import MemoryStorage
 from magpie.steps import MAGPIE, Method
 from magpie.steps.base import REJECTED, GlobalStep, RowStep, RowWork, Tools, live
 
-if TYPE_CHECKING:
-    from magpie.chat import ChatFormat
-
 _EMBEDDER = "demo-embedder"
 
 # No sample is answered, and none is filtered.
-_UNANSWERED = Method(MAGPIE.instructions, answers=())
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Rows as a build has them when nothing but their text is known. `seconds` is what the engine took to write them.
-
-    `keep` is the recipe's `language.keep`. `chat` is the format the generator was prompted in. `problems` says what is
-    wrong with rows that are out for a reason, in the words of `measures.py`.
-    """
-
-    rows: pa.Table
-    seconds: float
-    chat: ChatFormat
-    problems: Mapping[str, str]
-    keep: Keep = None
+_SAMPLE = Method(MAGPIE.instructions, answers=(), filtered=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +95,7 @@ class Sampler:
         """`count` rows of a build of `recipe` from position `first`, a multiple of `count`, as far as texts go."""
         steps = _of_texts(sample_steps(recipe))
         # One shard of a run that is just long enough: a row's seed and sampling follow from its position.
-        recipe = recipe.model_copy(update={"rows": first + count, "shard_rows": count})
+        recipe = recipe.with_sections(rows=first + count, shard_rows=count)
         timer = _Timer(what, count, self._on_progress)
         run = await self._build(recipe, steps, timer.handle, shard=first // count)
         rows = run.rows(first // count, run.schema.names)
@@ -138,7 +120,7 @@ class Sampler:
     ) -> Run:
         """A run of these steps on rows that are there already."""
         length = max(1, rows.num_rows)
-        recipe = recipe.model_copy(update={"rows": length, "shard_rows": length})
+        recipe = recipe.with_sections(rows=length, shard_rows=length)
         return await self._build(recipe, [GivenRows(rows), *steps], report, shard=0)
 
     async def close(self) -> None:
@@ -186,8 +168,7 @@ async def neighbors(
 
 def sample_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, ...]:
     """What a build of `recipe` does to a row before it is answered or filtered, in order."""
-    bare = recipe.model_copy(update={"filter": None})
-    return tuple(run_step.step for run_step in make_plan(bare, _UNANSWERED).steps)
+    return tuple(run_step.step for run_step in make_plan(recipe, _SAMPLE).steps)
 
 
 _COMPARED = ["id", "index", REJECTED.name, "instruction"]
@@ -206,12 +187,11 @@ def _of_texts(steps: Sequence[RowStep | GlobalStep]) -> list[RowStep | GlobalSte
 
 def _comparing_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, RowStep | GlobalStep]:
     """The steps that embed instructions and that compare them with one another, in the order of their rows."""
-    given = recipe.dedup or Dedup()
-    changes: dict[str, Any] = {"dedup": given.model_copy(update={"keep": "first", "against": ()})}
+    part = (recipe.dedup or Dedup()).model_copy(update={"keep": "first", "against": ()})
     if recipe.embed is None:
         models = recipe.models | {"embedder": _embedder(recipe.model(recipe.instruct.model))}
-        changes |= {"models": models, "embed": Embed()}
-    steps = sample_steps(recipe.model_copy(update=changes))
+        recipe = recipe.with_sections(models=models, embed=Embed())
+    steps = sample_steps(recipe.with_sections(dedup=part))
     embed, dedup = (
         next(step for step in steps if column in step.adds.names)
         for column in ("embedding", "min_neighbor_distance")

@@ -15,7 +15,8 @@ from magpie.errors import EngineError, MagpieError
 from magpie.recipe.loading import load_recipe, parse_value
 
 if TYPE_CHECKING:
-    from magpie.doctor.sampling import Sampler, Written
+    from magpie.doctor.measures import Written
+    from magpie.doctor.sampling import Sampler
     from magpie.recipe import Recipe
 
 

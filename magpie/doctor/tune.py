@@ -32,7 +32,7 @@ from magpie.steps.base import live
 from magpie.steps.base.scales import DIFFICULTIES, QUALITIES
 
 if TYPE_CHECKING:
-    from magpie.doctor.sampling import Written
+    from magpie.doctor.measures import Written
     from magpie.neighbors.vectors import ProgressCallback
 
 TEMPERATURES = (0.8, 1.0, 1.2)
@@ -171,7 +171,7 @@ async def _tuned(
         written = []
         for number, draw in enumerate(draws):
             part = recipe.instruct.model_copy(update={"mix": (draw,)})
-            one = recipe.model_copy(update={"instruct": part})
+            one = recipe.with_sections(instruct=part)
             what = f"temperature {draw.temperature:g}, top_p {draw.top_p:g} ({number + 1} of {len(draws)})"
             written.append(await sampler.write(one, count, first=number * count, what=what))
         rows = pa.concat_tables(cell.rows for cell in written)
@@ -237,7 +237,7 @@ def _recipe(
         base = load_recipe(recipe, overrides=changes, engine=engine, seed=seed)
     alone = _TAG.model_copy(update={"model": base.instruct.model})
     tag = alone if recipe is None or base.tag is None else base.tag
-    return base.model_copy(update={"tag": tag.model_copy(update={"tags": _TAG.tags})})
+    return base.with_sections(tag=tag.model_copy(update={"tags": _TAG.tags}))
 
 
 def _has_gpu() -> bool:

@@ -62,7 +62,7 @@ class StepCount:
         """Seconds from the step's first work in this build to its latest."""
         return 0.0 if self.started is None else max(self.last - self.started, 1e-9)
 
-    def touch(self) -> None:
+    def note_work(self) -> None:
         """Note that work was done now."""
         self.last = time.monotonic()
         self.started = self.last if self.started is None else self.started
@@ -149,7 +149,7 @@ class Progress:
 
     def began(self, step: str) -> None:
         """`step` starts on a shard."""
-        self.counts[step].touch()
+        self.counts[step].note_work()
 
     def completed(self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None) -> None:
         """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
@@ -159,7 +159,7 @@ class Progress:
         if cached is not None:
             count.prompt_tokens += prompt
             count.cached_tokens += cached
-        count.touch()
+        count.note_work()
         self._tick()
 
     def committed(self, step: str, shard: int, rows: int, rejected: int) -> None:
@@ -168,7 +168,7 @@ class Progress:
         count.rows += rows
         count.fresh += rows
         count.rejected += rejected
-        count.touch()
+        count.note_work()
         self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
         self._tick()
 

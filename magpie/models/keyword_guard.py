@@ -73,10 +73,10 @@ CHAT_TEMPLATE = (
 _VERSION = 1
 _WIDTH = 64
 _CONTEXT = 8192
-# Dimensions of the residual stream: the states of a verdict from 0 on, the categories of words from `_SAID` on, and the
-# categories' shares of the prompt from `_SHARE` on.
+# Dimensions of the residual stream: the states of a verdict from 0 on, the categories of words from `_CATEGORY` on, and
+# the categories' shares of the prompt from `_SHARE` on.
 _AT_HEADER, _AFTER_SAFE, _AFTER_UNSAFE, _AFTER_NEWLINE, _AFTER_CATEGORY = range(5)
-_SAID, _SHARE = 16, 32
+_CATEGORY, _SHARE = 16, 32
 _GAIN = 2048.0
 """One word in n tokens writes 8 * _GAIN / n, against the 1 for "safe": that is 2 at 8,192 tokens."""
 _RULES = 32768.0
@@ -152,7 +152,7 @@ def _weights(vocabulary: dict[str, int]) -> dict[str, torch.Tensor]:
     copied, written = square.clone(), square.clone()
     # An embedding has one 1 in 64 dimensions, which the first RMSNorm makes 8: hence 8 * _GAIN.
     for number in range(len(HAZARDS)):
-        copied[number, _SAID + number] = 1
+        copied[number, _CATEGORY + number] = 1
         written[_SHARE + number, number] = _GAIN
     layer = {
         "self_attn.q_proj": square,
@@ -189,7 +189,7 @@ def _embeddings(vocabulary: dict[str, int]) -> torch.Tensor:
         rows[vocabulary[token], state] = 1
     for number, (_, words) in enumerate(HAZARDS.values()):
         for word in words:
-            rows[vocabulary[word], _SAID + number] = 1
+            rows[vocabulary[word], _CATEGORY + number] = 1
     return rows
 
 

@@ -50,11 +50,6 @@ class Plan:
     phases: tuple[Phase, ...]
 
     @property
-    def shards(self) -> int:
-        """How many shards the run has."""
-        return -(-self.recipe.rows // self.recipe.shard_rows)
-
-    @property
     def skipped_rules(self) -> tuple[str, ...]:
         """What to say of each rule of the filter that is left out because the run lacks its columns."""
         return tuple(rule for run_step in self.steps for rule in run_step.step.skipped_rules)

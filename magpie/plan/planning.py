@@ -42,6 +42,15 @@ def _check_engine(section: str, use: ModelUse) -> None:
     problem = engine.problem(use.model, place)
     if problem is not None:
         raise RecipeError(problem)
+    if use.structured and not can.structured_outputs:
+        raise RecipeError(
+            f"`{section}` wants JSON held to a schema, which engine {engine.name} cannot do; "
+            f"give `{place}` another engine"
+        )
+    if use.model.separate_process and not can.separate_process:
+        raise RecipeError(
+            f"engine {engine.name} has no process of its own; take out `{place}.separate_process`"
+        )
     missing = sorted(use.controls - can.controls)
     if missing:
         raise RecipeError(

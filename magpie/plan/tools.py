@@ -43,7 +43,7 @@ class BuildTools:
 
     def files(self, model: Model) -> ModelFiles:
         """A model's tokenizer, config and revision, without its weights. Raises ModelError."""
-        key = ("files", f"{model.model}@{model.revision}")
+        key = ("files", model_key(model.as_loaded))
         if key not in self._kept:
             self._kept[key] = resolve(model, weights=False)
         files: ModelFiles = self._kept[key]
@@ -60,13 +60,17 @@ class BuildTools:
         return self.plain_text(use.model).identity()
 
     def _once(
-        self, kind: str, model: Model, derive: Callable[[Any], T], from_model: Callable[[Model], T]
+        self,
+        kind: str,
+        model: Model,
+        derive: Callable[[Any], T],
+        from_model: Callable[[Model, ModelFiles], T],
     ) -> T:
         key = (kind, model_key(model))
         if key not in self._kept:
             own = find_engine(model.engine).tokenizer
             # An engine that brings a tokenizer of its own speaks that, whatever the model is called.
-            self._kept[key] = from_model(model) if own is None else derive(own())
+            self._kept[key] = from_model(model, self.files(model)) if own is None else derive(own())
         found: T = self._kept[key]
         return found
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 Share = Annotated[float, Field(gt=0)]
 """How many of the rows, relative to the other shares of a list. Shares need not add up to 1."""
@@ -28,6 +25,11 @@ class RoleName:
 
 Role = Annotated[Text, RoleName()]
 """A role: a key of `models`. The recipe refuses one that is not there."""
+
+
+class ShapesNoRows:
+    """Marks a setting that says where or how fast rows are made: it may change from one build of a run to the next."""
+
 
 _NUMBERS = (int, float, int | None, float | None)
 
@@ -55,12 +57,40 @@ class Part(BaseModel):
 class Section(Part):
     """A section of a recipe, such as `instruct`. It is off when the recipe holds null for it."""
 
-    def check(self, recipe: Recipe) -> None:
-        """Check what the section needs from other sections. Raises ValueError.
+    def check(self, recipe: Any) -> None:
+        """Check what the section needs from other sections of the whole `recipe`. Raises ValueError.
 
         The recipe calls it for every section that is on, after each section has been checked by itself and all roles
         are known to be under `models`.
         """
+
+
+def that_shapes_rows(part: type[Part], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a part, as YAML gives them, without those that shape no rows."""
+    shaping: dict[str, Any] = {}
+    for name, value in raw.items():
+        field = part.model_fields.get(name)
+        if field is not None and any(isinstance(mark, ShapesNoRows) for mark in field.metadata):
+            continue
+        inner = None if field is None else _part_in_type(field.annotation)
+        if inner is None or not isinstance(value, Mapping):
+            shaping[name] = value
+        elif get_origin(field.annotation if field else None) is dict:
+            shaping[name] = {
+                key: that_shapes_rows(inner, each) if isinstance(each, Mapping) else each
+                for key, each in value.items()
+            }
+        else:
+            shaping[name] = that_shapes_rows(inner, value)
+    return shaping
+
+
+def _part_in_type(annotation: Any) -> type[Part] | None:
+    """The Part in `Part`, `Part | None` or `dict[str, Part]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    found = (_part_in_type(option) for option in get_args(annotation))
+    return next((part for part in found if part is not None), None)
 
 
 def named_roles(part: Part) -> Iterator[tuple[str, str, RoleName]]:

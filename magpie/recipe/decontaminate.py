@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from magpie.recipe.base import Section, Text
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 
 class Decontaminate(Section):
@@ -36,7 +33,7 @@ class Decontaminate(Section):
     def _accept_single_file(cls, files: Any) -> Any:
         return (files,) if isinstance(files, str) else files
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """A distance is measured between vectors."""
         if self.distance is not None and recipe.embed is None:
             raise ValueError(

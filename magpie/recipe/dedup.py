@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Section, Text
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 
 class Dedup(Section):
@@ -51,7 +48,7 @@ class Dedup(Section):
             raise ValueError("`against` finds nothing within a threshold of 0; set `threshold` above 0")
         return self
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """Repeats are found by their vectors."""
         if recipe.embed is None:
             raise ValueError("`dedup` needs `embed`, which is switched off; switch off both or neither")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from magpie.recipe.base import Role, Section
+from magpie.recipe.base import Role, Section, ShapesNoRows
 
 
 class Embed(Section):
@@ -12,5 +14,5 @@ class Embed(Section):
 
     model: Role = "embedder"
     """The role that makes the vectors."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, ShapesNoRows()] = Field(default=128, ge=1)
     """How many instructions go through the model at once."""

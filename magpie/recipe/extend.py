@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import Field
 
 from magpie.recipe.base import Role, Section
 from magpie.recipe.instruct import Draw
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 
 class Extend(Section):
@@ -39,7 +36,7 @@ class Extend(Section):
     stop_repetition: bool | None = None
     """End a text that repeats itself without end. null does so if the engine can."""
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """Extend continues from the response."""
         if recipe.respond is None:
             raise ValueError("`extend` needs `respond`, which is switched off; switch off both or neither")

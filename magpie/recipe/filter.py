@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part, Section
+from magpie.recipe.base import Part, Section, ShapesNoRows
 
 
 class Rule(Part):
@@ -51,9 +51,9 @@ class Quotas(Part):
 class Filter(Section):
     """Which rows are kept: first the rules, in their order, then the quotas, then the top."""
 
-    name: str = "filter"
+    name: Annotated[str, ShapesNoRows()] = "filter"
     """The name of the filter. For a file, its file name if none is given."""
-    description: str = ""
+    description: Annotated[str, ShapesNoRows()] = ""
     """One sentence about what the filter keeps."""
     rules: tuple[Rule, ...] = ()
     """Conditions that every kept row fulfils."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from magpie.recipe.base import Role, Section
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 GuardSubject = Literal["instruction", "response", "chosen"]
 
@@ -31,7 +28,7 @@ class Guard(Section):
             raise ValueError("must name each of `instruction`, `response` and `chosen` at most once")
         return of
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """What is judged must be written by another section."""
         if "response" in self.of and recipe.respond is None:
             raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")

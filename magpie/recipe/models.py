@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from magpie.recipe.base import Part, Text
+from magpie.recipe.base import Part, ShapesNoRows, Text
 
 EngineKind = str
 """The name of an engine, or `auto`. Which engines there are is checked when the recipe is planned."""
@@ -72,13 +72,13 @@ class Model(Part):
     """The number type of the weights. `auto` leaves the choice to the engine."""
     context_length: int = Field(default=4096, ge=64)
     """The most tokens of prompt and completion together."""
-    tensor_parallel: int = Field(default=1, ge=1)
+    tensor_parallel: Annotated[int, ShapesNoRows()] = Field(default=1, ge=1)
     """How many GPUs the model is split over."""
-    slots: int | None = Field(default=None, ge=1)
+    slots: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=1)
     """How many completions are worked on at once. null is the engine's default for the machine."""
-    gpu_memory: float = Field(default=0.9, gt=0, le=1)
+    gpu_memory: Annotated[float, ShapesNoRows()] = Field(default=0.9, gt=0, le=1)
     """The share of a GPU's memory that the engine may use."""
-    separate_process: bool | None = None
+    separate_process: Annotated[bool | None, ShapesNoRows()] = None
     """Run vLLM in a process of its own. null does so on a GPU only."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
@@ -95,7 +95,7 @@ class Model(Part):
     `strip` keeps the reasoning in a column of its own, `keep` also puts it into the messages, and `off` makes the chat
     template tell the model not to reason.
     """
-    server: Server | None = None
+    server: Annotated[Server | None, ShapesNoRows()] = None
     """Settings of the engine `server`."""
     script: Script = Script()
     """Settings of the engine `scripted`."""

@@ -6,10 +6,11 @@ A recipe is one YAML file, read by `loading.py`. Each step has a section of its 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part, Section, Text, named_roles
+from magpie.recipe.base import Part, Section, ShapesNoRows, Text, named_roles
 from magpie.recipe.clean import Clean
 from magpie.recipe.decontaminate import Decontaminate
 from magpie.recipe.dedup import Dedup
@@ -35,7 +36,7 @@ class Recipe(Part):
 
     name: str = Field(pattern=NAME)
     """The name of the recipe: lower-case letters, digits, `.`, `_` and `-`, a letter or digit first."""
-    description: str = ""
+    description: Annotated[str, ShapesNoRows()] = ""
     """One sentence about the dataset."""
     rows: int = Field(ge=1)
     """How many instructions to generate, before any is rejected."""
@@ -109,6 +110,15 @@ class Recipe(Part):
     def roles(self) -> dict[str, str]:
         """The role that each setting names: {"instruct.model": "generator", ...}. Sections that are off name none."""
         return {setting: role for setting, role, _ in named_roles(self)}
+
+    @property
+    def shards(self) -> int:
+        """How many shards the rows are in."""
+        return -(-self.rows // self.shard_rows)
+
+    def with_sections(self, **sections: Any) -> Recipe:
+        """The recipe with other sections in the place of its own. They are taken as they are, and not checked again."""
+        return self.model_copy(update=sections)
 
     def model(self, role: str) -> Model:
         """The model that plays `role`, with the recipe's engine filled in."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from magpie.recipe.base import Part, Role, RoleName, Section
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 
 class Baseline(Part):
@@ -31,7 +28,7 @@ class Reward(Section):
     baseline: Baseline | None = None
     """Score an answer of the base model too; `reward_difference` is the response's score minus that one's."""
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """What is scored is the response."""
         if recipe.respond is None:
             raise ValueError("`reward` needs `respond`, which is switched off; switch off both or neither")

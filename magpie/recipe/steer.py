@@ -6,15 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Section, Share, Text
 from magpie.recipe.languages import LANGUAGES
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z]\w*)\}")
 _ESCAPED = re.compile(r"\{\{([A-Za-z]\w*)\}\}")  # {{domain}} stands for the text {domain}
@@ -121,7 +118,7 @@ class Steer(Section):
         """The variables that the prompt contains, in the recipe's order."""
         return tuple(name for name in self.variables if name in prompt.slots)
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """There is room for one system prompt only."""
         if recipe.instruct.system_prompt is not None:
             raise ValueError(

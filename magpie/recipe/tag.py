@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from magpie.recipe.base import Role, Section
-
-if TYPE_CHECKING:
-    from magpie.recipe.recipe import Recipe
 
 TagName = Literal["difficulty", "quality", "category"]
 
@@ -55,7 +52,7 @@ class Tag(Section):
             )
         return self
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Any) -> None:
         """The second judge is another model than the first."""
         if self.second_judge is None:
             return

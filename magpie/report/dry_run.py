@@ -27,7 +27,7 @@ def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | Non
     for number, phase in enumerate(plan.phases, start=1):
         table.add_row(str(number), phase.name, Text(_model(phase)), _where(phase))
     console.print(table)
-    shards = f"{plan.shards:,} shards of {recipe.shard_rows:,} rows, {len(plan.steps)} steps"
+    shards = f"{recipe.shards:,} shards of {recipe.shard_rows:,} rows, {len(plan.steps)} steps"
     console.print(f"{shards}; about {_size(plan.disk_bytes)} of disk", highlight=False)
     if recipe.steer is not None:
         values = {name: len(texts) for name, texts in recipe.steer.variables.items()}

@@ -9,6 +9,7 @@ import yaml
 
 from magpie.errors import RecipeChangedError, RunError
 from magpie.recipe import Recipe
+from magpie.recipe.base import that_shapes_rows
 from magpie.runs.run import DATASET, FINGERPRINTS, LOG, QUARANTINE, RECIPE, STEPS, SUMMARY, Run
 from magpie.runs.storage import Storage
 from magpie.runs.storage.sealed import FORMAT
@@ -17,10 +18,6 @@ _SHOWN_DIFFERENCES = 12
 _OWN = frozenset(
     {LOG, RECIPE, FINGERPRINTS, SUMMARY, *(name.strip("/") for name in (STEPS, DATASET, QUARANTINE))}
 )
-
-# Settings that say where and how fast a run is made, not what is in it: they may change from build to build.
-_MODEL_MAY_CHANGE = {"slots", "gpu_memory", "tensor_parallel", "separate_process", "server"}
-_SECTION_MAY_CHANGE = {"embed": {"batch_size"}, "filter": {"name", "description"}}
 
 Ingredients = dict[str, Any]
 """All that decides what the shards of a run hold: its shape under "run", then each step under its name."""
@@ -69,7 +66,9 @@ def refuse_another_recipe(run: Run) -> None:
     recorded = recorded_recipe(run.storage)
     if recorded is None or not run.has_shards:
         return
-    differences = _differences(_that_shapes_rows(recorded), _that_shapes_rows(_dumped(run.recipe)))
+    differences = _differences(
+        that_shapes_rows(Recipe, recorded), that_shapes_rows(Recipe, _dumped(run.recipe))
+    )
     if differences:
         raise RecipeChangedError(
             f"{run.storage.location} holds the run of another recipe: {_listed(differences)}; "
@@ -109,23 +108,6 @@ def recipe_text(recipe: Recipe) -> str:
 
 def _dumped(recipe: Recipe) -> dict[str, Any]:
     return dict(yaml.safe_load(recipe_text(recipe)))
-
-
-def _that_shapes_rows(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without what may change from one build of a run to the next."""
-    shaping = _without(recipe, {"description"})
-    shaping["models"] = {
-        role: _without(model, _MODEL_MAY_CHANGE) if isinstance(model, dict) else model
-        for role, model in recipe["models"].items()
-    }
-    for section, names in _SECTION_MAY_CHANGE.items():
-        if isinstance(recipe.get(section), dict):
-            shaping[section] = _without(recipe[section], names)
-    return shaping
-
-
-def _without(section: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key not in names}
 
 
 def _differences(there: Any, here: Any, path: str = "") -> list[str]:

@@ -96,7 +96,7 @@ class Run:
     @property
     def shards(self) -> int:
         """How many shards the run has."""
-        return -(-self.recipe.rows // self.recipe.shard_rows)
+        return self.recipe.shards
 
     def shard_range(self, shard: int) -> range:
         """The row positions of a shard."""

@@ -39,11 +39,12 @@ class Method:
     """A way to make a dataset: the entries of its steps, in order.
 
     `instructions` are the steps up to an instruction that is worth an answer, `answers` those that write answers and
-    look at them. The recipe's filter stands on both sides of the answers.
+    look at them. The recipe's filter stands on both sides of the answers, where rows are `filtered` at all.
     """
 
     instructions: tuple[PlanSteps, ...]
     answers: tuple[PlanSteps, ...]
+    filtered: bool = True
 
 
 MAGPIE = Method(
@@ -79,7 +80,7 @@ def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalS
     steps = _in_order(recipe, method.instructions, FIRST_COLUMNS)
     known = columns_of(steps)
     answers = _in_order(recipe, method.answers, known)
-    before, after = around_answers(recipe, known, answers)
+    before, after = around_answers(recipe, known, answers) if method.filtered else (None, None)
     return (*steps, *([before] if before else []), *answers, *([after] if after else []))
 
 

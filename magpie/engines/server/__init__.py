@@ -113,8 +113,8 @@ class ServerEngine:
             raise self._client.error(
                 f"cannot do `{'`, `'.join(sorted(unsupported))}`; use --engine vllm or transformers, or take it out"
             )
-        if trouble := misfit(len(prompt), self._info.context_length):
-            return Completion("", 0, "error", trouble)
+        if problem := misfit(len(prompt), self._info.context_length):
+            return Completion("", 0, "error", problem)
         # Some servers refuse a request whose limit does not fit into the context.
         room = self._info.context_length - len(prompt)
         async with self._slots:
@@ -129,10 +129,9 @@ class ServerEngine:
         # One bad prompt is a row's error. When every prompt fails, the fault is the server's or the recipe's.
         self._failed_in_a_row = self._failed_in_a_row + 1 if completion.finish_reason == "error" else 0
         if self._failed_in_a_row >= _FAILED_IN_A_ROW:
-            failure = (
-                f"failed on {self._failed_in_a_row} prompts in a row; the last error was: {completion.error}"
-            )
-            self._lost = self._client.error(f"{failure}; read its log and start it again")
+            count = f"failed on {self._failed_in_a_row} prompts in a row"
+            advice = "read its log and start it again"
+            self._lost = self._client.error(f"{count}, the last time with: {completion.error}; {advice}")
             raise self._lost
         return completion
 

@@ -88,8 +88,8 @@ class TransformersEngine(TransformersThread[_Request]):
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One completion of `prompt`, token ids. Raises EngineError only when the engine as a whole is lost."""
-        if trouble := misfit(len(prompt), self._info.context_length):
-            return Completion("", 0, "error", trouble)
+        if problem := misfit(len(prompt), self._info.context_length):
+            return Completion("", 0, "error", problem)
         if sampling.schema is not None and importlib.util.find_spec("xgrammar") is None:
             raise EngineError("a JSON schema is asked for and xgrammar is missing; pip install xgrammar")
         row = _Request(

@@ -57,8 +57,8 @@ class TransformersScorer(TransformersThread[_Request]):
     async def score(self, conversation: Sequence[int]) -> Score:
         """The raw logit of one conversation. Raises EngineError only when the scorer as a whole is lost."""
         tokens = without_padding(conversation, self._padding)
-        if trouble := oversize(len(tokens), self._info.context_length):
-            return Score(None, trouble)
+        if problem := oversize(len(tokens), self._info.context_length):
+            return Score(None, problem)
         request = _Request(tokens)
         self._enqueue(request)
         return await asyncio.wrap_future(request.future)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from magpie.engines.base import Sampling, Score, oversize, reward_padding, without_padding
-from magpie.engines.vllm import VllmThread
 from magpie.engines.vllm.settings import scorer_arguments
+from magpie.engines.vllm.thread import VllmThread
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
@@ -22,8 +22,8 @@ class VllmScorer(VllmThread[Score]):
     async def score(self, conversation: Sequence[int]) -> Score:
         """The raw logit of one conversation. Cancelling the call aborts the request."""
         tokens = without_padding(conversation, self._padding)
-        if trouble := oversize(len(tokens), self.model.context_length):
-            return Score(None, trouble)
+        if problem := oversize(len(tokens), self.model.context_length):
+            return Score(None, problem)
         return await self._submit(tokens)
 
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:

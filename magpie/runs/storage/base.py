@@ -80,7 +80,7 @@ class Storage(ABC):
 
     @abstractmethod
     def free_bytes(self) -> int | None:
-        """How many bytes fit, None where there is no telling."""
+        """How many bytes fit; None where that is not known."""
 
     @abstractmethod
     def unrelated(self, known: frozenset[str]) -> str | None:

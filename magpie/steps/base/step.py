@@ -35,7 +35,8 @@ class ModelUse:
 
     `role` is its name under `models`. `purpose`: it writes completions or scores conversations, in an engine that the
     worker loads; it embeds, and the step loads it; or nothing is loaded and only its format is read. `speech` is how
-    it is spoken to: in its chat format, by finished conversations in its own template, or in plain text.
+    it is spoken to: in its chat format, by finished conversations in its own template, or in plain text. `controls` are
+    those of `Sampling`'s controls that the step asks for, and `structured` says that completions are held to a schema.
     """
 
     role: str
@@ -43,6 +44,7 @@ class ModelUse:
     purpose: Literal["write", "score", "embed", "format"]
     speech: Literal["chat", "transcript", "plain"] | None = None
     controls: frozenset[Control] = frozenset()
+    structured: bool = False
 
     @property
     def needs_engine(self) -> bool:

@@ -25,6 +25,7 @@ from magpie.steps.filter.decide import (
     funnel_lines,
     is_reason_of_filter,
     lost_alone,
+    reason_of,
 )
 from magpie.steps.filter.rules import applicable, check, columns_of, expressions, split
 
@@ -41,6 +42,7 @@ __all__ = [
     "funnel_lines",
     "is_reason_of_filter",
     "lost_alone",
+    "reason_of",
     "split",
 ]
 

@@ -46,7 +46,7 @@ def funnel(filter: Filter, rows: pa.Table, early: Collection[str] = ()) -> tuple
         if reason is not None and reason.startswith(_PREFIX)
     }
     rules = [rule.name for part in split(filter, early) for rule in part]
-    strange = sorted(lost.keys() - {_PREFIX + name for name in (*rules, *_limits(filter))})
+    strange = sorted(lost.keys() - {reason_of(name) for name in (*rules, *_limits(filter))})
     if strange:
         raise FilterError(
             f"rows were rejected by {strange[0].removeprefix(_PREFIX)!r}, which filter {filter.name!r} does not have; "
@@ -60,7 +60,7 @@ def funnel_lines(
 ) -> tuple[FunnelLine, ...]:
     """The funnel of `rules`, the quotas and the top, from the rows that each reason lost and the rows left at last."""
     names = [*rules, *_limits(filter)]
-    counts = [lost.get(f"{_PREFIX}{name}", 0) for name in names]
+    counts = [lost.get(reason_of(name), 0) for name in names]
     rows_in = left + sum(counts)
     lines = []
     for name, count in zip(names, counts, strict=True):
@@ -72,6 +72,11 @@ def funnel_lines(
 def _limits(filter: Filter) -> list[str]:
     """What the quotas and the top are called in the funnel, as far as the filter has them."""
     return [name for name, part in (("quota", filter.quotas), ("top", filter.top)) if part is not None]
+
+
+def reason_of(rule: str) -> str:
+    """The reason that a rule, or "quota" or "top", gives in `rejected`."""
+    return f"{_PREFIX}{rule}"
 
 
 def is_reason_of_filter(reasons: pa.ChunkedArray) -> Any:
@@ -116,7 +121,7 @@ class Decision:
         return cls(live.copy(), np.zeros(rows.num_rows, dtype=np.int32), [])
 
     def reject(self, at: Positions, name: str) -> None:
-        self.reasons.append(f"{_PREFIX}{name}")
+        self.reasons.append(reason_of(name))
         self.reason[at] = len(self.reasons)
         self.live[at] = False
 

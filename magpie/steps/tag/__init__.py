@@ -123,7 +123,7 @@ class TagStep(RowStep):
 
     @property
     def uses(self) -> ModelUse:
-        return ModelUse(self.role, self.model, "write", "chat")
+        return ModelUse(self.role, self.model, "write", "chat", structured=True)
 
     @property
     def credited_as(self) -> str:
