@@ -95,7 +95,9 @@ def test_every_flipped_bit_and_every_cut_is_found() -> None:
 def test_a_shard_that_is_not_there_cannot_be_read(tmp_path: Path, read: object) -> None:
     assert callable(read)
     for storage in (LocalStorage(tmp_path), MemoryStorage()):
-        with pytest.raises(DamagedShardError, match=r"nowhere\.parquet .*; run the build again to make it anew"):
+        with pytest.raises(
+            DamagedShardError, match=r"nowhere\.parquet .*; run the build again to make it anew"
+        ):
             read(storage, "nowhere.parquet")
 
 
