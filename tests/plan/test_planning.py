@@ -77,7 +77,7 @@ def test_a_column_of_a_step_that_is_off_is_unknown() -> None:
 def test_shards_cover_every_row_once() -> None:
     plan = make_plan(small_recipe(rows=37))
     run = Run(MemoryStorage(), plan.recipe, plan.steps)
-    assert run.shards == plan.shards == 3
+    assert run.shards == plan.recipe.shards == 3
     assert [row for shard in range(run.shards) for row in run.shard_range(shard)] == list(range(37))
 
 
