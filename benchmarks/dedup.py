@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +34,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sentences import sentences
-from magpie.engines.embedder import load_encoder
+from magpie.engines.embedder import encode_all
 from magpie.neighbors.cells import Cells, choose_probes, search_cells
 from magpie.neighbors.exact import near_pairs
 from magpie.neighbors.survey import PAIR_RECALL, survey
 from magpie.neighbors.vectors import UnitVectors
-from magpie.plan.planning import dedup_step
 from magpie.recipe import Dedup, Model
+from magpie.steps.dedup import Deduplicator, DedupStep
 
 WIDTH = 384
 THRESHOLD = 0.05
@@ -220,11 +219,7 @@ def _embedded(count: int) -> Stored:
     folder.mkdir(exist_ok=True)
     texts = sentences(count)
     print(f"embedding {len(texts):,} sentences, once; a minute for some 10,000 of them", flush=True)
-    vectors = load_encoder(Model(model="demo-embedder")).encode(
-        texts, batch_size=128, show_progress_bar=False
-    )
-    vectors = np.asarray(vectors, np.float32)
-    stored: Stored = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    stored: Stored = encode_all(Model(model="demo-embedder"), texts).astype(np.float16)
     np.save(path, stored)
     return stored
 
@@ -270,7 +265,7 @@ def _end_to_end(folder: Path) -> dict[str, Any]:
     given = [pa.concat_tables(pq.read_table(path, memory_map=False) for path in paths)]
     count = given[0].num_rows
     values = count * len(given[0]["embedding"][0])
-    step = dedup_step(Dedup(threshold=THRESHOLD), rows=count)
+    step = DedupStep.for_rows(Dedup(threshold=THRESHOLD), count)
     said = [time.perf_counter()]
 
     def watch(what: str, done: int, total: int) -> None:
@@ -278,7 +273,7 @@ def _end_to_end(folder: Path) -> dict[str, Any]:
             said[0] = time.perf_counter()
             print(f"{said[0] - began:6.0f} s  {what}, {done / total:.0%}", file=sys.stderr, flush=True)
 
-    result = replace(step, watch=watch).run_all(given.pop())
+    result = Deduplicator(step, ()).run_all(given.pop(), watch)
     pq.write_table(result, folder / "result.parquet", compression="zstd")
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

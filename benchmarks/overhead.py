@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 import magpie
-from benchmarks.recording import builds_open_engines_by
 from magpie.engines.base import Completion, Engine, Sampling
 from magpie.engines.scripted import ScriptedEngine
+from magpie.execution.local import LocalExecutor
 from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import parse_recipe
 
@@ -102,9 +102,9 @@ def _cost(recipe: Recipe) -> Cost:
         engines.append(_TimedEngine(model.script))
         return engines[-1]
 
-    with tempfile.TemporaryDirectory(prefix="magpie-overhead-") as folder, builds_open_engines_by(opener):
+    with tempfile.TemporaryDirectory(prefix="magpie-overhead-") as folder:
         clock, cpu = time.perf_counter(), time.process_time()
-        magpie.build(recipe, Path(folder) / "run")
+        magpie.build(recipe, Path(folder) / "run", executor=LocalExecutor(engines=opener))
         cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
     return Cost(
         rows=recipe.rows,

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from unittest import mock
 
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.engines.vllm import VllmEngine
-from magpie.execution import local
-from magpie.recipe import Model
 
 T = TypeVar("T")
-Opener = Callable[[Model], Awaitable[Engine]]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -133,8 +128,3 @@ class Recorder:
         """What was asked since the last call, in the order in which it was asked."""
         asked, self.asked = sorted(self.asked, key=lambda one: one.began), []
         return asked
-
-
-def builds_open_engines_by(opener: Opener) -> AbstractContextManager[Any]:
-    """Builds inside the block get their engines from `opener`."""
-    return mock.patch.object(local, "open_engine", opener)

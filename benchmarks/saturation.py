@@ -30,7 +30,7 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,14 @@ from rich.console import Console
 from rich.table import Table
 
 import magpie
-from benchmarks.recording import (
-    NO_WORK,
-    Asked,
-    LentVllmEngine,
-    Moment,
-    Recorder,
-    Work,
-    builds_open_engines_by,
-)
+from benchmarks.recording import NO_WORK, Asked, LentVllmEngine, Moment, Recorder, Work
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm.settings import sampling_params
+from magpie.execution.local import LocalExecutor
 from magpie.models import resolve
-from magpie.plan.planning import make_plan
+from magpie.plan import make_plan
 from magpie.recipe import Model, Recipe
+from magpie.runs.run import Run
 
 _START = Moment.now()
 _WARM_UP = [Asked(range(100, 140), Sampling(max_tokens=32, seed=n), 32, _START, _START) for n in range(256)]
@@ -106,33 +100,50 @@ def _measure(recipe: Recipe, folder: Path, repeats: int, console: Console) -> di
         return recorder
 
     _bare(engine, _WARM_UP)
+
+    def build_up_to(step: str, recipe: Recipe, out: Path) -> Run:
+        # An executor of its own for each build: it opens the engine anew, which then answers on the build's event loop.
+        return magpie.build(recipe, out, stop_after=step, executor=LocalExecutor(engines=opener))
+
     rounds = []
-    with builds_open_engines_by(opener):
-        for number in range(repeats):
-            one = recipe.model_copy(update={"seed": recipe.seed + number})
-            rounds.append(_round(one, folder / str(number), recorder, engine, console))
+    for number in range(repeats):
+        one = recipe.model_copy(update={"seed": recipe.seed + number})
+        out = folder / str(number)
+        rounds.append(
+            _round(one, out, build_up_to=build_up_to, recorder=recorder, engine=engine, console=console)
+        )
     asyncio.run(engine.close())
     _show(rounds)
     return _summary(rounds) | {"model": model.model, "engine": engine.model.engine, "cores": os.cpu_count()}
 
 
 Round = dict[str, tuple[Work, Work]]
+Build = Callable[[str, Recipe, Path], Run]
 
 
-def _round(recipe: Recipe, out: Path, recorder: Recorder, engine: LentVllmEngine, console: Console) -> Round:
+def _round(
+    recipe: Recipe,
+    out: Path,
+    *,
+    build_up_to: Build,
+    recorder: Recorder,
+    engine: LentVllmEngine,
+    console: Console,
+) -> Round:
     """One build and the bare loops beside it: for each generating phase, the work of both."""
     found: Round = {}
     for phase in make_plan(recipe).phases:
-        if phase.generates:
+        last = phase.steps[-1].name
+        if phase.needs_engine:
             engine.lend(lambda llm: llm.reset_prefix_cache())
-        run = magpie.build(recipe, out, stop_after=phase.steps[-1].name)
+        run = build_up_to(last, recipe, out)
         asked = recorder.take()
         if asked:
             bare = _bare(engine, asked) + _bare(engine, asked)
-            for step in phase.steps:
-                shutil.rmtree(run.folder / "steps" / step.folder)
+            for run_step in phase.steps:
+                shutil.rmtree(run.folder / "steps" / run_step.folder)
             engine.lend(lambda llm: llm.reset_prefix_cache())
-            magpie.build(recipe, out, stop_after=phase.steps[-1].name)
+            build_up_to(last, recipe, out)
             built = Work.of(asked) + Work.of(recorder.take())
             found[phase.name] = (built, bare)
             console.print(f"{phase.name}: build {built.speed:,.0f} tokens/s, bare loop {bare.speed:,.0f}")

@@ -29,6 +29,7 @@ from magpie.runs.record import (
 from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
 from magpie.runs.storage import Storage, open_storage
+from magpie.steps import MAGPIE, Method
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +48,7 @@ def build(
     stop_after: str | None = None,
     reuse: str | Path | None = None,
     executor: Executor | None = None,
+    method: Method = MAGPIE,
     console: Console | None = None,
 ) -> Run:
     """Build a recipe (a Recipe, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
@@ -54,28 +56,29 @@ def build(
     Run it again to go on where it stopped: whole shards are kept, damaged ones made again. `stop_after` names the last
     step to run. `reuse` is the folder of another run, from which steps are taken over up to the first that differs.
     `executor` takes shards through the phases; the default does so in this process, and is closed at the end. One that
-    is given stays open. Progress is shown on `console`.
+    is given stays open. `method` lists the steps that a recipe may ask for. Progress is shown on `console`.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on SIGINT and SIGTERM.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
-    plan = make_plan(recipe)  # all that is wrong with the recipe itself comes out before anything is touched
+    # All that is wrong with the recipe itself comes out before anything is touched.
+    plan = make_plan(recipe, method)
     storage = open_storage(out if out is not None else Path("runs") / recipe.name)
     if stop_after is not None:
         Run(storage, recipe, plan.steps).step(stop_after)
-    source = None if reuse is None else Run.open(reuse)
+    source = None if reuse is None else Run.open(reuse, method)
     storage.prepare()
     refuse_other_things(storage)
     with Stoppable() as stoppable, storage.lock():
         storage.sweep()
         tools = BuildTools()
-        plan = _with_recorded_commits(plan, storage, source)
+        plan = _planned_with(_with_recorded_commits(recipe, storage, source), plan, method)
         run = Run(storage, plan.recipe, plan.steps)
         refuse_another_recipe(run)
         with Progress(run.steps, recipe.rows, log=Log(run), console=console) as progress:
             progress.doing("reading models and templates")
-            plan = _planned_with(pin_commits(plan, tools), plan)
+            plan = _planned_with(pin_commits(plan, tools), plan, method)
             run, bound = Run(storage, plan.recipe, plan.steps), bind(plan, tools)
             _open_record(run, bound, source, progress)
             lent = executor
@@ -113,15 +116,15 @@ def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None
         progress.note(f"not one row is left; see why with: magpie show {run.folder} --rejected")
 
 
-def _with_recorded_commits(plan: Plan, storage: Storage, source: Run | None) -> Plan:
-    """The plan with the hub commits that this run, or the one it takes over from, began with."""
+def _with_recorded_commits(recipe: Recipe, storage: Storage, source: Run | None) -> Recipe:
+    """The recipe with the hub commits that this run, or the one it takes over from, began with."""
     recorded = recorded_recipe(storage) or (None if source is None else recorded_recipe(source.storage))
-    return _planned_with(adopt_commits(plan.recipe, recorded), plan)
+    return adopt_commits(recipe, recorded)
 
 
-def _planned_with(recipe: Recipe, plan: Plan) -> Plan:
+def _planned_with(recipe: Recipe, plan: Plan, method: Method) -> Plan:
     """The plan of a recipe that differs from the planned one in commits at most; mostly the same one."""
-    return plan if recipe == plan.recipe else make_plan(recipe)
+    return plan if recipe == plan.recipe else make_plan(recipe, method)
 
 
 def _open_record(run: Run, bound: BoundPlan, source: Run | None, progress: Progress) -> None:

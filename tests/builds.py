@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from magpie.recipe import Recipe
+from magpie.engines import open_engine
+from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
+from magpie.errors import EngineError
+from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import parse_recipe
+from magpie.runs.run import Run
 
 RULES = [
     {"name": "quality", "where": "input_quality IN ('average', 'good', 'excellent')"},
@@ -40,6 +44,16 @@ def scripted(**script: Any) -> dict[str, Any]:
     }
 
 
+def shard_path(run: Run, step: str, shard: int) -> Path:
+    """Where the shard of a step lies on disk."""
+    return run.folder / run.shard_name(run.step(step), shard)
+
+
+def dataset_paths(run: Run) -> list[Path]:
+    """The files of a run's dataset on disk, in order."""
+    return [run.folder / name for name in run.dataset_files.names()]
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file of a run that a build promises to make identical, by its place."""
     return {
@@ -48,3 +62,39 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in ([folder / place] if (folder / place).is_file() else sorted((folder / place).rglob("*")))
         if path.is_file()
     }
+
+
+class DyingEngine:
+    """The engine that a model asks for, lost for good at one of its completions. Counts what it gave."""
+
+    def __init__(self, engine: Engine, *, dies_at: int) -> None:
+        self._engine = engine
+        self._dies_at = dies_at
+        self.completions = 0
+        self.is_closed = False
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._engine.model
+
+    async def complete(self, prompt: Any, sampling: Sampling) -> Completion:
+        if self.completions >= self._dies_at:
+            raise EngineError("the engine died; run the build again")
+        self.completions += 1
+        return await self._engine.complete(prompt, sampling)
+
+    async def close(self) -> None:
+        self.is_closed = True
+        await self._engine.close()
+
+
+class Opener:
+    """Opens engines that die, for a LocalExecutor, and keeps them to be looked at."""
+
+    def __init__(self, *, dies_at: int) -> None:
+        self._dies_at = dies_at
+        self.opened: list[DyingEngine] = []
+
+    async def __call__(self, model: Model) -> Engine:
+        self.opened.append(DyingEngine(await open_engine(model), dies_at=self._dies_at))
+        return self.opened[-1]

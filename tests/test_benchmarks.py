@@ -15,7 +15,7 @@ def last_line(name: str, *options: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_overhead_ends_in_one_json_object():
+def test_overhead_ends_in_one_json_object() -> None:
     found = last_line("overhead", "--rows", "300", "--no-language")
     assert found["benchmark"] == "overhead"
     assert found["rows"] == 300
@@ -23,7 +23,7 @@ def test_overhead_ends_in_one_json_object():
     assert {"ms_per_completion", "rows_per_second", "engine_share"} <= found.keys()
 
 
-def test_dedup_ends_in_one_json_object():
+def test_dedup_ends_in_one_json_object() -> None:
     sizes = ["--rows", "3000", "--many", "9000", "--texts", "0"]
     found = last_line("dedup", *sizes)
     assert found["benchmark"] == "dedup"
@@ -32,7 +32,7 @@ def test_dedup_ends_in_one_json_object():
     assert {"exact_ratio", "approximate_ratio", "pairs", "flat_seconds"} <= found.keys()
 
 
-def test_filter_ends_in_one_json_object():
+def test_filter_ends_in_one_json_object() -> None:
     found = last_line("filter", "--rows", "3000")
     assert (found["benchmark"], found["rows"], found["rules"]) == ("filter", 3000, 6)
     assert found["kept"] + sum(found["lost"].values()) == 3000

@@ -23,6 +23,7 @@ ROWS_PER_FILE = 50_000
 MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows
 FORMAT = 1
 
+_FIRST_FILE = re.compile(r"train-\d{5}\.parquet")
 _FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json")
 
 
@@ -86,14 +87,24 @@ class DatasetFiles:
         manifest = self.manifest()
         return [] if manifest is None else [f"{self.prefix}{file.name}" for file in manifest.files]
 
+    def strays(self) -> list[str]:
+        """The names of files that the manifest does not name: who reads the folder takes their rows for the dataset's.
+
+        A writer that was stopped leaves them behind. Raises DamagedShardError.
+        """
+        named = {f"{self.prefix}{MANIFEST}", *self.names()}
+        return [name for name in self.storage.names(self.prefix) if name not in named]
+
     def is_made_from(self, made_from: str, rows: int) -> bool:
-        """Whether the whole dataset of so many rows that is made from this is there, every byte of it."""
+        """Whether the whole dataset of so many rows that is made from this is there, every byte of it, and no more."""
         try:
             manifest = self.manifest()
             if manifest is None or (manifest.made_from, manifest.rows) != (made_from, rows):
                 return False
             if not self.storage.exists(f"{self.prefix}{MANIFEST}"):
                 return False  # one of an earlier version: it is given a manifest
+            if self.strays():
+                return False
             return all(
                 inspect_shard(self.storage, f"{self.prefix}{file.name}").content == file.content
                 for file in manifest.files
@@ -149,7 +160,8 @@ class DatasetFiles:
         return [name for name in names if _FILE.fullmatch(name.removeprefix(self.prefix))]
 
     def _manifest_in_stamps(self) -> DatasetManifest | None:
-        names = self._own_files()
+        # What is on its way to replace such a dataset has other names.
+        names = [name for name in self._own_files() if _FIRST_FILE.fullmatch(name.removeprefix(self.prefix))]
         try:
             shards = [inspect_shard(self.storage, name) for name in names]
         except DamagedShardError:

@@ -58,7 +58,8 @@ def _files(path: Path) -> list[Path]:
             raise RecipeError(f"{path} is no dataset; give a file that ends in {', '.join(_FILES)}")
         return [path]
     folder = path / "dataset" if (path / "recipe.yaml").is_file() else path
-    files = sorted(one for one in folder.glob("*") if one.suffix in _FILES) if folder.is_dir() else []
+    # A hidden file is no rows: the manifest of a dataset is JSON too.
+    files = [file for file in sorted(folder.glob("[!.]*")) if file.suffix in _FILES]
     if not files:
         raise RecipeError(f"{path} holds no dataset; finish its build, or name a file in it")
     return files

@@ -135,13 +135,13 @@ def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain
     files = None if out is None else DatasetFiles(open_storage(out))
     if out is not None and files is not None:
         rows.refuse(out)
-        files.storage.prepare()
         files.refuse_other_things()
     decided = _decide(rows, other)
     lines = funnel(decided.filter, pa.table({REJECTED.name: decided.reasons}), rows.schema.names)
     kept = decided.reasons.null_count
     explained = _explain(rows, decided, lines) if explain else ()
     if files is not None:
+        files.storage.prepare()  # not before: a filter that fails leaves nothing behind
         made_from = digest({"run": rows.name, "filter": decided.filter.model_dump(mode="json")})
         files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from)
     never = rows.never_answered(decided.rows)

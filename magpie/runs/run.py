@@ -17,7 +17,7 @@ from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import parse_yaml
 from magpie.runs.storage import MemoryStorage, Storage, open_storage
 from magpie.runs.storage.sealed import read_shard
-from magpie.steps import columns_of, steps_of
+from magpie.steps import MAGPIE, Method, columns_of, steps_of
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ class Run:
         self.steps = tuple(steps)
 
     @classmethod
-    def open(cls, place: str | Path | Storage) -> Run:
-        """The run in a folder. Raises RunError when there is none, or its recipe cannot be read."""
+    def open(cls, place: str | Path | Storage, method: Method = MAGPIE) -> Run:
+        """The run in a folder, which was built by `method`.
+
+        Raises RunError when there is none, or its recipe cannot be read.
+        """
         storage = place if isinstance(place, Storage) else open_storage(place)
         origin = storage.place(RECIPE)
         if not storage.exists(RECIPE):
@@ -79,7 +82,7 @@ class Run:
             )
         try:
             recipe = parse_recipe(parse_yaml(storage.read(RECIPE), origin), origin=origin)
-            return cls(storage, recipe, numbered(steps_of(recipe)))
+            return cls(storage, recipe, numbered(steps_of(recipe, method)))
         except (OSError, RecipeError) as error:
             raise RunError(
                 f"{storage.location} cannot be read: {error}; its build, run again, writes it anew"

@@ -101,6 +101,8 @@ def _wrong_dataset(run: Run, source: str) -> Iterator[str]:
         if manifest is None:
             yield f"{files.place}: no dataset yet; run the build again to write it"
             return
+        for name in files.strays():
+            yield f"{run.storage.place(name)}: not a file of this dataset; run the build again to write it anew"
         ids: list[str] = []
         for file in manifest.files:
             name = f"{files.prefix}{file.name}"

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from builds import small_recipe
 
-from magpie.runs.run import recipe_text
+from magpie.runs.record import recipe_text
 
 _COMPILED = tempfile.mkdtemp(prefix="magpie-tests-")
 atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)

@@ -11,8 +11,8 @@ import pytest
 from builds import RULES, scripted, tree
 from command import done, magpie, refusal, start, write_raw, write_recipe, write_tokenizer
 
-from magpie.figures.status import verify
 from magpie.runs.run import Run
+from magpie.runs.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from builds import tree
 from command import done, magpie, refusal, start, write_recipe, write_tokenizer
 from engines.loopback import Answer, completion, serving
 
-from magpie.figures.status import verify
 from magpie.runs.run import Run
+from magpie.runs.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """`kill -9` of a build at fifty moments of its life: nothing is lost, doubled or changed by it.
 
 The moments are drawn with fixed seeds. Half fall anywhere on the clock, start-up included; some come down on one run
-again and again; and some are aimed at what is over too quickly to be hit by chance.
+again and again; and some are aimed at what is over too quickly to be hit by chance. Builds that were over before they
+could be killed count for nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import pytest
 from builds import scripted, tree
 from command import done, magpie, start, write_recipe
 
-from magpie.figures.status import quarantined, verify
 from magpie.runs.run import Run
+from magpie.runs.verify import quarantined, verify
 
 BY_THE_CLOCK = 25
 CHAINS, KILLS_IN_A_CHAIN = 5, 3
@@ -34,6 +35,10 @@ AIMED = (
     "writing",
     "writing",
 )
+
+
+SHARDS_KILLED_AT: list[int] = []
+"""For each build that was alive when it was killed, how many shards it had committed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ def kill(recipe: Path, folder: Path, moment: Callable[[], bool], delay: float = 
             time.sleep(0.0005)
         time.sleep(delay)
         build.kill()
-    return build.returncode == -9
+    if build.returncode != -9:
+        return False
+    SHARDS_KILLED_AT.append(len(list((folder / "steps").rglob("*.parquet"))))
+    return True
 
 
 def log_lines(folder: Path) -> list[str]:
@@ -128,8 +136,19 @@ def test_killed_while_it_is_at(tmp_path: Path, undisturbed: Undisturbed, number:
     check_it_goes_on(folder, undisturbed)
 
 
-def test_fifty_moments() -> None:
-    assert BY_THE_CLOCK + CHAINS * KILLS_IN_A_CHAIN + len(AIMED) == 50
+def test_fifty_builds_were_killed_in_every_part_of_their_lives(
+    request: pytest.FixtureRequest, undisturbed: Undisturbed
+) -> None:
+    """Counted as it was done by the tests above."""
+    above = (test_killed_at_a_moment_of_the_clock, test_killed_again_and_again, test_killed_while_it_is_at)
+    chosen = [item for item in request.session.items if getattr(item, "function", None) in above]
+    if len(chosen) < BY_THE_CLOCK + CHAINS + len(AIMED):
+        pytest.skip("only some of the kills were asked for")
+    shards = sum(name.startswith("steps/") for name in undisturbed.tree)
+    assert len(SHARDS_KILLED_AT) >= 50
+    assert SHARDS_KILLED_AT.count(0) >= 3, "before the first shard"
+    assert sum(0 < count < shards for count in SHARDS_KILLED_AT) >= 15, "among the shards"
+    assert SHARDS_KILLED_AT.count(shards) >= 2, "behind the last shard, while the dataset is written"
 
 
 def test_a_killed_build_lets_go_of_its_folder(tmp_path: Path, undisturbed: Undisturbed) -> None:

@@ -20,9 +20,10 @@ from command import ENVIRONMENT, done, magpie, refusal, start, write_recipe
 from magpie.build import build
 from magpie.errors import StoppedError
 from magpie.execution.signals import Stoppable
-from magpie.figures.status import verify
+from magpie.neighbors.vectors import ProgressCallback
 from magpie.runs.run import Run
-from magpie.steps.dedup import DedupStep
+from magpie.runs.verify import verify
+from magpie.steps.dedup import Deduplicator
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 MOMENTS = (
@@ -86,14 +87,17 @@ def test_a_slow_step_in_a_thread_does_not_hold_up_the_stop(
 ) -> None:
     """A global step over millions of rows takes long and cannot be interrupted: what it makes is dropped."""
     at_work, go_on = threading.Event(), threading.Event()
-    work_it_out = DedupStep.run_all
+    work_it_out, ended = Deduplicator.run_all, threading.Event()
 
-    def slowly(step: DedupStep, rows: pa.Table) -> pa.Table:
+    def slowly(work: Deduplicator, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
         at_work.set()
-        assert go_on.wait(60)
-        return work_it_out(step, rows)
+        try:
+            assert go_on.wait(60)
+            return work_it_out(work, rows, on_progress)
+        finally:
+            ended.set()
 
-    monkeypatch.setattr(DedupStep, "run_all", slowly)
+    monkeypatch.setattr(Deduplicator, "run_all", slowly)
 
     def interrupt() -> None:
         assert at_work.wait(60)
@@ -106,6 +110,7 @@ def test_a_slow_step_in_a_thread_does_not_hold_up_the_stop(
     helper.join()
     before = tree(tmp_path / "run")
     go_on.set()
+    assert ended.wait(60)
     monkeypatch.undo()
     time.sleep(0.2)
     assert tree(tmp_path / "run") == before

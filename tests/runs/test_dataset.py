@@ -1,63 +1,35 @@
-"""The final dataset: files of bounded size, written anew when what they are made from changes."""
+"""The dataset of a run: written when the run is finished, anew when what it is made from changes."""
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builds import small_recipe
+from builds import dataset_paths, shard_path, small_recipe, tree
 
 from magpie.build import build
-from magpie.data.select import compare, refilter
+from magpie.data import dataset
+from magpie.data.dataset import MANIFEST
 from magpie.errors import RunError
-from magpie.figures.status import verify
-from magpie.recipe import Filter, Rule
-from magpie.runs import dataset
-from magpie.runs.run import Run
-
-
-def test_many_rows_become_many_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "ROWS_PER_FILE", 10)
-    tables = [pa.table({"id": [f"r-{at}" for at in range(first, first + 7)]}) for first in range(0, 35, 7)]
-    folder = tmp_path / "out"
-    dataset.write_files(folder, iter(tables), 35, run_name="x", made_from="y")
-    files = sorted(folder.glob("*.parquet"))
-    assert [pq.read_metadata(path).num_rows for path in files] == [10, 10, 10, 5]
-    ids = [one for path in files for one in pq.read_table(path)["id"].to_pylist()]
-    assert ids == [f"r-{at}" for at in range(35)]
-    dataset.write_files(folder, iter(tables[:1]), 7, run_name="x", made_from="y")
-    assert [path.name for path in folder.iterdir()] == ["train-00000.parquet"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_dataset_takes_the_place_of_nothing_else(tmp_path: Path) -> None:
-    run = build(small_recipe(), tmp_path / "run")
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "users.parquet").write_bytes(b"mine")
-    with pytest.raises(RunError, match=r"users\.parquet"):
-        refilter(run, Filter(name="all"), mine)
-    assert (mine / "users.parquet").read_bytes() == b"mine"
-    with pytest.raises(RunError, match="the run itself"):
-        refilter(run, Filter(name="all"), run.dataset_folder)
-    assert verify(run) == []
+from magpie.figures.status import status
+from magpie.runs.run import DATASET, Run
+from magpie.runs.verify import verify
 
 
 def test_a_full_last_file_counts_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "ROWS_PER_FILE", 20)
     top = {"name": "top", "top": {"by": "response_length", "n": 40}}
     run = build(small_recipe(filter=top), tmp_path / "run")
-    assert [pq.read_metadata(path).num_rows for path in run.dataset_files] == [20, 20]
-    before = {path: path.stat().st_mtime_ns for path in run.dataset_files}
+    assert [pq.read_metadata(path).num_rows for path in dataset_paths(run)] == [20, 20]
+    before = {path: path.stat().st_mtime_ns for path in dataset_paths(run)}
     build(small_recipe(filter=top), tmp_path / "run")
-    assert {path: path.stat().st_mtime_ns for path in run.dataset_files} == before
+    assert {path: path.stat().st_mtime_ns for path in dataset_paths(run)} == before
 
 
 def test_there_is_no_dataset_while_the_run_is_unfinished(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run")
-    run.shard_path(run.step("tag"), 1).unlink()
+    shard_path(run, "tag", 1).unlink()
     build(small_recipe(), tmp_path / "run", stop_after="tag")
-    assert not run.dataset_folder.exists()
+    assert run.storage.names(DATASET) == []
     build(small_recipe(), tmp_path / "run")
     assert verify(run) == []
 
@@ -71,17 +43,53 @@ def test_an_empty_dataset_has_its_columns(tmp_path: Path) -> None:
 
 def test_a_lost_or_damaged_dataset_is_written_again(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run")
-    (path,) = run.dataset_files
+    (path,) = dataset_paths(run)
     before = path.read_bytes()
     path.write_bytes(before[: len(before) // 2])
     assert any(path.name in problem for problem in verify(run))
     build(small_recipe(), tmp_path / "run")
     assert path.read_bytes() == before
     path.unlink()
-    with pytest.raises(RunError, match="no dataset yet"):
-        run.dataset()
+    assert any(path.name in problem for problem in verify(run))
     build(small_recipe(), tmp_path / "run")
     assert path.read_bytes() == before
+    for file in (path, run.folder / DATASET / MANIFEST):
+        file.unlink()
+    with pytest.raises(RunError, match="no dataset yet"):
+        run.dataset()
+    assert any("no dataset yet" in problem for problem in verify(run))
+    build(small_recipe(), tmp_path / "run")
+    assert path.read_bytes() == before
+
+
+def test_a_dataset_without_a_manifest_is_read_and_verified_and_given_one_by_the_next_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As versions before manifests left it."""
+    monkeypatch.setattr(dataset, "ROWS_PER_FILE", 10)
+    run = build(small_recipe(), tmp_path / "run")
+    before, found, rows = tree(run.folder), status(run), run.dataset().to_list()
+    (run.folder / DATASET / MANIFEST).unlink()
+    assert len(rows) > 20
+    assert run.dataset().to_list() == rows
+    assert status(run) == found and found.finished
+    assert verify(run) == []
+    assert not (run.folder / DATASET / MANIFEST).exists(), "reading writes nothing"
+    build(small_recipe(), tmp_path / "run")
+    assert tree(run.folder) == before
+    assert verify(run) == []
+
+
+def test_a_manifest_that_cannot_be_read_is_named_and_the_dataset_written_again(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    before = tree(run.folder)
+    (run.folder / DATASET / MANIFEST).write_bytes(b"{")
+    assert any(MANIFEST in problem and "run the build again" in problem for problem in verify(run))
+    found = status(run)
+    assert (found.finished, found.kept) == (False, None) and found.damaged == (str(run.folder / "dataset"),)
+    build(small_recipe(), tmp_path / "run")
+    assert tree(run.folder) == before
+    assert verify(run) == []
 
 
 def test_the_columns_are_those_of_the_published_datasets(tmp_path: Path) -> None:
@@ -92,30 +100,6 @@ def test_the_columns_are_those_of_the_published_datasets(tmp_path: Path) -> None
     assert not columns & {"embedding", "raw_instruction", "rejected", "index"}
 
 
-def test_refiltering_keeps_what_a_build_with_that_filter_would(tmp_path: Path) -> None:
-    other = Filter(name="other", rules=(Rule(name="hard", where="difficulty = 'hard'"),))
-    raw = build(small_recipe(filter=None), tmp_path / "raw")
-    found = refilter(raw, other, tmp_path / "out")
-    kept, lines = found.kept, found.lines
-    built = build(small_recipe(filter=other.model_dump(mode="json")), tmp_path / "built")
-    messages = pq.read_table(tmp_path / "out")["messages"].to_pylist()
-    assert messages == built.dataset()["messages"][:]
-    assert kept == len(messages) == lines[-1].left
-    assert [(line.rows_in - line.lost, line.name) for line in lines] == [(kept, "hard")]
-
-
-def test_refiltering_a_filtered_run_counts_only_rows_that_came_to_it(tmp_path: Path) -> None:
-    run = build(small_recipe(), tmp_path / "run")
-    everything = Filter(name="all")
-    found = refilter(run, everything, tmp_path / "all")
-    answered = [row for row in run.table(["response"]).to_pylist() if row["response"] is not None]
-    assert found.kept == len(answered)
-    assert found.never_answered > 0
-    assert found.lines == ()
-    compared = compare(run, everything, everything)
-    assert (compared.rows, compared.never_answered) == (found.kept, found.never_answered)
-
-
 def test_a_run_is_read_from_its_folder_alone(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run")
     again = Run.open(tmp_path / "run")
@@ -123,28 +107,3 @@ def test_a_run_is_read_from_its_folder_alone(tmp_path: Path) -> None:
     assert again.table().equals(run.table())
     with pytest.raises(RunError, match=r"no column.*'nonsense'"):
         run.table(["nonsense"])
-
-
-def test_reasoning_is_in_the_messages_only_when_asked_for() -> None:
-    rows = pa.table(
-        {
-            "instruction": ["Why?", "How?"],
-            "reasoning": pa.array(["First this.", None], pa.string()),
-            "response": ["Because.", "So."],
-            "later_turns": [
-                [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "Also."}],
-                [],
-            ],
-            "later_reasoning": pa.array([["Then that."], []], pa.list_(pa.string())),
-        }
-    )
-    plain = dataset._messages(rows, with_reasoning=False).to_pylist()
-    assert [message["content"] for message in plain[0]] == ["Why?", "Because.", "And?", "Also."]
-    first, second = dataset._messages(rows, with_reasoning=True).to_pylist()
-    assert [message["content"] for message in first] == [
-        "Why?",
-        "<think>\nFirst this.\n</think>\n\nBecause.",
-        "And?",
-        "<think>\nThen that.\n</think>\n\nAlso.",
-    ]
-    assert [message["content"] for message in second] == ["How?", "So."]

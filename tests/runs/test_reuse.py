@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from builds import small_recipe, tree
+from builds import shard_path, small_recipe, tree
 
 from magpie.build import build
 from magpie.errors import RunError
-from magpie.figures.status import verify
-from magpie.runs.run import Run
+from magpie.runs.run import FINGERPRINTS, LOG, Run
+from magpie.runs.verify import verify
 
 OTHER = {"dedup": {"threshold": 0.5}}
 
@@ -16,11 +16,11 @@ OTHER = {"dedup": {"threshold": 0.5}}
 def same_files(one: Run, other: Run) -> set[str]:
     """The steps whose shards are one file in both runs."""
     return {
-        planned.name
-        for planned in one.plan.steps
+        run_step.name
+        for run_step in one.steps
         if all(
-            one.shard_path(planned, shard).samefile(other.shard_path(planned, shard))
-            for shard in range(one.plan.shards)
+            shard_path(one, run_step.name, shard).samefile(shard_path(other, run_step.name, shard))
+            for shard in range(one.shards)
         )
     }
 
@@ -38,14 +38,14 @@ def test_another_filter_costs_no_completion(tmp_path: Path) -> None:
     first = build(small_recipe(respond={"rows": "all"}), tmp_path / "first")
     changed = recipe.model_copy(update={"respond": first.recipe.respond})
     second = build(changed, tmp_path / "second", reuse=first.folder)
-    assert same_files(first, second) == {planned.name for planned in first.plan.steps} - {"filter"}
-    assert '"event": "loaded"' not in second.log_path.read_text()
+    assert same_files(first, second) == {run_step.name for run_step in first.steps} - {"filter"}
+    assert '"event": "loaded"' not in (second.folder / LOG).read_text()
 
 
 def test_an_unfinished_run_gives_what_it_has_and_the_build_goes_on(tmp_path: Path) -> None:
     first = build(small_recipe(), tmp_path / "first", stop_after="embed")
-    first.shard_path(first.step("embed"), 3).unlink()
-    damaged = first.shard_path(first.step("clean"), 1)
+    shard_path(first, "embed", 3).unlink()
+    damaged = shard_path(first, "clean", 1)
     damaged.write_bytes(damaged.read_bytes()[:-20])
     second = build(small_recipe(**OTHER), tmp_path / "second", reuse=first.folder)
     assert tree(second.folder) == tree(build(small_recipe(**OTHER), tmp_path / "alone").folder)
@@ -85,6 +85,6 @@ def test_a_run_that_has_made_nothing_or_does_not_say_how_is_refused(tmp_path: Pa
     with pytest.raises(RunError, match="has made nothing yet; build it first"):
         build(small_recipe(), tmp_path / "second", reuse=first.folder)
     for broken in ("", "[]", "{}", '{"run": 3}'):
-        first.fingerprints_path.write_text(broken)
+        (first.folder / FINGERPRINTS).write_text(broken)
         with pytest.raises(RunError, match="does not say how it was made"):
             build(small_recipe(), tmp_path / "second", reuse=first.folder)

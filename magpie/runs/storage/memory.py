@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
 
+from magpie.errors import StorageError
 from magpie.runs.storage.base import Storage
 
 
@@ -15,6 +17,7 @@ class MemoryStorage(Storage):
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
+        self._creating = threading.Lock()
 
     @property
     def location(self) -> str:
@@ -24,7 +27,7 @@ class MemoryStorage(Storage):
         return name in self._files
 
     def names(self, prefix: str = "") -> list[str]:
-        return sorted(name for name in self._files if name.startswith(prefix))
+        return sorted(name for name in list(self._files) if name.startswith(prefix))
 
     def read(self, name: str) -> bytes:
         try:
@@ -36,9 +39,10 @@ class MemoryStorage(Storage):
         return pa.BufferReader(self.read(name))
 
     def create(self, name: str, data: bytes | bytearray) -> None:
-        if name in self._files:
-            raise FileExistsError(name)
-        self._files[name] = bytes(data)
+        with self._creating:  # of two threads that find no file, one has to be first
+            if name in self._files:
+                raise FileExistsError(name)
+            self._files[name] = bytes(data)
 
     def replace(self, name: str, data: bytes | bytearray) -> None:
         self._files[name] = bytes(data)
@@ -50,6 +54,8 @@ class MemoryStorage(Storage):
         self._files.pop(name, None)
 
     def move(self, name: str, to: str) -> None:
+        if name not in self._files:
+            raise StorageError(f"cannot move {self.place(name)}: there is no such file; please report this")
         self._files[to] = self._files.pop(name)
 
     def take_over(self, source: Storage, theirs: str, mine: str) -> None:
@@ -69,5 +75,5 @@ class MemoryStorage(Storage):
         return None
 
     def unrelated(self, known: frozenset[str]) -> str | None:
-        tops = {name.partition("/")[0] for name in self._files}
+        tops = {name.partition("/")[0] for name in list(self._files)}
         return min(tops - known, default=None)

@@ -141,6 +141,10 @@ def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
 def _sealed_bytes(storage: Storage, name: str) -> bytes:
     try:
         data = storage.read(name)
+    except FileNotFoundError as error:
+        raise DamagedShardError(
+            f"{storage.place(name)} is not there; run the build again to make it anew"
+        ) from error
     except OSError as error:
         place = storage.place(name)
         raise DamagedShardError(f"{place} cannot be read ({error.strerror}); check the disk") from error

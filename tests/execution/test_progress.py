@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from pathlib import Path
 
 import pytest
+from builds import small_recipe
 from rich.console import Console
 
 from magpie.execution.progress import Log, Progress
+from magpie.plan import make_plan
+from magpie.runs.run import LOG, Run
+from magpie.runs.storage import MemoryStorage
 
+STEPS = make_plan(small_recipe()).steps
 FOLDER = "runs/[/b] [bold]mine :smile:"
 
 
@@ -18,7 +22,7 @@ FOLDER = "runs/[/b] [bold]mine :smile:"
 def test_brackets_in_what_is_said_are_shown(terminal: bool) -> None:
     said = StringIO()
     console = Console(file=said, force_terminal=terminal, width=120, color_system=None)
-    with Progress([("instruct", True)], 8, log=Log(None), console=console) as progress:
+    with Progress(STEPS, 8, log=Log(None), console=console) as progress:
         progress.note(f"{FOLDER} was put away")
         progress.doing(f"loading {FOLDER}")
     assert f"note {FOLDER} was put away" in said.getvalue()
@@ -30,9 +34,9 @@ def test_a_step_that_sees_every_row_at_once_says_how_far_it_is(monkeypatch: pyte
     monkeypatch.setattr("magpie.execution.progress.time.monotonic", lambda: float(next(clock)))
     said = StringIO()
     console = Console(file=said, width=120, color_system=None)
-    with Progress([("dedup", False)], 8, log=Log(None), console=console) as progress:
+    with Progress(STEPS, 8, log=Log(None), console=console) as progress:
         for done in (0, 10, 40):
-            progress.moved("dedup", "comparing all pairs", done, 40)
+            progress.advanced("dedup", "comparing all pairs", done, 40)
     lines = said.getvalue().splitlines()
     assert lines[0] == "dedup: comparing all pairs, 0%"
     assert lines[1].startswith("dedup: comparing all pairs, 25%, 0:")
@@ -40,15 +44,30 @@ def test_a_step_that_sees_every_row_at_once_says_how_far_it_is(monkeypatch: pyte
     assert lines[2] == "dedup: comparing all pairs, 100%"
 
 
-def test_what_the_prefix_cache_gave_is_logged_where_the_engine_says(tmp_path: Path) -> None:
-    steps = [("instruct", True), ("tag", True)]
-    with Progress(steps, 8, log=Log(tmp_path / "log.jsonl"), console=None) as progress:
+def test_what_the_prefix_cache_gave_is_logged_where_the_engine_says() -> None:
+    run = Run(MemoryStorage(), small_recipe(), STEPS)
+    with Progress(run.steps, 8, log=Log(run), console=None) as progress:
         progress.completed("instruct", 5, prompt=10, cached=None)
         progress.completed("tag", 5, prompt=100, cached=0)
         progress.completed("tag", 5, prompt=100, cached=96)
         progress.log_prefix_cache(["instruct", "tag"])
-    (event,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    (event,) = map(json.loads, run.storage.read(LOG).splitlines())
     del event["time"]
     assert event == {
         "event": "prefix cache", "step": "tag", "prompt_tokens": 200, "cached_tokens": 96, "hit_rate": 0.48,
     }  # fmt: skip
+
+
+def test_steps_are_counted_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that were there already count as rows, and not as what this build has made."""
+    clock = iter(range(100, 10_000, 10))
+    monkeypatch.setattr("magpie.execution.progress.time.monotonic", lambda: float(next(clock)))
+    with Progress(STEPS, 96, log=Log(None)) as progress:
+        progress.found("instruct", 32, 3)
+        progress.began("instruct")
+        progress.completed("instruct", 7)
+        progress.committed("instruct", 2, 16, 1)
+    count = progress.counts["instruct"]
+    assert (count.rows, count.fresh, count.rejected, count.answered, count.tokens) == (48, 16, 4, 1, 7)
+    assert count.needs_engine and not progress.counts["dedup"].needs_engine
+    assert count.started is not None and count.seconds == count.last - count.started > 0

@@ -8,13 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from builds import RULES, scripted, small_recipe, tree
+from builds import RULES, scripted, shard_path, small_recipe, tree
 
 from magpie.build import build
-from magpie.figures.status import status, verify
-from magpie.figures.summary import filter_funnel, report_path
-from magpie.runs.run import Run
+from magpie.figures.funnel import filter_funnel
+from magpie.figures.status import status
+from magpie.figures.summary import summary, write_summary
+from magpie.runs.run import SUMMARY, Run
+from magpie.runs.verify import verify
 from magpie.steps.filter import funnel
+
+
+def report_path(run: Run) -> Path:
+    return run.folder / SUMMARY
 
 
 def read(run: Run) -> dict[str, Any]:
@@ -31,6 +37,10 @@ def test_a_finished_run_has_a_report(tmp_path: Path) -> None:
     assert figures["saturation"] == json.loads(json.dumps(found.to_json()["saturation"]))
     assert sum(block["new"] for block in figures["saturation"]["curve"]) == figures["saturation"]["new"]
     assert str(tmp_path) not in report_path(run).read_text(encoding="utf-8")
+    assert json.loads(json.dumps(summary(run))) == figures
+    before = report_path(run).read_bytes()
+    write_summary(run)
+    assert report_path(run).read_bytes() == before
 
 
 def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:
@@ -41,7 +51,7 @@ def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:
 def test_a_run_without_dedup_says_why_it_has_no_curve(tmp_path: Path) -> None:
     run = build(small_recipe(embed=None, dedup=None, filter=None), tmp_path / "run")
     assert read(run)["saturation"] is None
-    assert "no `dedup`" in read(run)["no_saturation"]
+    assert read(run)["no_saturation"] == "no step of the recipe says which rows are repeats"
     assert read(run)["funnel"] is None
 
 
@@ -54,7 +64,7 @@ def test_the_funnel_is_that_of_the_filter_with_and_without_push_down(tmp_path: P
         "top": {"by": "response_length", "n": 10},
     }
     run = build(small_recipe(filter=part, respond={"rows": answered}), tmp_path / "run")
-    early = [name for name in run.plan.schema.names if not name.startswith("response")]
+    early = [name for name in run.schema.names if not name.startswith("response")]
     rows = pa.table({"rejected": run.table([])["rejected"]})
     assert run.recipe.filter is not None
     expected = funnel(run.recipe.filter, rows, early)
@@ -69,7 +79,7 @@ def test_the_report_is_there_exactly_while_the_run_is_finished(tmp_path: Path) -
     assert not report_path(run).exists()
     build(small_recipe(), tmp_path / "run")
     before = report_path(run).read_bytes()
-    run.shard_path(run.step("tag"), 1).unlink()
+    shard_path(run, "tag", 1).unlink()
     build(small_recipe(), tmp_path / "run", stop_after="tag")
     assert not report_path(run).exists()
     build(small_recipe(), tmp_path / "run")

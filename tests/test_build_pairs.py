@@ -7,25 +7,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builds import small_recipe, tree
+from builds import dataset_paths, shard_path, small_recipe, tree
 from pydantic import ValidationError
 from recording import base_rows
 
 from magpie.build import build
+from magpie.chat import ChatFormat
+from magpie.data.messages import messages_of, pairs_of
 from magpie.data.published import Published
 from magpie.data.select import refilter
-from magpie.errors import FilterError, RecipeError, RunError
-from magpie.figures.status import status, verify
-from magpie.plan.fingerprints import _system_prompts
-from magpie.plan.planning import make_plan
+from magpie.errors import ChatFormatError, FilterError, RecipeError, RunError
+from magpie.figures.status import status
+from magpie.plan import BuildTools, bind, make_plan
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Pii, Prefer, Recipe
 from magpie.recipe.loading import load_filter
-from magpie.runs.dataset import _in_dataset_form
-from magpie.runs.run import Run
+from magpie.runs.dataset import kept_rows
+from magpie.runs.rows import RunRows
+from magpie.runs.run import DATASET, Run
+from magpie.runs.storage.sealed import inspect_shard, write_shard
+from magpie.runs.verify import verify
+from magpie.steps import columns_of
 from magpie.steps.base import is_inner
+from magpie.steps.candidates import CandidatesStep
 from magpie.steps.pii import PiiStep
 
 MODELS: dict[str, Any] = {
@@ -41,7 +48,7 @@ RULES = [{"name": "quality", "where": "input_quality IN ('average', 'good', 'exc
 def pairs(**changes: Any) -> Recipe:
     """Four answers a row and no response, unless `changes` say otherwise."""
     alone: dict[str, Any] = {"respond": None, "extend": None, "prefer": {"responses": 4}}
-    return small_recipe(models=MODELS, **(alone | {"filter": {"name": "some", "rules": RULES}} | changes))
+    return small_recipe(**(alone | {"models": MODELS, "filter": {"name": "some", "rules": RULES}} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +73,13 @@ def test_no_candidate_is_paid_for_a_row_that_would_be_dropped(finished: Run, tmp
     quality = finished.table(["input_quality", "candidates"]).to_pylist()
     dropped = [row for row in quality if row["rejected"] == "filter: quality"]
     assert dropped and all(row["candidates"] is None for row in dropped)
-    late = refilter(raw, Filter.model_validate({"name": "some", "rules": RULES}), tmp_path / "out")
+    late = refilter(RunRows(raw), Filter.model_validate({"name": "some", "rules": RULES}), tmp_path / "out")
     columns = ["id", "prompt", "chosen", "rejected", "chosen_reward"]
     assert late.kept == finished.dataset().num_rows > 10
     assert pq.read_table(tmp_path / "out", columns=columns).to_pylist() == [
         {name: row[name] for name in columns} for row in finished.dataset()
     ]
-    assert refilter(finished, Filter(name="all"), None).never_answered == len(dropped)
+    assert refilter(RunRows(finished), Filter(name="all"), None).never_answered == len(dropped)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,7 @@ def test_no_candidate_is_paid_for_a_row_that_would_be_dropped(finished: Run, tmp
 def test_push_down_is_for_candidates_too_and_answering_all_rows_switches_it_off(
     respond: dict[str, str] | None, names: list[str]
 ) -> None:
-    steps = [planned.name for planned in make_plan(pairs(respond=respond)).steps]
+    steps = [run_step.name for run_step in make_plan(pairs(respond=respond)).steps]
     assert steps[steps.index(names[0]) :][:2] == names
     assert ("prefilter" in steps) is (respond is None)
 
@@ -89,7 +96,7 @@ def test_push_down_is_for_candidates_too_and_answering_all_rows_switches_it_off(
 def test_the_dataset_holds_pairs_as_message_lists(finished: Run) -> None:
     assert verify(finished) == []
     source = {row["id"]: row for row in finished.table().to_pylist()}
-    rows = pq.read_table(finished.dataset_folder).to_pylist()
+    rows = pq.read_table(finished.folder / DATASET).to_pylist()
     for row in rows:
         made = source[row["id"]]
         texts = [(row["prompt"], "user", made["instruction"]), (row["chosen"], "assistant", made["chosen_response"]),
@@ -101,14 +108,14 @@ def test_the_dataset_holds_pairs_as_message_lists(finished: Run) -> None:
         assert row["chosen"] != row["rejected"]
         chosen = made["candidates"].index(made["chosen_response"])
         assert made["candidate_finish_reasons"][chosen] == "stop"
-    schema = pq.read_schema(finished.dataset_files[0])
+    schema = pq.read_schema(dataset_paths(finished)[0])
     assert {schema.field(name).type for name in ("prompt", "chosen", "rejected")} == {
         schema.field("messages").type
     }
 
 
 def test_the_dataset_is_small_and_its_columns_are_in_this_order(finished: Run) -> None:
-    names = pq.read_schema(finished.dataset_files[0]).names
+    names = pq.read_schema(dataset_paths(finished)[0]).names
     assert names[:5] == ["id", "messages", "prompt", "chosen", "rejected"]
     rewards = [
         "candidate_rewards",
@@ -124,11 +131,11 @@ def test_the_dataset_is_small_and_its_columns_are_in_this_order(finished: Run) -
 
 def test_a_dataset_of_pairs_is_filtered_with_no_run_around_it(finished: Run, tmp_path: Path) -> None:
     rule = {"name": "rewarded", "where": "chosen_reward > 10 AND contains(instruction, ' ')"}
-    source = Published(finished.dataset_folder)
+    source = Published(finished.folder / DATASET)
     found = refilter(source, Filter.model_validate({"name": "f", "rules": [rule]}), tmp_path / "out")
     back = pq.read_table(tmp_path / "out")
     assert 0 < found.kept == back.num_rows < source.rows
-    assert back.column_names == pq.read_schema(finished.dataset_files[0]).names
+    assert back.column_names == pq.read_schema(dataset_paths(finished)[0]).names
 
 
 def test_reasons_and_tokens_are_counted(finished: Run) -> None:
@@ -144,14 +151,14 @@ def test_a_finished_run_is_left_as_it_is_and_a_lost_shard_is_made_the_same(finis
     build(finished.recipe, finished.folder)
     assert tree(finished.folder) == before
     for name in ("candidates", "prefer"):
-        finished.shard_path(finished.step(name), 2).unlink()
+        shard_path(finished, name, 2).unlink()
         build(finished.recipe, finished.folder)
         assert tree(finished.folder) == before
 
 
 def test_another_margin_writes_no_answer_anew(finished: Run) -> None:
     def fingerprinted(recipe: Recipe) -> dict[str, dict[str, Any]]:
-        return {planned.name: planned.step.settings for planned in make_plan(recipe).steps}
+        return {run_step.name: run_step.step.settings for run_step in make_plan(recipe).steps}
 
     one, other = fingerprinted(finished.recipe), fingerprinted(pairs(prefer={"responses": 4, "margin": 1.0}))
     assert one["candidates"] == other["candidates"]
@@ -167,7 +174,7 @@ def test_the_response_stays_in_the_messages_where_there_is_one(tmp_path: Path) -
         assert [message["content"] for message in row["chosen"]] == [source[row["id"]]["chosen_response"]]
 
 
-def test_reasoning_is_in_the_pairs_only_when_asked_for(tmp_path: Path) -> None:
+def test_reasoning_is_in_the_pairs_only_when_asked_for() -> None:
     rows = base_rows(
         0,
         1,
@@ -176,14 +183,33 @@ def test_reasoning_is_in_the_pairs_only_when_asked_for(tmp_path: Path) -> None:
         chosen_reasoning=["Hm."],
         rejected_response=["No."],
     ).append_column("rejected_reasoning", base_rows(0, 1)["rejected"])
-    for thinking, chosen in (("strip", "So."), ("keep", "<think>\nHm.\n</think>\n\nSo.")):
-        generator = MODELS["generator"] | {"thinking": thinking}
-        recipe = small_recipe(
-            models=MODELS | {"generator": generator}, respond=None, extend=None, prefer={}, filter=None
-        )
-        (row,) = _in_dataset_form(Run(tmp_path, make_plan(recipe)), rows).to_pylist()
-        assert row["chosen"] == row["messages"][1:] == [{"role": "assistant", "content": chosen}]
-        assert row["rejected"] == [{"role": "assistant", "content": "No."}]
+    for keeps, chosen in ((False, "So."), (True, "<think>\nHm.\n</think>\n\nSo.")):
+        (messages,) = messages_of(rows, with_reasoning=keeps).to_pylist()
+        (pair,) = pa.table(pairs_of(rows, with_reasoning=keeps)).to_pylist()
+        assert pair["chosen"] == messages[1:] == [{"role": "assistant", "content": chosen}]
+        assert pair["rejected"] == [{"role": "assistant", "content": "No."}]
+        assert pair["prompt"] == messages[:1] == [{"role": "user", "content": "Why?"}]
+
+
+@pytest.mark.parametrize("thinking", ["strip", "keep"])
+def test_the_model_that_writes_the_candidates_says_whether_their_reasoning_is_kept(
+    tmp_path: Path, thinking: str
+) -> None:
+    generator = MODELS["generator"] | {"thinking": thinking}
+    recipe = pairs(models=MODELS | {"generator": generator}, prefer={"responses": 2}, filter=None)
+    run = build(recipe, tmp_path / "run")
+    step = run.step("candidates")
+    name = run.shard_name(step, 0)
+    shard, stamp = run.read(step, 0), inspect_shard(run.storage, name).stamp
+    thoughts = pa.array([["Hm.", "Hm."]] * shard.num_rows)
+    at = shard.column_names.index("candidate_reasoning")
+    write_shard(run.storage, name, shard.set_column(at, "candidate_reasoning", thoughts), stamp, replace=True)
+    build(recipe, tmp_path / "run")
+    first = next(kept_rows(run)).to_pylist()
+    assert first
+    for row in first:
+        for messages in (row["messages"][1:], row["chosen"], row["rejected"]):
+            assert messages[0]["content"].startswith("<think>\nHm.\n</think>\n\n") == (thinking == "keep")
 
 
 def test_a_filter_reads_the_chosen_reward(tmp_path: Path) -> None:
@@ -206,7 +232,7 @@ def test_a_rule_cannot_take_why_a_row_is_out_for_the_answer_a_pair_rejects(finis
     with pytest.raises(FilterError, match=r"null in all that come to the filter.*`rejected_response`"):
         make_plan(pairs(filter=[rule]))
     rule["where"] = "length(rejected_response) > 20"
-    kept = refilter(finished, Filter.model_validate({"rules": [rule]}), None).kept
+    kept = refilter(RunRows(finished), Filter.model_validate({"rules": [rule]}), None).kept
     assert kept > 10
 
 
@@ -217,7 +243,8 @@ def test_what_may_belong_to_a_person_is_looked_for_in_the_candidates(action: str
     )
     thoughts = [[["A name?", None, None], [None, "c@d.org?", None], [None, None, None]]]
     rows = rows.append_column("candidate_reasoning", thoughts)
-    step = PiiStep(Pii(action=action), "response", candidates=True, responded=False)
+    answers = (CandidatesStep.adds.field("candidates"), CandidatesStep.adds.field("candidate_reasoning"))
+    step = PiiStep(Pii(action=action), "response", answers)
     first, second, third = _looked(step, rows)
     assert first["response_pii"] == second["response_pii"] == ["email"] and third["response_pii"] is None
     if action == "reject":
@@ -236,14 +263,17 @@ def test_a_build_that_redacts_is_whole(respond: dict[str, Any] | None, tmp_path:
 
 def test_redacting_puts_no_column_into_the_dataset_that_marking_would_not() -> None:
     whole = {"respond": {}, "extend": {"turns": 2}, "reward": {"baseline": {"model": "generator"}}}
-    marked, redacted = (make_plan(pairs(**whole, pii={"action": one})).schema for one in ("mark", "redact"))
+    marked, redacted = (
+        columns_of(tuple(run_step.step for run_step in make_plan(pairs(**whole, pii={"action": one})).steps))
+        for one in ("mark", "redact")
+    )
     assert {field.name: is_inner(field) for field in redacted} == {
         field.name: is_inner(field) for field in marked
     }
 
 
 def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, tmp_path: Path) -> None:
-    names = pq.read_schema(finished.dataset_files[0]).names
+    names = pq.read_schema(dataset_paths(finished)[0]).names
     out = {
         format: tmp_path / f"{format}.parquet" for format in ("preference", "messages", "sharegpt", "alpaca")
     }
@@ -302,13 +332,27 @@ def test_five_answers_at_eight_tenths_are_the_default() -> None:
 
 def test_a_server_is_not_asked_to_choose() -> None:
     served = {"model": "x", "engine": "server", "server": {"url": "http://127.0.0.1:1/v1"}}
-    with pytest.raises(RecipeError, match=r"`models\.reward` is to score and a server only writes"):
+    with pytest.raises(RecipeError, match=r"`models\.reward` is to score and engine server only writes"):
         make_plan(small_recipe(models=MODELS | {"reward": served}, prefer={}))
 
 
-def test_a_system_prompt_is_tried_before_anything_is_written() -> None:
+def test_a_system_prompt_is_tried_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = pairs(prefer={"system_prompt": "Be brief."})
-    assert ("generator", "prefer.system_prompt", "Be brief.") in list(_system_prompts(recipe))
+    bind(make_plan(recipe), BuildTools())
+
+    plainly = ChatFormat.prompt
+
+    def refuse(chat: ChatFormat, turns: Any, *, system: str | None = None) -> Any:
+        if system is not None:
+            raise ChatFormatError(f"no place for {system!r}")
+        return plainly(chat, turns)
+
+    monkeypatch.setattr(ChatFormat, "prompt", refuse)
+    with pytest.raises(ChatFormatError, match=r"`prefer\.system_prompt`: no place for 'Be brief\.'"):
+        build(recipe, tmp_path / "run")
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def _looked(step: PiiStep, rows: Any) -> list[dict[str, Any]]:

@@ -15,19 +15,21 @@ from builds import scripted, small_recipe
 from magpie.build import build
 from magpie.errors import RunError
 from magpie.figures.saturation import BLOCK, MOST_SETTINGS, Block, expected_new, saturation
-from magpie.plan.planning import make_plan
+from magpie.plan import make_plan
 from magpie.runs.run import Run
-from magpie.runs.shards import Stamp, write_shard
+from magpie.runs.storage import MemoryStorage
+from magpie.runs.storage.sealed import Stamp, write_shard
 from magpie.steps.dedup import REPEAT
 
 THRESHOLD = 0.05
 
 
 def write_run(
-    folder: Path, near: list[int | None], new: list[bool], *, steered: list[str] | None = None, **changes: Any
+    near: list[int | None], new: list[bool], *, steered: list[str] | None = None, **changes: Any
 ) -> Run:
     """A run past dedup, written by hand; a row whose `near` is None was out before it."""
-    run = Run(folder, make_plan(small_recipe(rows=len(near), **changes)))
+    plan = make_plan(small_recipe(rows=len(near), **changes))
+    run = Run(MemoryStorage(), plan.recipe, plan.steps)
     rows = len(near)
     mix = run.recipe.instruct.mix
     drawn = [mix[at % len(mix)] for at in range(rows)]
@@ -46,12 +48,10 @@ def write_run(
         step = run.step(name)
         schema = pa.schema([step.step.adds.field(column) for column in values])
         table = pa.table(values, schema=schema).add_column(0, "id", ids)
-        for shard in range(run.plan.shards):
-            path, at = run.shard_path(step, shard), run.plan.shard_range(shard)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_shard(
-                path, table.slice(at.start, len(at)), Stamp(name, shard, at.start, len(at), rows, "f", "a")
-            )
+        for shard in range(run.shards):
+            at = run.shard_range(shard)
+            stamp = Stamp(name, shard, at.start, len(at), rows, "f", "a")
+            write_shard(run.storage, run.shard_name(step, shard), table.slice(at.start, len(at)), stamp)
     return run
 
 
@@ -92,7 +92,7 @@ def test_planted_groups_by_hand(tmp_path: Path) -> None:
     """Ten rows came: groups of 1, 1, 1, 1, 2 and 4. Two rows were out before dedup."""
     near = [0, 1, None, 3, 0, 1, 3, 0, None, 3, 0, 3]
     new = [True, True, False, True, True, False, False, True, False, False, True, False]
-    found = saturation(write_run(tmp_path, near, new, shard_rows=5))
+    found = saturation(write_run(near, new, shard_rows=5))
     assert (found.rows, found.new, found.apart) == (10, 6, 1.0)
     assert [(block.rows, block.new) for block in found.curve] == [
         (1, int(kept)) for kept in (1, 1, 1, 1, 0, 0, 1, 0, 1, 0)
@@ -109,7 +109,7 @@ def test_a_long_run_has_blocks_of_a_thousand_and_a_last_one_that_is_not_full(tmp
     rows = 10_450
     labels = np.random.default_rng(3).integers(0, 20_000, rows)
     near, new = in_groups(labels)
-    found = saturation(write_run(tmp_path, near.tolist(), new.tolist(), shard_rows=700))
+    found = saturation(write_run(near.tolist(), new.tolist(), shard_rows=700))
     assert [block.rows for block in found.curve] == [BLOCK] * 10 + [450]
     assert [block.new for block in found.curve] == [
         int(new[at : at + BLOCK].sum()) for at in range(0, rows, BLOCK)
@@ -134,7 +134,7 @@ def test_all_rows_the_same(tmp_path: Path) -> None:
 
 def test_where_there_is_no_dedup_or_not_yet_the_reason_is_given(tmp_path: Path) -> None:
     without = build(small_recipe(embed=None, dedup=None, filter=None), tmp_path / "without")
-    with pytest.raises(RunError, match="no `dedup`"):
+    with pytest.raises(RunError, match="no step of the recipe says which rows are repeats"):
         saturation(without)
     early = build(small_recipe(), tmp_path / "early", stop_after="embed")
     with pytest.raises(RunError, match="not every row has come to dedup"):
@@ -175,10 +175,10 @@ def test_the_chance_of_each_setting_is_the_true_one(tmp_path: Path) -> None:
     """The even rows draw from few things, the odd ones from many."""
     rng = np.random.default_rng(11)
     misses = []
-    for number in range(20):
+    for _ in range(20):
         labels = np.where(np.arange(3000) % 2, rng.integers(1000, 51_000, 3000), rng.integers(0, 1000, 3000))
         near, new = in_groups(labels)
-        run = write_run(tmp_path / str(number), near.tolist(), new.tolist(), shard_rows=3000)
+        run = write_run(near.tolist(), new.tolist(), shard_rows=3000)
         for low, size, one in zip((0, 1000), (1000, 50_000), saturation(run).by_sampling, strict=True):
             seen = len(np.unique(labels[(labels >= low) & (labels < low + size)]))
             misses.append((one.chance - (1 - seen / size)) / one.standard_error)
@@ -224,11 +224,11 @@ def by_all_pairs(vectors: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], n
 def test_more_settings_than_can_be_told_apart_are_left_out(tmp_path: Path) -> None:
     mix = [{"temperature": 1 + at / 100} for at in range(MOST_SETTINGS + 1)]
     near, new = in_groups(np.arange(100))
-    many = write_run(tmp_path / "many", near.tolist(), new.tolist(), instruct={"mix": mix})
+    many = write_run(near.tolist(), new.tolist(), instruct={"mix": mix})
     assert saturation(many).by_sampling == ()
-    few = write_run(tmp_path / "few", near.tolist(), new.tolist(), instruct={"mix": mix[:-1]})
+    few = write_run(near.tolist(), new.tolist(), instruct={"mix": mix[:-1]})
     assert [one.rows for one in saturation(few).by_sampling] == [5] * 20
-    one = write_run(tmp_path / "one", near.tolist(), new.tolist(), instruct={"mix": [mix[0], mix[0]]})
+    one = write_run(near.tolist(), new.tolist(), instruct={"mix": [mix[0], mix[0]]})
     assert saturation(one).by_sampling == ()
 
 
@@ -238,12 +238,12 @@ def test_each_steering_prompt_has_its_own_figures(tmp_path: Path) -> None:
     near, new = in_groups(labels)
     steer = {"prompts": [{"id": "narrow", "text": "One thing."}, {"id": "broad", "text": "Anything."}]}
     given = ["narrow", "broad"] * 4
-    run = write_run(tmp_path / "two", near.tolist(), new.tolist(), steered=given, steer=steer, shard_rows=3)
+    run = write_run(near.tolist(), new.tolist(), steered=given, steer=steer, shard_rows=3)
     broad, narrow = saturation(run).by_steering
     assert [one.setting for one in (broad, narrow)] == [{"steer_id": "broad"}, {"steer_id": "narrow"}]
     assert (broad.rows, broad.new, broad.chance) == (4, 4, 1.0)
     assert (narrow.rows, narrow.new, narrow.chance) == (4, 1, 0.0)
     many = [f"prompt-{at}" for at in range(MOST_SETTINGS + 1)]
     near, new = in_groups(np.arange(len(many)))
-    run = write_run(tmp_path / "many", near.tolist(), new.tolist(), steered=many, steer=steer)
+    run = write_run(near.tolist(), new.tolist(), steered=many, steer=steer)
     assert saturation(run).by_steering == ()

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from builds import scripted, small_recipe, tree
+from builds import Opener, scripted, shard_path, small_recipe, tree
 
 from magpie.build import build
-from magpie.errors import DamagedShardError, MagpieError, RecipeChangedError, RunError
-from magpie.figures.status import quarantined, status, verify
+from magpie.errors import DamagedShardError, EngineError, RecipeChangedError, RunError
+from magpie.execution.local import LocalExecutor
+from magpie.figures.status import status
 from magpie.runs.run import Run
-from magpie.runs.shards import read_shard
+from magpie.runs.storage.sealed import inspect_shard, read_shard, write_shard
+from magpie.runs.verify import quarantined, verify
 
 
 def test_a_build_is_whole_and_can_be_read(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_a_missing_shard_is_made_again(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run")
     before = tree(run.folder)
     for name in ("instruct", "dedup", "respond", "filter"):
-        run.shard_path(run.step(name), 2).unlink()
+        shard_path(run, name, 2).unlink()
     assert verify(run)
     build(small_recipe(), tmp_path / "run")
     assert tree(run.folder) == before
@@ -85,7 +87,7 @@ def test_a_missing_shard_is_made_again(tmp_path: Path) -> None:
 def test_a_damaged_shard_goes_to_quarantine_and_is_made_again(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run")
     before = tree(run.folder)
-    path = run.shard_path(run.step("tag"), 3)
+    path = shard_path(run, "tag", 3)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
@@ -94,7 +96,7 @@ def test_a_damaged_shard_goes_to_quarantine_and_is_made_again(tmp_path: Path) ->
         run.table()
     build(small_recipe(), tmp_path / "run")
     assert tree(run.folder) == before
-    assert [place.name for place in quarantined(run)] == ["00003.parquet"]
+    assert [Path(place).name for place in quarantined(run)] == ["00003.parquet"]
     assert verify(run) == []
 
 
@@ -102,15 +104,11 @@ def test_text_made_again_otherwise_makes_stale_what_was_built_on_it(tmp_path: Pa
     """Shards copied from a run of another script stand for an engine that is not batch-invariant."""
     run = build(small_recipe(), tmp_path / "run")
     other = build(small_recipe(), tmp_path / "other")
-    step = run.step("instruct")
-    from magpie.runs.shards import inspect_shard, write_shard
-
-    path = run.shard_path(step, 1)
-    table, stamp = read_shard(path), inspect_shard(path).stamp
-    column = pc.utf8_upper(table["raw_instruction"])
-    write_shard(
-        path, table.set_column(table.column_names.index("raw_instruction"), "raw_instruction", column), stamp
-    )
+    name = run.shard_name(run.step("instruct"), 1)
+    table, stamp = read_shard(run.storage, name), inspect_shard(run.storage, name).stamp
+    at = table.column_names.index("raw_instruction")
+    changed = table.set_column(at, "raw_instruction", pc.utf8_upper(table["raw_instruction"]))
+    write_shard(run.storage, name, changed, stamp, replace=True)
     assert any("earlier version" in problem for problem in verify(run))
     before = {path: path.stat().st_mtime_ns for path in (run.folder / "steps").rglob("*.parquet")}
     build(small_recipe(), tmp_path / "run")
@@ -119,12 +117,12 @@ def test_text_made_again_otherwise_makes_stale_what_was_built_on_it(tmp_path: Pa
         assert {path.name for path in remade if path.parent.name.endswith(name)} == {"00001.parquet"}
     assert verify(run) == []
     made, standing = run.table(["instruction"]), other.table(["instruction"])
-    changed = [
+    differs = [
         a != b
         for a, b in zip(made["instruction"].to_pylist(), standing["instruction"].to_pylist(), strict=True)
     ]
-    assert all(changed[16:32])
-    assert not any(changed[:16] + changed[32:])
+    assert all(differs[16:32])
+    assert not any(differs[:16] + differs[32:])
 
 
 def test_another_recipe_in_the_same_folder_is_refused_with_what_differs(tmp_path: Path) -> None:
@@ -164,8 +162,8 @@ def test_push_down_keeps_the_same_rows_and_answers_only_those_it_must(tmp_path: 
     pushed = build(small_recipe(), tmp_path / "pushed")
     whole = build(small_recipe(respond={"rows": "all"}), tmp_path / "whole")
     assert pushed.dataset()["id"][:] == whole.dataset()["id"][:]
-    assert [step.name for step in pushed.plan.steps if step.name == "prefilter"]
-    assert not [step.name for step in whole.plan.steps if step.name == "prefilter"]
+    assert "prefilter" in [run_step.name for run_step in pushed.steps]
+    assert "prefilter" not in [run_step.name for run_step in whole.steps]
     for row in pushed.table().to_pylist():
         early = row["rejected"] in {"filter: quality", "filter: medium or harder"}
         assert not (early and row["response"] is not None)
@@ -197,15 +195,38 @@ def test_no_filter_no_extension_no_response(tmp_path: Path) -> None:
     assert {len(messages) for messages in run.dataset()["messages"]} == {1}
 
 
-def test_a_dead_engine_stops_the_build_and_loses_nothing(tmp_path: Path) -> None:
-    with pytest.raises(MagpieError):
-        build(
-            small_recipe(
-                models={"generator": "no/such-model", "judge": "generator", "embedder": "scripted"},
-                engine="vllm",
-            ),
-            tmp_path / "x",
-        )
+@pytest.mark.parametrize("dies_at", [0, 40, 150, 430])
+def test_an_engine_that_dies_loses_nothing(tmp_path: Path, dies_at: int) -> None:
+    """Before its first completion, while it writes instructions, while it tags, and while it answers."""
+    whole = build(small_recipe(), tmp_path / "whole")
+    opener = Opener(dies_at=dies_at)
+    executor = LocalExecutor(engines=opener)
+    with pytest.raises(EngineError, match="the engine died"):
+        build(small_recipe(), tmp_path / "run", executor=executor)
+    (engine,) = opener.opened
+    assert engine.completions == dies_at
+    assert not engine.is_closed, "an executor that was lent is closed by its owner"
+    asyncio.run(executor.close())
+    assert engine.is_closed
+    committed = tree(tmp_path / "run")
+    assert dies_at < 96 or len([name for name in committed if name.endswith(".parquet")]) >= 6
+    assert '"event": "ended early", "why": "EngineError' in (tmp_path / "run" / "log.jsonl").read_text()
+    found = status(Run.open(tmp_path / "run"))
+    assert not found.finished and found.damaged == ()
+    finished = build(small_recipe(), tmp_path / "run")
+    assert tree(finished.folder) == tree(whole.folder)
+    assert committed.items() <= tree(finished.folder).items()
+    assert quarantined(finished) == [] and verify(finished) == []
+
+
+def test_an_engine_that_is_lent_is_used_and_stays_open(tmp_path: Path) -> None:
+    """One engine for both phases, since the models are alike; it stays open until its owner closes it."""
+    opener = Opener(dies_at=10_000)
+    executor = LocalExecutor(engines=opener)
+    run = build(small_recipe(), tmp_path / "run", executor=executor)
+    (engine,) = opener.opened
+    assert engine.completions > 96 * 3 and not engine.is_closed
+    assert tree(run.folder) == tree(build(small_recipe(), tmp_path / "alone").folder)
 
 
 def test_a_build_works_where_a_loop_is_running_as_in_a_notebook(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import pytest
 from builds import small_recipe
 
 from magpie.errors import FilterError, RecipeError
-from magpie.plan.phases import Plan
-from magpie.plan.planning import dedup_step, make_plan
+from magpie.plan import Plan, make_plan
 from magpie.recipe import Dedup
 from magpie.recipe.loading import load_recipe
+from magpie.runs.run import Run
+from magpie.runs.storage import MemoryStorage
+from magpie.steps.dedup import DedupStep
 
 
 def phases(plan: Plan) -> list[str]:
@@ -54,9 +56,9 @@ def test_without_the_global_steps_everything_streams_through_one_phase() -> None
 )
 def test_only_rules_that_need_no_response_are_pushed_down(changes: dict[str, Any], pushed: list[str]) -> None:
     plan = make_plan(small_recipe(**changes))
-    early = [planned.step.settings["rules"] for planned in plan.steps if planned.name == "prefilter"]
+    early = [run_step.step.settings["rules"] for run_step in plan.steps if run_step.name == "prefilter"]
     assert [name for rules in early for name, _ in rules] == pushed
-    late = next(planned.step.settings["rules"] for planned in plan.steps if planned.name == "filter")
+    late = next(run_step.step.settings["rules"] for run_step in plan.steps if run_step.name == "filter")
     assert not set(pushed) & {name for name, _ in late}
 
 
@@ -74,11 +76,13 @@ def test_a_column_of_a_step_that_is_off_is_unknown() -> None:
 
 def test_shards_cover_every_row_once() -> None:
     plan = make_plan(small_recipe(rows=37))
-    assert [row for shard in range(plan.shards) for row in plan.shard_range(shard)] == list(range(37))
+    run = Run(MemoryStorage(), plan.recipe, plan.steps)
+    assert run.shards == plan.recipe.shards == 3
+    assert [row for shard in range(run.shards) for row in run.shard_range(shard)] == list(range(37))
 
 
 def test_step_folders_are_numbered_in_order() -> None:
-    folders = [planned.folder for planned in make_plan(small_recipe()).steps]
+    folders = [run_step.folder for run_step in make_plan(small_recipe()).steps]
     assert folders[:3] == ["01-instruct", "02-clean", "03-embed"]
     assert folders == sorted(folders)
 
@@ -93,13 +97,13 @@ def test_roles_that_differ_in_their_prompts_alone_share_one_loaded_model() -> No
     )
     assert ["tag" in phase.name and "respond" in phase.name for phase in make_plan(shared).phases].count(True)
     assert not any("tag" in phase.name and "respond" in phase.name for phase in make_plan(own).phases)
-    judge = next(planned for planned in make_plan(shared).steps if planned.name == "tag")
-    assert judge.chat_model is not None and judge.chat_model.thinking == "off"
+    judge = next(run_step for run_step in make_plan(shared).steps if run_step.name == "tag")
+    assert judge.step.uses is not None and judge.step.uses.model.thinking == "off"
 
 
 def test_the_best_of_a_group_is_kept_once_the_judge_has_spoken() -> None:
     def names(**dedup: Any) -> list[str]:
-        return [planned.name for planned in make_plan(small_recipe(dedup=dedup)).steps]
+        return [run_step.name for run_step in make_plan(small_recipe(dedup=dedup)).steps]
 
     assert names().index("dedup") < names().index("tag")
     assert names(keep="longest").index("dedup") < names(keep="longest").index("tag")
@@ -111,7 +115,7 @@ def test_the_best_of_a_group_is_kept_once_the_judge_has_spoken() -> None:
 
 def test_all_pairs_are_compared_as_long_as_that_takes_minutes() -> None:
     def searches(rows: int, **dedup: Any) -> tuple[str, str]:
-        step = dedup_step(Dedup(**dedup), rows=rows)
+        step = DedupStep.for_rows(Dedup(**dedup), rows)
         return step.pairs, step.nearest
 
     assert searches(100_000) == ("exact", "exact")
@@ -123,5 +127,5 @@ def test_all_pairs_are_compared_as_long_as_that_takes_minutes() -> None:
 
 def test_evaluation_sets_are_looked_for_before_repeats() -> None:
     plan = make_plan(small_recipe(decontaminate={"files": "exam.jsonl"}))
-    names = [planned.name for planned in plan.steps]
+    names = [run_step.name for run_step in plan.steps]
     assert names[names.index("embed") :][:3] == ["embed", "decontaminate", "dedup"]

@@ -10,22 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builds import RULES, scripted, small_recipe, tree
+from builds import RULES, scripted, shard_path, small_recipe, tree
 from rich.console import Console
 
 from magpie.build import build
 from magpie.data.select import refilter
 from magpie.errors import RecipeError
-from magpie.figures.agreement import agreement
-from magpie.figures.status import status, verify
-from magpie.figures.summary import report_path
-from magpie.plan.planning import make_plan
+from magpie.figures.agreement import Agreement, agreement
+from magpie.figures.status import status
+from magpie.plan import make_plan
 from magpie.recipe import Recipe
 from magpie.recipe.loading import load_filter
 from magpie.report.filter_tables import print_funnel
 from magpie.report.run_table import print_status
-from magpie.runs.run import Run
-from magpie.steps.tag import DIFFICULTIES
+from magpie.runs.rows import RunRows
+from magpie.runs.run import SUMMARY, Run
+from magpie.runs.verify import verify
+from magpie.steps.base.scales import DIFFICULTIES
 
 AGREED = {"name": "both find it good", "where": "second_input_quality IN ('average', 'good', 'excellent')"}
 
@@ -44,16 +45,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def columns(run: Run, *names: str) -> dict[str, list[Any]]:
-    tables = [run.rows(shard, names) for shard in range(run.plan.shards)]
+    tables = [run.rows(shard, names) for shard in range(run.shards)]
     return {name: [value for table in tables for value in table[name].to_pylist()] for name in names}
+
+
+def columns_by_shard(run: Run, *names: str) -> dict[str, list[list[Any]]]:
+    tables = [run.rows(shard, names) for shard in range(run.shards)]
+    return {name: [table[name].to_pylist() for table in tables] for name in names}
 
 
 def test_the_second_judge_comes_right_after_the_first_on_a_model_of_its_own() -> None:
     plan = make_plan(two_judges())
-    names = [planned.name for planned in plan.steps]
+    names = [run_step.name for run_step in plan.steps]
     at = names.index("tag")
     assert names[at + 1] == "second_tag"
-    assert plan.steps[at].model != plan.steps[at + 1].model
+    assert plan.steps[at].step.uses != plan.steps[at + 1].step.uses
     assert not any({"tag", "second_tag"} <= {step.name for step in phase.steps} for phase in plan.phases)
     late = [
         step.name
@@ -62,7 +68,7 @@ def test_the_second_judge_comes_right_after_the_first_on_a_model_of_its_own() ->
         ).steps
     ]
     assert late.index("dedup") == late.index("second_tag") + 1
-    assert "second_tag" not in [planned.name for planned in make_plan(small_recipe()).steps]
+    assert "second_tag" not in [run_step.name for run_step in make_plan(small_recipe()).steps]
 
 
 def test_each_judge_has_its_columns_and_the_dataset_names_both(run: Run) -> None:
@@ -79,6 +85,25 @@ def test_each_judge_has_its_columns_and_the_dataset_names_both(run: Run) -> None
     assert set(table["second_judge"]) == {"scripted-too"}
     assert set(table["second_input_quality"]) <= {"average", "good", "excellent"}
     assert "second_judge" not in build(small_recipe(), run.folder.parent / "one").dataset().column_names
+
+
+def ordinal_alpha(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], labels: int) -> float:
+    """Krippendorff's alpha of two labels a row, by its definition: 1 - observed over expected disagreement."""
+    coincidences = np.zeros((labels, labels))
+    np.add.at(coincidences, (first, second), 1)
+    coincidences += coincidences.T
+    totals = coincidences.sum(axis=0)
+    apart = np.array(
+        [
+            [
+                (totals[min(one, other) : max(one, other) + 1].sum() - (totals[one] + totals[other]) / 2) ** 2
+                for other in range(labels)
+            ]
+            for one in range(labels)
+        ]
+    )
+    expected = np.outer(totals, totals) / (totals.sum() - 1)
+    return 1 - float((coincidences * apart).sum() / (expected * apart).sum())
 
 
 def test_the_agreement_is_that_of_the_two_columns(run: Run) -> None:
@@ -107,8 +132,16 @@ def test_the_agreement_is_that_of_the_two_columns(run: Run) -> None:
     assert one.kappa == pytest.approx(((first == second).mean() - chance) / (1 - chance))
     expected = ((first[:, None] - second[None, :]) ** 2).mean()
     assert one.weighted_kappa == pytest.approx(1 - ((first - second) ** 2).mean() / expected)
-    assert one.pairs is not None
-    assert sum(count for row in one.pairs.values() for count in row.values()) == len(pairs)
+    assert one.alpha == pytest.approx(ordinal_alpha(first, second, len(DIFFICULTIES)))
+    assert one.pairs == {
+        DIFFICULTIES[mine]: {
+            DIFFICULTIES[theirs]: int(np.sum((first == mine) & (second == theirs)))
+            for theirs in range(5)
+            if np.any((first == mine) & (second == theirs))
+        }
+        for mine in range(5)
+        if np.any(first == mine)
+    }
     assert found["task_category"].weighted_kappa is None
 
 
@@ -122,12 +155,12 @@ def test_the_outcomes_of_both_judges_are_counted(run: Run) -> None:
 
 def test_the_report_the_status_and_the_funnel_say_how_well_they_agree(run: Run) -> None:
     found = status(run)
-    written = json.loads(report_path(run).read_text())["agreement"]
+    written = json.loads((run.folder / SUMMARY).read_text())["agreement"]
     assert [one["tag"] for one in written] == ["difficulty", "input_quality", "task_category"]
     assert written[1]["judges"] == ["judge", "other"] and written[1]["pairs"] == found.agreement[1].pairs
     for say in (
         lambda console: print_status(found, console),
-        lambda console: print_funnel(refilter(run, load_filter("demo"), None), console),
+        lambda console: print_funnel(refilter(RunRows(run), load_filter("demo")), console, agreement(run)),
     ):
         said = StringIO()
         say(Console(file=said, width=60))
@@ -146,30 +179,38 @@ def test_two_judges_that_vote_are_each_compared_with_themselves_too(tmp_path: Pa
         (("judge",), 3),
         (("other",), 3),
     ]
-    assert {"input_quality_votes", "second_input_quality_votes"} <= set(built.plan.schema.names)
+    assert {"input_quality_votes", "second_input_quality_votes"} <= set(built.schema.names)
     assert [one.kappa is None for one in found] == [False, True, True]
 
 
 def test_judges_are_compared_on_the_shards_that_both_have_tagged(run: Run, tmp_path: Path) -> None:
-    half = Run(shutil.copytree(run.folder, tmp_path / "run"), run.plan)
-    tag, second = half.step("tag"), half.step("second_tag")
-    half.shard_path(tag, 0).unlink()
-    half.shard_path(second, 1).unlink()
-    half.shard_path(second, 2).write_bytes(b"cut")
-    found = {one.tag: one.rows for one in agreement(half)}
-    whole = {one.tag: one.rows for one in agreement(run)}
-    assert all(0 < found[name] < whole[name] for name in whole)
+    half = Run.open(shutil.copytree(run.folder, tmp_path / "run"))
+    shard_path(half, "tag", 0).unlink()
+    shard_path(half, "second_tag", 1).unlink()
+    shard_path(half, "second_tag", 2).write_bytes(b"cut")
+    both = {name: columns_by_shard(run, name, f"second_{name}") for name in ("difficulty", "input_quality")}
+    for one in agreement(half):
+        if one.tag in both:
+            mine, theirs = both[one.tag].values()
+            answered = [
+                None not in pair
+                for shard in range(3, run.shards)
+                for pair in zip(mine[shard], theirs[shard], strict=True)
+            ]
+            assert one.rows == sum(answered) > 0
 
 
 def test_a_build_that_stopped_between_the_judges_is_gone_on_with(run: Run, tmp_path: Path) -> None:
     recipe = run.recipe
     build(recipe, tmp_path / "run", stop_after="tag")
-    assert agreement(Run(tmp_path / "run", make_plan(recipe))) == tuple(
-        one for one in agreement(Run(tmp_path / "run", make_plan(recipe))) if one.rows == 0
+    nothing: dict[str, Any] = {"rows": 0, "lost": 0, "unanimous": None, "alpha": None, "kappa": None}
+    assert agreement(Run.open(tmp_path / "run")) == tuple(
+        Agreement(tag, ("judge", "other"), 2, **nothing, weighted_kappa=None, pairs={})
+        for tag in ("difficulty", "input_quality", "task_category")
     )
     again = build(recipe, tmp_path / "run")
     assert tree(again.folder) == tree(run.folder)
-    again.shard_path(again.step("second_tag"), 3).unlink()
+    shard_path(again, "second_tag", 3).unlink()
     assert tree(build(recipe, tmp_path / "run").folder) == tree(run.folder)
 
 
@@ -206,9 +247,9 @@ def test_the_first_judge_s_tags_do_not_depend_on_the_second(tmp_path: Path) -> N
 
 
 def columns_of_tag(run: Run, name: str) -> list[Any]:
-    before = run.plan.steps[run.step("tag").number]
+    before = run.steps[run.step("tag").number]
     return [
         value
-        for shard in range(run.plan.shards)
+        for shard in range(run.shards)
         for value in run.rows(shard, [name], before=before)[name].to_pylist()
     ]

@@ -12,19 +12,26 @@ from builds import scripted, small_recipe
 from rich.console import Console
 
 from magpie.build import build
-from magpie.figures.agreement import Agreement, Votes, compare
+from magpie.figures.agreement import Agreement, Votes, measure_agreement
 from magpie.figures.status import status
-from magpie.figures.summary import report_path
 from magpie.report.run_table import print_status
-from magpie.steps.tag import DIFFICULTIES, Question
+from magpie.runs.run import SUMMARY
+from magpie.steps.base import Label
+from magpie.steps.base.scales import DIFFICULTIES
 
-AB = Question((), "task_category", ("a", "b"), ordered=False)
-ABC = Question((), "difficulty", ("a", "b", "c"))
-GRADES = Question((), "difficulty", DIFFICULTIES)
+
+def label(question: str, *values: str, ordered: bool = True) -> Label:
+    """A label of so many values; what else a label says is not looked at when votes are compared."""
+    return Label(question, question, values, ordered=ordered, votes=None, times=2, asked="tag_tokens")
+
+
+AB = label("task_category", "a", "b", ordered=False)
+ABC = label("difficulty", "a", "b", "c")
+GRADES = label("difficulty", *DIFFICULTIES)
 
 
 def nominal(votes: Votes, times: int = 2) -> Agreement:
-    return compare(AB, votes, judges=("judge",), times=times)
+    return measure_agreement(AB, votes, judges=("judge",), times=times)
 
 
 def test_two_votes_by_hand() -> None:
@@ -46,7 +53,7 @@ def test_two_judges_on_a_scale_by_hand() -> None:
     """
     counts = {("a", "a"): 4, ("a", "b"): 2, ("a", "c"): 1, ("b", "b"): 2, ("c", "c"): 1}
     votes = [pair for pair, count in counts.items() for _ in range(count)]
-    found = compare(ABC, [*votes, ("a", None), (None, None)], judges=("judge", "second"), times=2)
+    found = measure_agreement(ABC, [*votes, ("a", None), (None, None)], judges=("judge", "second"), times=2)
     assert found.kappa == pytest.approx(0.32 / 0.62)
     assert found.weighted_kappa == pytest.approx(1 - 0.6 / 1.16)
     assert found.alpha == pytest.approx(1 - (627 / 20) / (2 * 10710 / 380))
@@ -71,8 +78,8 @@ def test_votes_that_are_lost_leave_the_others() -> None:
 
 def test_labels_in_order_that_are_neighbours_differ_less() -> None:
     near = [["easy", "medium"], ["hard", "very hard"], ["very easy", "easy"], ["medium", "hard"]] * 10
-    ordered = compare(GRADES, near, judges=("judge",), times=2)
-    by_name = compare(replace(GRADES, ordered=False), near, judges=("judge",), times=2)
+    ordered = measure_agreement(GRADES, near, judges=("judge",), times=2)
+    by_name = measure_agreement(replace(GRADES, ordered=False), near, judges=("judge",), times=2)
     assert ordered.alpha is not None and by_name.alpha is not None
     assert by_name.alpha < 0 < ordered.alpha < 1
     assert ordered.kappa is not None and ordered.weighted_kappa is not None
@@ -90,7 +97,7 @@ def test_a_run_says_how_well_its_judge_agrees_with_itself(tmp_path: Path) -> Non
         assert one.judges == ("judge",) and one.times == 2 and one.rows > 50 and one.lost > 0
         assert one.alpha is not None and abs(one.alpha) < 0.5, "a script that draws by seed agrees by chance"
         assert one.kappa is not None and abs(one.kappa) < 0.5
-    written = json.loads(report_path(run).read_text())
+    written = json.loads((run.folder / SUMMARY).read_text())
     assert written["agreement"][0]["alpha"] == found.agreement[0].alpha
     said = StringIO()
     print_status(found, Console(file=said, width=120))

@@ -11,7 +11,8 @@ from builds import small_recipe
 
 from magpie.build import build
 from magpie.errors import RecipeChangedError, RecipeError
-from magpie.figures.status import verify
+from magpie.runs.run import LOG
+from magpie.runs.verify import verify
 
 
 def test_rows_of_an_earlier_run_are_out_and_name_it(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_dataset_that_is_not_there_stops_the_build_before_it_begins(tmp_path: 
 
 def test_an_approximate_search_says_what_it_found_in_the_log(tmp_path: Path) -> None:
     run = build(small_recipe(dedup={"nearest": "approximate"}), tmp_path / "run")
-    log = run.log_path.read_text()
+    log = (run.folder / LOG).read_text()
     assert "nearest recall" in log
     assert verify(run) == []
 

@@ -9,10 +9,10 @@ from builds import small_recipe
 from tokenizers_made import CHATML, real_tokenizer, small
 
 from magpie.errors import ChatFormatError
-from magpie.plan.fingerprints import chat_format, identify, model_key
-from magpie.plan.phases import PlannedStep
-from magpie.plan.planning import make_plan
+from magpie.plan import BuildTools, bind, make_plan
+from magpie.plan.tools import model_key
 from magpie.recipe import Model
+from magpie.steps.tag import TagStep
 
 PLAIN = CHATML.partition("{% if add_generation_prompt")[0]
 OPENS = PLAIN + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
@@ -23,24 +23,25 @@ SWITCHED = PLAIN + (
 )
 
 
-def judge(model: Model) -> PlannedStep:
+def judge(model: Model) -> TagStep:
     """The tag step of a recipe whose judge this is."""
     models = {"generator": "scripted", "judge": model.model_dump(mode="json"), "embedder": "scripted"}
-    return next(one for one in make_plan(small_recipe(models=models)).steps if one.name == "tag")
+    steps = [run_step.step for run_step in make_plan(small_recipe(models=models)).steps]
+    return next(step for step in steps if isinstance(step, TagStep))
 
 
 def header(model: Model) -> str:
     """The assistant's header that the judge is given."""
-    planned = judge(model)
-    assert planned.chat_model is not None and planned.judges
-    return chat_format(planned.chat_model, judges=True).post_query
+    step, tools = judge(model), BuildTools()
+    step.bind(tools)
+    return tools.chat(step.uses.model).post_query
 
 
 @pytest.mark.parametrize("thinking", ["strip", "keep", "off"])
 def test_a_switch_is_turned_whatever_the_recipe_says_of_responses(tmp_path: Path, thinking: str) -> None:
     model = Model(model=small(tmp_path, SWITCHED), engine="vllm").model_copy(update={"thinking": thinking})
     assert header(model).endswith("assistant\n<think>\n\n</think>\n\n")
-    as_generator = chat_format(model).post_query
+    as_generator = BuildTools().chat(model).post_query
     assert as_generator.endswith("</think>\n\n" if thinking == "off" else "assistant\n<think>\n")
 
 
@@ -60,7 +61,7 @@ def test_a_judge_that_can_only_answer_after_a_thought_is_refused(tmp_path: Path,
         header(model)
     models = {"generator": "scripted", "judge": model.model_dump(mode="json"), "embedder": "scripted"}
     with pytest.raises(ChatFormatError, match="cannot judge"):
-        identify(make_plan(small_recipe(models=models)))
+        bind(make_plan(small_recipe(models=models)), BuildTools())
 
 
 def test_what_else_is_wrong_with_a_judge_s_template_is_said_as_it_is(tmp_path: Path) -> None:
@@ -70,7 +71,6 @@ def test_what_else_is_wrong_with_a_judge_s_template_is_said_as_it_is(tmp_path: P
 
 def test_a_model_without_reasoning_is_spoken_to_as_before(tmp_path: Path) -> None:
     model = Model(model=small(tmp_path, CHATML), engine="vllm")
-    planned = judge(model)
-    assert planned.chat_model is not None
-    assert chat_format(planned.chat_model, judges=True) == chat_format(model)
-    assert model_key(planned.chat_model) != model_key(model)
+    spoken_to, tools = judge(model).uses.model, BuildTools()
+    assert tools.chat(spoken_to) == tools.chat(model)
+    assert model_key(spoken_to) != model_key(model)

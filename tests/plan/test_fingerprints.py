@@ -2,10 +2,15 @@
 
 from builds import small_recipe
 
-from magpie.plan.fingerprints import adopt_commits, identify, pin_commits
-from magpie.plan.planning import make_plan
+from magpie.plan import BoundPlan, BuildTools, adopt_commits, bind, make_plan, pin_commits
+from magpie.recipe import Recipe
+from magpie.runs.ids import parse_id, prefix_of, row_ids
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def bound(recipe: Recipe) -> BoundPlan:
+    return bind(make_plan(recipe), BuildTools())
 
 
 def recorded(model: str, revision: str | None) -> dict[str, object]:
@@ -35,25 +40,23 @@ def test_a_revision_in_the_recipe_stands() -> None:
 
 def test_what_has_no_commit_is_not_pinned() -> None:
     recipe = small_recipe()
-    assert pin_commits(recipe, make_plan(recipe)) == recipe
+    assert pin_commits(make_plan(recipe), BuildTools()) == recipe
 
 
 def test_settings_upstream_change_every_fingerprint_below_and_none_above() -> None:
-    one, other = (
-        identify(make_plan(small_recipe(**change))) for change in ({}, {"dedup": {"threshold": 0.2}})
-    )
+    one, other = (bound(small_recipe(**change)) for change in ({}, {"dedup": {"threshold": 0.2}}))
     same = [a == b for a, b in zip(one.fingerprints, other.fingerprints, strict=True)]
     at = [item["step"] for item in one.ingredients].index("dedup")
     assert same == [position < at for position in range(len(same))]
 
 
 def test_ids_name_the_recipe_and_the_position() -> None:
-    identity = identify(make_plan(small_recipe()))
-    assert identity.row_ids(range(7, 9)) == [
-        f"{identity.id_prefix}-00000007",
-        f"{identity.id_prefix}-00000008",
-    ]
-    assert identity.id_prefix.startswith("small-")
+    prefix = bound(small_recipe()).id_prefix
+    assert prefix.startswith("small-")
+    ids = row_ids(prefix, range(7, 9))
+    assert ids == [f"{prefix}-00000007", f"{prefix}-00000008"]
+    assert {prefix_of(one) for one in ids} == {prefix}
+    assert [parse_id(text) for text in (ids[0], "7", "seven")] == [(prefix, 7), (None, 7), None]
 
 
 def test_code_that_comes_with_a_model_makes_it_another_maker() -> None:
@@ -61,6 +64,6 @@ def test_code_that_comes_with_a_model_makes_it_another_maker() -> None:
     for trusted in (False, True):
         embedder = {"model": "demo-embedder", "engine": "transformers", "trust_remote_code": trusted}
         models = {"generator": "scripted", "judge": "generator", "embedder": embedder}
-        made_of.append(identify(make_plan(small_recipe(models=models))).ingredients)
+        made_of.append(bound(small_recipe(models=models)).ingredients)
     differing = [one["step"] for one, other in zip(*made_of, strict=True) if one["model"] != other["model"]]
     assert differing == ["embed"]

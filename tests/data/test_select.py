@@ -13,9 +13,12 @@ from builds import small_recipe
 
 from magpie.build import build
 from magpie.data.published import Published
-from magpie.data.select import EXAMPLES, compare, refilter
+from magpie.data.select import EXAMPLES, compare_filters, refilter
 from magpie.errors import FilterError, MagpieError, RecipeError, RunError
 from magpie.recipe import Filter, Quotas, Rule, Top
+from magpie.runs.rows import RunRows
+from magpie.runs.run import DATASET
+from magpie.runs.verify import verify
 
 GOOD = Rule(name="good", where="input_quality IN ('good', 'excellent')")
 COLON = Rule(name="no colon", where="NOT ends_with(instruction, ':')")
@@ -93,7 +96,7 @@ def test_a_run_is_explained_too(tmp_path: Path) -> None:
     run = build(small_recipe(filter=None), tmp_path / "run")
     rule = Rule(name="hard", where="difficulty = 'hard'")
     before = sorted(tmp_path.rglob("*"))
-    found = refilter(run, Filter(rules=(rule,)), None, explain=True)
+    found = refilter(RunRows(run), Filter(rules=(rule,)), None, explain=True)
     assert sorted(tmp_path.rglob("*")) == before
     live = [row for row in run.table().to_pylist() if row["rejected"] is None]
     lost = [row for row in live if row["difficulty"] != "hard"]
@@ -102,9 +105,46 @@ def test_a_run_is_explained_too(tmp_path: Path) -> None:
     assert one.examples == tuple((row["id"], row["instruction"]) for row in lost[:EXAMPLES])
 
 
+def test_a_dataset_takes_the_place_of_nothing_else(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "users.parquet").write_bytes(b"mine")
+    with pytest.raises(RunError, match=r"users\.parquet"):
+        refilter(RunRows(run), Filter(name="all"), mine)
+    assert (mine / "users.parquet").read_bytes() == b"mine"
+    with pytest.raises(RunError, match="the run itself"):
+        refilter(RunRows(run), Filter(name="all"), run.folder / DATASET)
+    assert verify(run) == []
+
+
+def test_refiltering_keeps_what_a_build_with_that_filter_would(tmp_path: Path) -> None:
+    other = Filter(name="other", rules=(Rule(name="hard", where="difficulty = 'hard'"),))
+    raw = build(small_recipe(filter=None), tmp_path / "raw")
+    found = refilter(RunRows(raw), other, tmp_path / "out")
+    kept, lines = found.kept, found.lines
+    built = build(small_recipe(filter=other.model_dump(mode="json")), tmp_path / "built")
+    messages = pq.read_table(tmp_path / "out")["messages"].to_pylist()
+    assert messages == built.dataset()["messages"][:]
+    assert kept == len(messages) == lines[-1].left
+    assert [(line.rows_in - line.lost, line.name) for line in lines] == [(kept, "hard")]
+
+
+def test_refiltering_a_filtered_run_counts_only_rows_that_came_to_it(tmp_path: Path) -> None:
+    run = build(small_recipe(), tmp_path / "run")
+    everything = Filter(name="all")
+    found = refilter(RunRows(run), everything, tmp_path / "all")
+    answered = [row for row in run.table(["response"]).to_pylist() if row["response"] is not None]
+    assert found.kept == len(answered)
+    assert found.never_answered > 0
+    assert found.lines == ()
+    compared = compare_filters(RunRows(run), everything, everything)
+    assert (compared.rows, compared.never_answered) == (found.kept, found.never_answered)
+
+
 def test_two_filters_are_compared_row_by_row(tmp_path: Path) -> None:
     rows = drawn(200)
-    found = compare(
+    found = compare_filters(
         written(tmp_path / "in", rows),
         Filter(name="one", rules=(GOOD,)),
         Filter(name="other", rules=(COLON, Rule(name="x", where="reward > 1", when_present=True))),
@@ -117,7 +157,7 @@ def test_two_filters_are_compared_row_by_row(tmp_path: Path) -> None:
     assert found.jaccard == len(one & other) / len(one | other)
     assert found.skipped == ((), ("x (reads reward)",))
     nothing = Filter(rules=(Rule(name="none", where="false"),))
-    assert compare(Published(tmp_path / "in"), nothing, nothing).jaccard is None
+    assert compare_filters(Published(tmp_path / "in"), nothing, nothing).jaccard is None
 
 
 def test_a_dataset_is_filtered_without_a_run_and_its_rows_come_back_as_they_were(tmp_path: Path) -> None:
@@ -129,7 +169,7 @@ def test_a_dataset_is_filtered_without_a_run_and_its_rows_come_back_as_they_were
     ]
     assert pq.read_table(tmp_path / "out").to_pylist() == expected
     assert (source.rows, found.kept) == (200, len(expected))
-    one = Published(next((tmp_path / "out").iterdir()))
+    one = Published(next((tmp_path / "out").glob("*.parquet")))
     assert refilter(one, Filter(), None).kept == len(expected)
     none = refilter(source, Filter(rules=(Rule(name="none", where="false"),)), tmp_path / "none")
     assert none.kept == 0 and pq.read_table(tmp_path / "none").schema.names == list(rows[0])
