@@ -83,7 +83,8 @@ class Sampler:
 
     def __init__(self, on_progress: ProgressCallback) -> None:
         self._on_progress = on_progress
-        self._executor = LocalExecutor()
+        # Each sample is a run of its own. Lingua takes seconds to load, and is to be loaded once for all of them.
+        self._executor = LocalExecutor(keeps_prepared=True)
         self._tools = BuildTools()
 
     async def __aenter__(self) -> Sampler:
@@ -131,7 +132,7 @@ class Sampler:
         return run.read(run.steps[-1], 0)
 
     async def close(self) -> None:
-        """Close the engine, if one is loaded."""
+        """Close the engine, if one is loaded, and let go of what steps have loaded."""
         await self._executor.close()
 
     async def _build(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from magpie.engines import open_engine, open_scorer, require_engine
 from magpie.engines.base import Engine, Scorer
@@ -16,16 +17,28 @@ from magpie.plan.tools import model_key
 from magpie.recipe import Model
 from magpie.runs.manifest import lineage_after
 from magpie.runs.run import Run
+from magpie.steps.base import PreparedWork
 
 OpenEngine = Callable[[Model], Awaitable[Engine]]
 OpenScorer = Callable[[Model], Awaitable[Scorer]]
 
 
 class LocalExecutor:
-    """An Executor. `engines` and `scorers` open what a model needs: a caller may lend ones of its own."""
+    """An Executor. `engines` and `scorers` open what a model needs: a caller may lend ones of its own.
 
-    def __init__(self, engines: OpenEngine = open_engine, scorers: OpenScorer = open_scorer) -> None:
+    `keeps_prepared` keeps what steps have loaded until the executor is closed; by default until the end of a phase.
+    """
+
+    def __init__(
+        self,
+        engines: OpenEngine = open_engine,
+        scorers: OpenScorer = open_scorer,
+        *,
+        keeps_prepared: bool = False,
+    ) -> None:
         self._open_engine, self._open_scorer = engines, scorers
+        self._keeps_prepared = keeps_prepared
+        self._prepared: list[PreparedWork[Any]] = []
         self._engine: Engine | Scorer | None = None
         self._engine_key = ""
 
@@ -47,6 +60,7 @@ class LocalExecutor:
         try:
             for run_step, work in prepared:
                 report(Loading(f"what {run_step.name} needs"))
+                self._prepared.append(work)
                 await work.prepare()
             report(Working(phase.name))
             await stream(
@@ -58,12 +72,13 @@ class LocalExecutor:
             )
         finally:
             is_over = True  # a thread that outlives a stopped build writes nothing any more
-            for _, work in prepared:
-                await work.close()
+            if not self._keeps_prepared:
+                await self._close_prepared()
 
     async def close(self) -> None:
-        """Let the engine go."""
+        """Let the engine go, and what steps have loaded."""
         await self._close_engine()
+        await self._close_prepared()
 
     async def _engine_for(self, phase: Phase, model: Model, report: Report) -> Engine | Scorer:
         """The engine or scorer that holds the phase's model: the one that is loaded, when it is the same."""
@@ -77,6 +92,10 @@ class LocalExecutor:
         info = self._engine.model
         report(Loaded(info.name, info.revision, info.engine))
         return self._engine
+
+    async def _close_prepared(self) -> None:
+        while self._prepared:
+            await self._prepared.pop().close()
 
     async def _close_engine(self) -> None:
         if self._engine is not None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,10 @@ from magpie.doctor.measures import Neighbors
 from magpie.doctor.sampling import Sampler, Written, neighbors, sample_steps
 from magpie.engines.embedder import scripted_vectors, unit
 from magpie.errors import RecipeError
+from magpie.neighbors.vectors import no_progress
 from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import load_recipe
+from magpie.steps.base import PreparedWork, RowStep, Tools
 
 
 def sampled(recipe: Recipe, count: int, progress: list[Any] | None = None, **where: Any) -> Written:
@@ -62,6 +65,45 @@ def test_an_engine_stays_loaded_until_something_else_is_asked_for() -> None:
 
     asyncio.run(several())
     assert sum(what.startswith("loading") for what in told) == 3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingStep(RowStep, PreparedWork[None]):
+    """A step that adds nothing, and notes when what it needs is loaded and let go."""
+
+    calls: list[str]
+
+    name = "loading"
+    reads = ()
+    adds = pa.schema([])
+    settings: ClassVar = {}
+
+    def bind(self, _: Tools) -> LoadingStep:
+        return self
+
+    async def prepare(self) -> None:
+        self.calls.append("prepare")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
+        return rows.select(["id"])
+
+
+def test_what_steps_load_stays_loaded_until_the_end() -> None:
+    step = LoadingStep([])
+    recipe = recipe_for(scripted())
+    rows = sampled(recipe, 2).rows
+
+    async def several() -> list[str]:
+        async with Sampler(no_progress) as sampler:
+            for _ in range(2):
+                await sampler.apply(recipe, rows, step, lambda _: None)
+            return list(step.calls)
+
+    assert asyncio.run(several()) == ["prepare", "prepare"]
+    assert step.calls[2:] == ["close", "close"]
 
 
 def test_the_judge_tags_the_rows_that_are_in() -> None:
