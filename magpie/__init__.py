@@ -65,21 +65,21 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when they are first used: `magpie --help` waits for none of them."""
+    """Import a public name when it is first used, so that `magpie --help` need not wait for any."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
 class _Package(ModuleType):
-    """The package: `magpie.build` and `magpie.doctor` are the functions, though modules are called so as well."""
+    """The package. In it `build` and `doctor` are functions, although there are modules with these names too."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The import system binds every submodule that it loads to its name here.
+        # When the import system has loaded a submodule, it sets the module as an attribute of the package.
         if not (name in _HOMES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

@@ -1,4 +1,4 @@
-"""The verbs of a run for Python: what the command does, with results in the place of tables.
+"""The commands about a run, for Python: they return results where the command prints tables.
 
 Each takes a `Run` or its folder.
 """
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 def status(run: Run | str | Path) -> Status:
     """How far a run has come: rows, rejections and tokens, step by step. Raises RunError when there is no run."""
-    return status_of(_opened(run))
+    return status_of(_open(run))
 
 
 def verify(run: Run | str | Path) -> list[str]:
-    """Everything that is wrong with a run, a line each, naming the file; empty when every byte and row is right."""
-    return problems_of(_opened(run))
+    """The problems of a run, each in one line that names the file; empty when every byte and row is right."""
+    return problems_of(_open(run))
 
 
 def filter(
@@ -43,28 +43,27 @@ def filter(
 ) -> Refiltered:
     """Apply another filter to a finished run, or to a dataset's Parquet; write what it keeps to folder `out`.
 
-    `filter` is a Filter, a file, or the name of one that ships. With no `out` nothing is written. `explain` also says
-    what each rule loses alone, with examples. Raises FilterError, RecipeError, RunError and DamagedShardError.
+    `filter` is a Filter, a file, or the name of a filter that ships. Without `out` nothing is written. `explain` adds
+    what each rule would lose alone, with examples. Raises FilterError, RecipeError, RunError or DamagedShardError.
     """
-    chosen = _filter(filter)
-    return refilter(_rows(source), chosen, None if out is None else Path(out), explain=explain)
+    return refilter(_rows(source), _load(filter), None if out is None else Path(out), explain=explain)
 
 
 def compare(
-    source: Run | str | Path, one: Filter | str | Path, other: Filter | str | Path
+    source: Run | str | Path, first: Filter | str | Path, second: Filter | str | Path
 ) -> FilterComparison:
     """How many rows of a run or dataset two filters keep: both, one alone, neither. Raises what `filter` does."""
-    return compare_filters(_rows(source), _filter(one), _filter(other))
+    return compare_filters(_rows(source), _load(first), _load(second))
 
 
 def export(run: Run | str | Path, format: Format, out: str | Path) -> int:
-    """Write the final dataset to a .jsonl or .parquet file in a format that trainers read; how many rows.
+    """Write the final dataset to a .jsonl or .parquet file, in a format that trainers read. Returns the number of rows.
 
     `format` is messages, sharegpt, alpaca or preference. Raises RunError while the build is unfinished.
     """
     from magpie.publish.formats import export as export_run
 
-    return export_run(_opened(run), format=format, out=Path(out))
+    return export_run(_open(run), format=format, out=Path(out))
 
 
 def show(
@@ -81,7 +80,7 @@ def show(
 
     from magpie.report.rows import show_rejected, show_row, show_rows
 
-    opened, console = _opened(run), console or Console(emoji=False)
+    opened, console = _open(run), console or Console(emoji=False)
     if row is not None:
         show_row(opened, str(row), console)
     elif rejected:
@@ -90,16 +89,16 @@ def show(
         show_rows(opened, console, n=n, seed=seed)
 
 
-def _opened(run: Run | str | Path) -> Run:
+def _open(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run.open(run)
 
 
-def _filter(filter: Filter | str | Path) -> Filter:
+def _load(filter: Filter | str | Path) -> Filter:
     return load_filter(filter) if isinstance(filter, str | Path) else filter
 
 
 def _rows(source: Run | str | Path) -> RowSource:
-    """The rows of a run, or of a dataset that has no run around it."""
+    """The rows of a run, or of a dataset that belongs to no run."""
     if isinstance(source, Run):
         return RunRows(source)
     if (Path(source) / RECIPE).is_file():

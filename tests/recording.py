@@ -2,24 +2,42 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol, Self
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
-from magpie.chat import ChatFormat
-from magpie.engines.base import Completion, Engine, Sampling
+from magpie.chat import ChatFormat, PlainText, Transcript
+from magpie.engines.base import Completion, FinishReason, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
-from magpie.recipe import Script
+from magpie.neighbors.vectors import ProgressCallback
+from magpie.plan import BuildTools
+from magpie.recipe import Model, Script
+from magpie.steps.base import GlobalStep, GlobalWork, PreparedWork, RowStep, RowWork, Tools
 
+SCRIPTED = Model(model="scripted", engine="scripted")
 CHAT = ChatFormat.derive(ScriptedTokenizer())
+TRANSCRIPT = Transcript.derive(ScriptedTokenizer())
+PLAIN = PlainText((), ScriptedTokenizer())
 
 
-class Speaking(Protocol):
-    """A step that needs a chat format."""
+class Speaking(BuildTools):
+    """The tools of a build, but every model is spoken to alike: in the formats given, else the scripted engine's."""
 
-    def with_chat(self, chat: ChatFormat) -> Self: ...
+    def __init__(
+        self, chat: Any = CHAT, *, transcript: Transcript = TRANSCRIPT, plain_text: PlainText = PLAIN
+    ) -> None:
+        super().__init__()
+        self._chat, self._transcript, self._plain_text = chat, transcript, plain_text
 
-    async def run(self, rows: pa.Table, engine: Engine | None) -> pa.Table: ...
+    def chat(self, model: Model) -> Any:
+        return self._chat
+
+    def transcript(self, model: Model) -> Transcript:
+        return self._transcript
+
+    def plain_text(self, model: Model) -> PlainText:
+        return self._plain_text
 
 
 class Recorder:
@@ -37,17 +55,53 @@ class Recorder:
     async def close(self) -> None: ...
 
 
+class Thinker(Recorder):
+    """Writes as the scripted engine does, and reasons before each answer; it never ends when told to go on and on."""
+
+    def __init__(self, *, closes: bool = True, finish_reason: FinishReason = "stop") -> None:
+        super().__init__()
+        self.closes, self.finish_reason = closes, finish_reason
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        done = await super().complete(prompt, sampling)
+        if not self.asked[-1][0].endswith("assistant\n"):
+            return done
+        text = f"<think>\nLet me see.\n</think>\n\n{done.text}" if self.closes else "<think>\nLet me see"
+        return replace(done, text=text, finish_reason=self.finish_reason)
+
+
 def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Sequence[str]) -> pa.Table:
     """What a step is given of rows at these positions; those at `out` (from 0) are rejected."""
     rejected = ["before: out" if at in out else None for at in range(count)]
     fixed = {
-        "id": [f"r-{first + at:08d}" for at in range(count)],
+        "id": pa.array([f"r-{first + at:08d}" for at in range(count)], pa.string()),
         "index": pa.array(range(first, first + count), pa.int64()),
         "rejected": pa.array(rejected, pa.string()),
     }
     return pa.table(fixed | columns)
 
 
-def run(step: Speaking, rows: pa.Table, engine: Engine) -> pa.Table:
-    """What the step adds, speaking the scripted engine's format."""
-    return asyncio.run(step.with_chat(CHAT).run(rows, engine))
+def run(
+    step: RowStep | GlobalStep,
+    rows: pa.Table,
+    engine: Any = None,
+    *,
+    tools: Tools | None = None,
+    on_progress: ProgressCallback = lambda *_: None,
+) -> pa.Table:
+    """What the step adds, bound with the tools of a build or with `tools`, and held to what it says it adds."""
+    work = step.bind(tools or BuildTools())
+    if isinstance(work, GlobalWork):
+        result = work.run_all(rows, on_progress)
+    else:
+        result = asyncio.run(_run_and_close(work, rows, engine))
+    assert result.schema.equals(pa.schema([("id", pa.string()), *step.adds])), result.schema
+    assert result["id"].to_pylist() == rows["id"].to_pylist()
+    return result
+
+
+async def _run_and_close(work: RowWork[Any], rows: pa.Table, engine: Any) -> pa.Table:
+    result = await work.run(rows, engine)
+    if isinstance(work, PreparedWork):
+        await work.close()
+    return result

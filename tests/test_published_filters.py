@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from recording import run
 
 from magpie import shipped
 from magpie.recipe.loading import load_filter
@@ -94,7 +95,7 @@ def kept(name: str, rows: pa.Table, **changes: Any) -> list[int]:
     filter, _ = applicable(load_filter(name), rows.schema)
     filter = filter.model_copy(update=changes)
     check(filter, rows.schema)
-    decided = FilterStep(filter, filter.rules).run_all(rows)
+    decided = run(FilterStep(filter, filter.rules), rows)
     lines = funnel(filter, decided, rows.schema.names)
     left = [at for at, reason in enumerate(decided["rejected"].to_pylist()) if reason is None]
     assert [line.rows_in for line in lines] == [len(ROWS), *(line.left for line in lines[:-1])]

@@ -11,11 +11,13 @@ from magpie import shipped
 from magpie.build import build
 from magpie.data.instructions import read_instructions
 from magpie.errors import RecipeError
-from magpie.figures.status import status, verify
+from magpie.figures.status import status
 from magpie.models import EMBEDDED, STAND_INS
-from magpie.plan.planning import make_plan
+from magpie.plan import make_plan
 from magpie.recipe import Top
 from magpie.recipe.loading import load_filter, load_recipe
+from magpie.runs.verify import verify
+from magpie.steps import columns_of, steps_of
 from magpie.steps.instruct import steered
 
 
@@ -104,10 +106,10 @@ def test_a_recipe_that_steers_says_who_writes_in_several_ways(name: str) -> None
     assert len(recipe.steer.prompts) >= 2 and len(recipe.steer.variables) >= 2
     given = {one.id for one in steered(recipe.steer, recipe.seed, np.arange(recipe.rows))}
     assert len(given) > 60
-    plan, plain = make_plan(recipe), make_plan(demo)
-    assert [step.name for step in plan.steps] == [step.name for step in plain.steps]
+    steps = steps_of(recipe)
+    assert [step.name for step in steps] == [step.name for step in steps_of(demo)]
     assert recipe.models == demo.models
-    assert ("steer_language" in plan.schema.names) is (name in {"multilingual", "translation"})
+    assert ("steer_language" in columns_of(steps).names) is (name in {"multilingual", "translation"})
     assert load_recipe(name, overrides={"steer": None, "language.keep": None}).steer is None
 
 

@@ -1,6 +1,6 @@
-"""The command: arguments in, exit code out. The only place that catches broadly and prints.
+"""The command `magpie`: arguments in, exit code out. Only here are all exceptions caught, and errors printed.
 
-Exit codes: 0 done; 1 something is wrong, said in one line; 2 the arguments are; 130 stopped by a person or the system.
+Exit codes: 0 done; 1 an error, printed in one line; 2 wrong arguments; 130 stopped by SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"magpie {__version__}")
         raise typer.Exit
 
@@ -51,34 +51,37 @@ def options(
 
 
 def main() -> None:
-    """Run the command. What magpie raises on purpose becomes one line and an exit code."""
+    """Run the command. An error becomes one line on standard error, and an exit code."""
     logging.basicConfig(
         level=os.environ.get("MAGPIE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 0
     try:
-        app(standalone_mode=True)
+        # Completion scripts call the command by this name, also when it was started as `python -m magpie`.
+        app(standalone_mode=True, prog_name="magpie")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-        if code == _INTERRUPTED:  # typer's way to say KeyboardInterrupt
-            _say("stopped; nothing that was finished is lost: run the same command again", code)
+        if code == _INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            _print_error("stopped; nothing that was finished is lost: run the same command again", code)
     except StoppedError as error:
-        code = _say(str(error), _INTERRUPTED)
+        code = _print_error(str(error), _INTERRUPTED)
     except MagpieError as error:
-        code = _say(str(error), 1)
+        code = _print_error(str(error), 1)
     except BrokenPipeError:
         code = 1
     except Exception as error:
         if os.environ.get("MAGPIE_DEBUG"):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        code = _say(f"internal error: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1)
+        code = _print_error(
+            f"internal error: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1
+        )
     _leave(code)
 
 
 def _leave(code: int) -> None:
-    """Exit without waiting for a library's threads: an engine's may never end."""
+    """Exit without waiting for the threads of libraries: those of an engine may never end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -88,7 +91,8 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _say(text: str, code: int) -> int:
+def _print_error(text: str, code: int) -> int:
+    """Print an error on one line; the exit code."""
     line = " ".join(text.split())
     typer.echo(f"magpie: {line}", err=True)
     return code

@@ -1,4 +1,4 @@
-"""The verbs that list what ships, and describe what people write."""
+"""The commands that list what ships with magpie, and that describe recipe and filter files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 
-class Written(StrEnum):
-    """What people write in YAML."""
+class YamlKind(StrEnum):
+    """The kinds of YAML files that people write."""
 
     recipe = "recipe"
     filter = "filter"
@@ -20,7 +20,7 @@ def templates() -> None:
     """List the chat templates that ship."""
     from magpie.chat import list_templates
 
-    _list([(one.name, one.description) for one in list_templates()])
+    _list([(template.name, template.description) for template in list_templates()])
 
 
 def filters() -> None:
@@ -40,14 +40,14 @@ def recipes() -> None:
 
 
 def schema(
-    what: Annotated[Written, typer.Argument(help="What to describe.")] = Written.recipe,
+    what: Annotated[YamlKind, typer.Argument(help="What to describe.")] = YamlKind.recipe,
 ) -> None:
     """Print the JSON schema of recipes or filters, for editors that complete and check YAML."""
     from magpie.engines import engine_names
     from magpie.recipe.schema import filter_schema, recipe_schema
 
-    described = recipe_schema(engine_names()) if what is Written.recipe else filter_schema()
-    typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
+    schema = recipe_schema(engine_names()) if what is YamlKind.recipe else filter_schema()
+    typer.echo(json.dumps(schema, indent=2, ensure_ascii=False))
 
 
 def _list(items: list[tuple[str, str]]) -> None:

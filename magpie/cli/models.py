@@ -1,4 +1,4 @@
-"""The verbs of a model: can it write instructions, and with which settings."""
+"""The commands about a model: can it write instructions, and with which settings."""
 
 from __future__ import annotations
 

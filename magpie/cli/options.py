@@ -1,4 +1,4 @@
-"""What the verbs share: options that several have, and arguments read into what they mean."""
+"""What the commands share: options that several of them have, and the parsing of arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EngineName = Annotated[
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """Where to print: what models write is shown as it is."""
+    """A console that prints texts of models as they are: `:smile:` in them is no emoji."""
     from rich.console import Console
 
     return Console(stderr=stderr, emoji=False)
@@ -41,7 +41,7 @@ def open_run(folder: Path) -> Run:
 
 
 def engine_kind(name: str | None) -> str | None:
-    """The engine that is named, one of those there are."""
+    """The engine's name, checked. Raises RecipeError when there is no such engine."""
     from magpie.engines import engine_names
 
     if name is not None and name not in engine_names():
@@ -50,7 +50,7 @@ def engine_kind(name: str | None) -> str | None:
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Numbers that are written with commas between them."""
+    """The numbers in a text such as "0.8,1.0". Raises RecipeError."""
     try:
         return tuple(float(number) for number in text.split(","))
     except ValueError as error:
@@ -62,7 +62,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
 def recipe_from(
     source: str, *, rows: int | None, seed: int | None, engine: str | None, sets: list[str]
 ) -> Recipe:
-    """The recipe that the arguments ask for."""
+    """The recipe with the changes that the arguments make to it. Raises RecipeError."""
     from magpie.recipe.loading import load_recipe, parse_value
 
     overrides = {}

@@ -1,4 +1,4 @@
-"""The verbs of a run: build it, look at it, choose from it, hand it on."""
+"""The commands about a run: build it, check it, read it, filter it, export it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def build(
 
         plan, folder = make_plan(loaded), out or Path("runs") / loaded.name
         if stop_after is not None:
-            Run(open_storage(folder), loaded, plan.steps).step(stop_after)  # raises what a build would
+            # Raises the error of a build when there is no such step.
+            Run(open_storage(folder), loaded, plan.steps).step(stop_after)
         print_plan(plan, folder, new_console(), stop_after=stop_after)
         return
     from magpie.build import build as build_run
@@ -59,11 +60,11 @@ def status(
     from magpie import api
     from magpie.report.run_table import print_status
 
-    found = api.status(run)
+    result = api.status(run)
     if json_:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
     else:
-        print_status(found, new_console())
+        print_status(result, new_console())
 
 
 def verify(run: RunFolder) -> None:
@@ -109,12 +110,12 @@ def filter_(
     from magpie.recipe.loading import load_filter
     from magpie.report.filter_tables import print_comparison, print_funnel
 
-    place, name = _run_and_filter(words, with_input=input_ is not None)
+    run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
     if compare is not None and (out is not None or explain):
         raise RecipeError("--compare only counts; leave out --out and --explain")
-    run = open_run(Path(place)) if input_ is None else None
-    source: Run | Path = run or input_ or Path(place)
-    chosen, console = load_filter(name), new_console()
+    run = open_run(Path(run_folder)) if input_ is None else None
+    source: Run | Path = run or input_ or Path(run_folder)
+    chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
         print_comparison(api.compare(source, chosen, compare), console)
         return
@@ -125,11 +126,11 @@ def filter_(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
         folder = run.folder / "filtered" / chosen.name
-    found = api.filter(source, chosen, folder, explain=explain)
-    print_funnel(found, console, () if run is None else agreement(run))
-    rows = "row" if found.kept == 1 else "rows"
+    result = api.filter(source, chosen, folder, explain=explain)
+    print_funnel(result, console, () if run is None else agreement(run))
+    rows = "row" if result.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
-    console.print(f"{found.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{result.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def export(
@@ -161,7 +162,7 @@ def show(
 
 
 def _run_and_filter(words: list[str], *, with_input: bool) -> tuple[str, str]:
-    """The run, "" with --input, and the filter."""
+    """The run's folder, which is "" with --input, and the filter."""
     if len(words) != (1 if with_input else 2):
         wanted = "with --input, give the filter alone" if with_input else "give a run and a filter"
         raise typer.BadParameter(f"{wanted}, not {len(words)} names", param_hint="'[RUN] FILTER'")

@@ -1,14 +1,19 @@
 """What is measured of a sample of instructions: what is wrong with them, and how much they differ.
 
-Each row is counted once, by its deepest trouble. A role header or special token `leaked` into it; it is `empty`; it is
-`looping`, which is a text that repeats itself, ended early or not; it was `cut` by length; `clean` rejected it for some
-`other` reason; it is `repeated`, which is the text of an earlier row once more; or it is in another `language` than the
-expected. Else it is valid.
+Each row is counted once: as valid, or under one problem.
 
-The languages expected are the recipe's `language.keep`, and then a row is in another language where a build rejects it.
-Where that is not given it is the language that a row was steered to, or else the one most common in the sample, and a
-text that shows no language (a sum, a word or two) counts as in it; a build would keep the others, and who wants them
-names them in `language.keep`.
+leaked      a role header or a special token is in the text
+looping     the text repeats itself, whether or not the engine stopped it for that
+cut         the text reached the token limit
+empty       nothing, or no word, is left after `clean`
+other       `clean` rejected the row for another reason
+repeated    an earlier row of the sample has the same text
+language    the text is in another language than the expected ones
+
+The expected languages are those of `language.keep`, and a row is counted under `language` when a build rejects it for
+that. Without `language.keep`, a build keeps every language. The expected language is then the one that the row was
+steered to, or the most common one of the sample. A text in which no language is detected (a sum, a word or two) counts
+as expected.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from magpie.chat import ChatFormat
+    from magpie.steps.base import Step
 
 PROBLEMS = ("leaked", "empty", "looping", "repeated", "cut", "language", "other")
 Keep = tuple[str, ...] | Literal["steered"] | None
@@ -42,10 +48,10 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows as a build has them when nothing but their text is known. `seconds` is what the engine took to write them.
+    """A sample as it was written: its rows after the steps that look at one text at a time, such as `clean`.
 
-    `keep` is the recipe's `language.keep`. `chat` is the format the generator was prompted in. `problems` says what is
-    wrong with rows that are out for a reason, in the words of `PROBLEMS`.
+    `seconds` is how long the engine took, without loading. `chat` is the generator's chat format. `problems` says for
+    each reason in `rejected` which of `PROBLEMS` it is. `keep` is the recipe's `language.keep`.
     """
 
     rows: pa.Table
@@ -57,7 +63,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over `rows` rows, and its standard error: of other samples like it, two in three lie that near."""
+    """A mean over `rows` rows, and its standard error."""
 
     value: float
     error: float
@@ -65,7 +71,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """The mean of the values; a single value has an infinite error, none at all a mean that is no number."""
+        """The mean of the values. The error of a single value is infinite, and the mean of no value is NaN."""
         if len(values) < 2:
             return cls(float(values[0]) if len(values) else math.nan, math.inf, len(values))
         return cls(
@@ -74,26 +80,26 @@ class Mean:
 
     @classmethod
     def share(cls, count: int, rows: int) -> Mean:
-        """The share `count` of `rows`.
-
-        Its error is that of one success and one failure more, so that 64 of 64 is not taken for certainty.
-        """
+        """The share `count` / `rows`; NaN for no rows."""
         if not rows:
             return cls(math.nan, math.inf, 0)
-        guess = (count + 1) / (rows + 2)
-        return cls(count / rows, math.sqrt(guess * (1 - guess) / (rows + 2)), rows)
+        # The usual error of a share is 0 for 64 of 64 rows, as if all further rows were certain. With one success and
+        # one failure more (Laplace's rule of succession) it is small and not 0.
+        smoothed = (count + 1) / (rows + 2)
+        return cls(count / rows, math.sqrt(smoothed * (1 - smoothed) / (rows + 2)), rows)
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Value, error and rows; null for what is no number."""
+        """Value, error and rows; null for a value or an error that is not finite."""
         value, error = (round(x, 4) if math.isfinite(x) else None for x in (self.value, self.error))
         return {"mean": value, "standard_error": error, "rows": self.rows}
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """How far apart rows are. `distance` is the mean squared L2 distance of unit vectors to the nearest other row.
+    """How much rows differ.
 
-    `duplicates` is the share that `dedup` would reject.
+    `distance` is the mean, over rows, of the squared L2 distance between a row's unit vector and the nearest other one.
+    `duplicates` is the share of rows that `dedup` would reject.
     """
 
     distance: Mean
@@ -102,21 +108,22 @@ class Neighbors:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a model wrote. `rates` are shares of `rows`, one for each of `PROBLEMS` and `valid`, and add up to 1.
+    """The figures of a sample. `rates` are shares of `rows`, one for `valid` and one for each of `PROBLEMS`.
 
-    `whole` says row by row, in order, which are valid. `median_tokens` is the length of an instruction.
-    `tokens_per_second` counts all that was generated, over the time it took, loading left out; so few requests do not
-    fill a GPU. `examples` holds up to three texts of each problem. `expected` are the languages expected, and
-    `expected_from` says where they are from; `languages` are shares of the rows whose language was looked at.
+    `valid_rows` says of each row, in order, whether it is valid. `median_tokens` is the length of an instruction.
+    `tokens_per_second` is the speed of the engine without the time to load it; a sample is too small to keep a GPU
+    busy, so a build is faster. `examples` holds up to three texts of each problem. `expected` are the expected
+    languages, and `expected_from` says where they come from. `languages` are shares of the rows with a known language.
 
-    `distinct_first_words`, `distinct_1` and `distinct_2` are of the rows that a build would embed: how many different
-    first words there are for each row, and how many different words and pairs of neighbouring words for each word and
-    pair written (Li et al., arXiv 1510.03055). They fall as a sample grows: compare samples of one size.
+    `distinct_first_words`, `distinct_1` and `distinct_2` are computed over the rows that are not rejected: the number
+    of different first words divided by the number of rows, of different words divided by all words, and of different
+    pairs of neighbouring words divided by all pairs (Li et al., arXiv 1510.03055). They fall as a sample grows, so
+    compare samples of one size.
     """
 
     rows: int
     rates: Mapping[str, float]
-    whole: tuple[bool, ...]
+    valid_rows: tuple[bool, ...]
     median_tokens: float
     tokens_per_second: float
     examples: Mapping[str, tuple[str, ...]]
@@ -130,10 +137,10 @@ class Sample:
     @property
     def valid(self) -> Mean:
         """The share of valid rows."""
-        return Mean.share(sum(self.whole), self.rows)
+        return Mean.share(sum(self.valid_rows), self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it but `whole`."""
+        """Everything but `valid_rows`, as JSON can hold it."""
         return {
             "sampled": self.rows,
             "rates": dict(self.rates),
@@ -150,50 +157,59 @@ class Sample:
 
 
 def measure(written: Written) -> Sample:
-    """What is to be said of a sample."""
-    rows, keep = written.rows, written.keep
-    texts: dict[str, list[str]] = {name: [] for name in ("valid", *PROBLEMS)}
-    table = rows.to_pylist()
+    """The figures of a sample."""
+    examples: dict[str, list[str]] = {name: [] for name in ("valid", *PROBLEMS)}
+    table = written.rows.to_pylist()
     languages = Counter(row["language"] for row in table if row.get("language") is not None)
-    expected, expected_from = _expected(languages, keep, table)
+    expected, expected_from = _expected(languages, written.keep, table)
     seen: set[str] = set()
-    whole = []
+    valid_rows = []
     for row in table:
         problem = _problem(row, written, seen, expected)
-        whole.append(problem == "valid")
-        texts[problem].append(_example(row, problem))
+        valid_rows.append(problem == "valid")
+        examples[problem].append(_example(row, problem))
         if row["instruction"] is not None:
             seen.add(row["instruction"].casefold())
-    tokens = rows["instruct_tokens"].to_pylist()
-    texts_kept = [row["instruction"] for row in table if row["rejected"] is None]
+    tokens = written.rows["instruct_tokens"].to_pylist()
+    kept = [row["instruction"] for row in table if row["rejected"] is None]
     return Sample(
         rows=len(table),
-        rates={name: len(found) / len(table) for name, found in texts.items()},
-        whole=tuple(whole),
+        rates={name: len(texts) / len(table) for name, texts in examples.items()},
+        valid_rows=tuple(valid_rows),
         median_tokens=statistics.median(tokens),
         tokens_per_second=sum(tokens) / max(written.seconds, 1e-9),
-        examples={name: tuple(found[:_EXAMPLES]) for name, found in texts.items() if found},
+        examples={name: tuple(texts[:_EXAMPLES]) for name, texts in examples.items() if texts},
         expected=expected,
         expected_from=expected_from,
         languages={name: count / languages.total() for name, count in languages.most_common()},
-        **diversity(texts_kept),
+        **diversity(kept),
     )
 
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:
     """`distinct_first_words`, `distinct_1` and `distinct_2` of some texts; 0 where there is nothing to count."""
-    words = [_WORD.findall(text.casefold()) for text in texts]
+    word_lists = [_WORD.findall(text.casefold()) for text in texts]
     return {
-        "distinct_first_words": len({of[0] for of in words if of}) / max(1, len(texts)),
-        "distinct_1": _distinct(word for of in words for word in of),
-        "distinct_2": _distinct(pair for of in words for pair in pairwise(of)),
+        "distinct_first_words": len({words[0] for words in word_lists if words}) / max(1, len(texts)),
+        "distinct_1": _distinct(word for words in word_lists for word in words),
+        "distinct_2": _distinct(pair for words in word_lists for pair in pairwise(words)),
     }
 
 
+def problems_of(steps: Iterable[Step], rows: pa.Table) -> dict[str, str]:
+    """Which of `PROBLEMS` each reason stands for, for the reasons in the column `rejected` of `rows`."""
+    problems: dict[str, str] = {}
+    for reason in set(rows["rejected"].drop_null().to_pylist()):
+        answers = (step.problem(reason) for step in steps if reason.startswith(f"{step.name}: "))
+        problems[reason] = next((problem for problem in answers if problem is not None), "other")
+    return problems
+
+
 def neighbors_of(rows: pa.Table) -> Neighbors:
-    """What the neighbours of rows come to, which are rejected where they repeat another and for nothing else."""
+    """The figures of rows that went through `dedup`, none of which was rejected before."""
     if not rows.num_rows:
         return Neighbors(Mean.of(()), Mean.share(0, 0))
+    # So every rejected row is a duplicate.
     repeats = rows.num_rows - rows["rejected"].null_count
     distances = rows["min_neighbor_distance"].drop_null().to_pylist()
     return Neighbors(Mean.of(distances), Mean.share(repeats, rows.num_rows))
@@ -207,7 +223,7 @@ def _distinct(items: Iterable[Any]) -> float:
 def _expected(
     languages: Counter[str], keep: Keep, table: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[str, ...], str]:
-    """The languages expected of rows that were not steered to one, and where they are from."""
+    """The expected languages, and where they come from. A row that was steered to a language is compared with that."""
     if keep is not None:
         return (() if keep == "steered" else tuple(keep)), "language.keep"
     if not languages:
@@ -220,8 +236,8 @@ def _expected(
 def _example(row: Mapping[str, Any], problem: str) -> str:
     text = one_line(row["raw_instruction"]) or "(nothing)"
     if problem == "other":
-        why = row["instruct_error"] or row["rejected"].removeprefix("clean: ")
-        return one_line(f"({why}) {text}")
+        reason = row["instruct_error"] or row["rejected"].removeprefix("clean: ")
+        return one_line(f"({reason}) {text}")
     return one_line(f"({row['language'] or 'unknown'}) {text}") if problem == "language" else text
 
 
@@ -230,14 +246,18 @@ def _problem(row: Mapping[str, Any], written: Written, seen: set[str], expected:
     reason, raw = row["rejected"], row["raw_instruction"]
     problem = None if reason is None else written.problems[reason]
     if problem == "cut":
-        # A text is cut because something else went wrong before: that is the deeper trouble.
+        # A text that leaks or loops often runs on to the token limit. The cut is then a consequence, and a higher
+        # limit would not help.
         if any(leak in raw for leak in written.chat.leaks):
             return "leaked"
         return "looping" if is_looping(raw) else "cut"
     if problem not in {None, "language"}:
         return str(problem)
-    language, steered = row.get("language"), row.get("steer_language")
-    is_other = language is not None and language not in ((steered,) if steered else expected)
+    # What is left has an instruction, also where `language` rejected it. A repeated text is counted as that, whatever
+    # language it is in.
     if row["instruction"].casefold() in seen:
         return "repeated"
-    return "language" if reason is not None or is_other else "valid"
+    language, steered_to = row.get("language"), row.get("steer_language")
+    expected_here = (steered_to,) if steered_to else expected
+    is_other = language is not None and language not in expected_here
+    return "language" if problem == "language" or is_other else "valid"

@@ -1,4 +1,4 @@
-"""Which cells of a grid nothing dominates, when every figure is a mean with an error."""
+"""The best settings of a grid: its Pareto front, where every figure is a mean with a standard error."""
 
 from __future__ import annotations
 
@@ -9,88 +9,99 @@ from dataclasses import dataclass
 from magpie.doctor.measures import Mean
 
 AXES = ("validity", "quality", "neighbor distance")
-"""What cells are compared by; more is better on each."""
+"""What settings are compared by; more is better on each."""
 
 _ONE_SIDED = 1.645
-"""Standard errors that chance exceeds one time in twenty."""
+"""The 95 % point of the normal distribution: chance exceeds it one time in twenty."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The places of the cells in front, the axes they were compared by, and why the other axes were left out."""
+class ParetoFront:
+    """The positions of the best cells, the axes they were compared by, and why each other axis was left out."""
 
-    front: tuple[int, ...]
+    cells: tuple[int, ...]
     axes: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def find_front(cells: Sequence[Mapping[str, Mean]], *, plain: Mean, shuffled: Mean) -> Verdict:
-    """The cells that nothing dominates. `plain` and `shuffled` test the judge: see `tune.py`."""
+def pareto_front(cells: Sequence[Mapping[str, Mean]], *, plain: Mean, shuffled: Mean) -> ParetoFront:
+    """The cells that no other cell dominates.
+
+    `plain` and `shuffled` are the judge's mean quality of some instructions, and of the same ones with their words
+    shuffled (see `judge_check.py`). An axis that cannot tell the cells apart is not compared, and a note says why.
+    """
     axes, notes = [], []
     for axis in AXES:
-        why = _silent(axis, [cell[axis] for cell in cells], plain, shuffled)
+        why = _why_left_out(axis, [cell[axis] for cell in cells], plain, shuffled)
         if why is None:
             axes.append(axis)
         else:
             notes.append(f"{axis} is left out of the front: {why}")
     if not axes and len(cells) > 1:
         notes.append("nothing tells these settings apart, so all are in front; a larger --n may")
-    places = range(len(cells))
-    front = tuple(
-        at for at in places if not any(dominates(cells[other], cells[at], axes) for other in places)
+    best = tuple(
+        position
+        for position, cell in enumerate(cells)
+        if not any(dominates(other, cell, axes) for other in cells)
     )
-    return Verdict(front, tuple(axes), tuple(notes))
+    return ParetoFront(best, tuple(axes), tuple(notes))
 
 
 def dominates(a: Mapping[str, Mean], b: Mapping[str, Mean], axes: Sequence[str]) -> bool:
-    """Whether `a` is at least as good as `b` on every axis, and better on one by more than a standard error.
+    """Whether `a` is at least as good as `b` on every axis, and better by more than a standard error on one.
 
-    The error is that of the difference. A mean that is no number is worse than any other.
+    The standard error is that of the difference. NaN is worse than any number.
     """
-    if any(_height(a[axis]) < _height(b[axis]) for axis in axes):
+    # The means are compared here without their errors. Cells can then not dominate one another in a circle, and at
+    # least one cell is never dominated.
+    if any(_rank(a[axis]) < _rank(b[axis]) for axis in axes):
         return False
-    return any(_better(a[axis], b[axis]) for axis in axes)
+    return any(_clearly_better(a[axis], b[axis]) for axis in axes)
 
 
 def differ(means: Sequence[Mean]) -> bool:
-    """Whether the means differ by more than chance makes them differ one time in twenty.
+    """Whether the means differ by more than chance explains in 19 of 20 cases: Cochran's Q test.
 
-    Cochran's Q: squared distances from the weighted mean, each over its squared error, against chi-squared, whose 95 %
-    point is that of Wilson and Hilferty's approximation. Means with no number or no finite error are not looked at;
-    equal values without any error are equal, unequal ones are not.
+    Means that are NaN, or have an infinite error, are passed over. When no mean has an error, any two different values
+    differ.
     """
-    sound = [mean for mean in means if math.isfinite(mean.value) and math.isfinite(mean.error)]
-    if len(sound) < 2:
+    finite = [mean for mean in means if math.isfinite(mean.value) and math.isfinite(mean.error)]
+    if len(finite) < 2:
         return False
-    typical = math.sqrt(sum(mean.error**2 for mean in sound) / len(sound))
+    typical = math.sqrt(sum(mean.error**2 for mean in finite) / len(finite))
     if typical == 0:
-        return len({mean.value for mean in sound}) > 1
-    # A cell whose rows were all judged alike has no error of its own, and would outweigh all others.
-    weights = [1 / max(mean.error, typical / 2) ** 2 for mean in sound]
-    middle = sum(w * mean.value for w, mean in zip(weights, sound, strict=True)) / sum(weights)
-    q = sum(w * (mean.value - middle) ** 2 for w, mean in zip(weights, sound, strict=True))
-    freedom = len(sound) - 1
-    spread = 2 / (9 * freedom)
-    return q > freedom * (1 - spread + _ONE_SIDED * math.sqrt(spread)) ** 3
+        return len({mean.value for mean in finite}) > 1
+    # Each mean is weighted by 1 / error². A cell whose rows all got the same grade has an error of 0, and its weight
+    # would be infinite: no error counts as less than half of the typical one.
+    weights = [1 / max(mean.error, typical / 2) ** 2 for mean in finite]
+    center = sum(w * mean.value for w, mean in zip(weights, finite, strict=True)) / sum(weights)
+    q = sum(w * (mean.value - center) ** 2 for w, mean in zip(weights, finite, strict=True))
+    # When all cells are alike, Q follows the chi-squared distribution. This is the 95 % point of that, in the
+    # approximation of Wilson and Hilferty: within 2.5 % of the exact one, and it needs no table.
+    degrees = len(finite) - 1
+    variance = 2 / (9 * degrees)
+    return q > degrees * (1 - variance + _ONE_SIDED * math.sqrt(variance)) ** 3
 
 
-def _better(a: Mean, b: Mean) -> bool:
+def _clearly_better(a: Mean, b: Mean) -> bool:
     if not (math.isfinite(a.value) and math.isfinite(b.value)):
         return math.isfinite(a.value)
     return a.value - b.value > math.hypot(a.error, b.error)
 
 
-def _height(mean: Mean) -> float:
+def _rank(mean: Mean) -> float:
+    """A number to order means by: NaN has no order."""
     return mean.value if math.isfinite(mean.value) else -math.inf
 
 
-def _silent(axis: str, means: Sequence[Mean], plain: Mean, shuffled: Mean) -> str | None:
-    """Why an axis says nothing of the cells, or None where it does."""
+def _why_left_out(axis: str, means: Sequence[Mean], plain: Mean, shuffled: Mean) -> str | None:
+    """Why the cells cannot be compared by an axis, or None where they can."""
     if not any(math.isfinite(mean.value) for mean in means):
         return "it could not be measured"
     if axis == "quality":
-        apart = plain.value - shuffled.value
-        if not apart > _ONE_SIDED * math.hypot(plain.error, shuffled.error):
+        gap = plain.value - shuffled.value
+        # `not gap > ...` is true for NaN as well: a judge that was not tested has no say.
+        if not gap > _ONE_SIDED * math.hypot(plain.error, shuffled.error):
             return (
                 f"the judge gives {shuffled.rows} instructions {plain.value:.2f} ± {plain.error:.2f}, and with their "
                 f"words shuffled {shuffled.value:.2f} ± {shuffled.error:.2f}, so it cannot tell good from bad"

@@ -1,7 +1,8 @@
-"""Samples of what a model writes: builds of a few rows that are kept in memory, on an engine that stays loaded.
+"""Samples of what a model writes: builds of a few rows, whose shards are kept in memory.
 
-`doctor` and `tune` sample under one setting after another. What shapes prompts and draws alone (the chat template, a
-system prompt, the temperature) needs no other engine; a change of what is loaded loads it anew.
+`doctor` and `tune` sample with one setting after another. The engine stays loaded as long as only prompts and sampling
+change, such as the chat template, a system prompt or the temperature. It is loaded again when the model changes, or how
+it is loaded.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from magpie.doctor.measures import Neighbors, Written, neighbors_of
+from magpie.doctor.measures import Neighbors, Written, neighbors_of, problems_of
 from magpie.errors import ModelError
 from magpie.execution.base import Began, Completed, Event, Loading, Report
 from magpie.execution.driver import Driver
 from magpie.execution.local import LocalExecutor
-from magpie.neighbors.vectors import ProgressCallback
+from magpie.neighbors.vectors import ProgressCallback, no_progress
 from magpie.plan import BuildTools, Plan, bind, make_plan
 from magpie.plan.phases import into_phases
 from magpie.recipe import Dedup, Embed, Instruct, Language, Model, Recipe
@@ -29,34 +30,34 @@ from magpie.steps.base import REJECTED, GlobalStep, RowStep, RowWork, Tools, liv
 
 _EMBEDDER = "demo-embedder"
 
-# No sample is answered, and none is filtered.
+# A sample needs no responses, and no filter.
 _SAMPLE = Method(MAGPIE.instructions, answers=(), filtered=False)
 
 
 @dataclass(frozen=True, slots=True)
-class GivenRows(RowStep, RowWork[None]):
-    """Adds the columns of rows that are there already: the first step of a sample that goes on with them."""
+class ExistingRows(RowStep, RowWork[None]):
+    """Adds the columns of rows from another run. It is the first step of a run that works on with them."""
 
     rows: pa.Table
 
-    name = "given"
+    name = "existing"
     reads = ()
 
     @property
     def adds(self) -> pa.Schema:
-        """The columns of the rows."""
+        """All columns of the rows."""
         return pa.schema(field for field in self.rows.schema if field.name not in {"id", "index"})
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Nothing: a sample is not resumed."""
+        """Nothing: fingerprints are for resuming, and a sample is not resumed."""
         return {}
 
-    def bind(self, _: Tools) -> GivenRows:
+    def bind(self, _: Tools) -> ExistingRows:
         return self
 
     async def run(self, rows: pa.Table, _: None) -> pa.Table:
-        """The columns, under the ids of the sample."""
+        """The columns of the rows, with the ids of this run."""
         return pa.table(
             [rows["id"], *(self.rows[name] for name in self.adds.names)], ["id", *self.adds.names]
         ).cast(pa.schema([pa.field("id", pa.string()), *self.adds]))
@@ -75,9 +76,9 @@ def sampling_recipe(name: str, model: Model, instruct: Instruct, *, seed: int = 
 
 
 class Sampler:
-    """Samples instructions, and has them judged. One engine at a time, loaded when it is first needed.
+    """Samples instructions, and has a judge label them. One engine at a time, loaded when it is first needed.
 
-    All calls come from one event loop. Use it as an asynchronous context: leaving it closes the engine.
+    Use it in `async with`, which closes the engine at the end, and call it from that event loop alone.
     """
 
     def __init__(self, on_progress: ProgressCallback) -> None:
@@ -92,9 +93,13 @@ class Sampler:
         await self.close()
 
     async def write(self, recipe: Recipe, count: int, *, first: int = 0, what: str = "sampling") -> Written:
-        """`count` rows of a build of `recipe` from position `first`, a multiple of `count`, as far as texts go."""
-        steps = _of_texts(sample_steps(recipe))
-        # One shard of a run that is just long enough: a row's seed and sampling follow from its position.
+        """Sample the `count` rows from position `first`, a multiple of `count`, that a build of `recipe` would write.
+
+        Raises RecipeError, ModelError, ChatFormatError or EngineError.
+        """
+        steps = _text_steps(sample_steps(recipe))
+        # The sample is the last shard of a run of `first + count` rows. A row's seed and sampling follow from its
+        # position, so that two samples from one position can be compared row by row.
         recipe = recipe.with_sections(rows=first + count, shard_rows=count)
         timer = _Timer(what, count, self._on_progress)
         run = await self._build(recipe, steps, timer.handle, shard=first // count)
@@ -103,28 +108,30 @@ class Sampler:
             rows.select(["id", "index", *(name for name in run.schema.names if name not in {"id", "index"})]),
             timer.seconds,
             self._tools.chat(recipe.model(recipe.instruct.model)),
-            _problems(run, rows),
+            problems_of(steps, rows),
             None if recipe.language is None else recipe.language.keep,
         )
 
     async def judge(self, recipe: Recipe, rows: pa.Table, *, what: str = "judging") -> pa.Table:
-        """The rows with the labels of the recipe's judge beside them."""
+        """The rows with the columns of the recipe's judge."""
         judge = next(step for step in sample_steps(recipe) if step.labels)
+        if not live(rows):
+            # No engine needs to be loaded for this, and a run cannot have no rows.
+            return with_columns(rows, judge.adds.empty_table().take(pa.nulls(rows.num_rows, pa.int64())))
         timer = _Timer(what, len(live(rows)) * len(judge.labels), self._on_progress)
-        run = await self.go_on(recipe, rows, [judge], timer.handle)
-        labels = run.read(run.steps[-1], 0)
+        labels = await self.apply(recipe, rows, judge, timer.handle)
         return with_columns(rows, labels.drop_columns(["id"]))
 
-    async def go_on(
-        self, recipe: Recipe, rows: pa.Table, steps: Sequence[RowStep | GlobalStep], report: Report
-    ) -> Run:
-        """A run of these steps on rows that are there already."""
-        length = max(1, rows.num_rows)
-        recipe = recipe.with_sections(rows=length, shard_rows=length)
-        return await self._build(recipe, [GivenRows(rows), *steps], report, shard=0)
+    async def apply(
+        self, recipe: Recipe, rows: pa.Table, step: RowStep | GlobalStep, report: Report
+    ) -> pa.Table:
+        """What a step adds to these rows, of which there must be one at least."""
+        recipe = recipe.with_sections(rows=rows.num_rows, shard_rows=rows.num_rows)
+        run = await self._build(recipe, [ExistingRows(rows), step], report, shard=0)
+        return run.read(run.steps[-1], 0)
 
     async def close(self) -> None:
-        """Let the engine go."""
+        """Close the engine, if one is loaded."""
         await self._executor.close()
 
     async def _build(
@@ -140,58 +147,67 @@ class Sampler:
 async def neighbors(
     recipe: Recipe, tables: Sequence[pa.Table], *, most: int | None = None
 ) -> tuple[Neighbors, ...] | str:
-    """How far apart the live rows of each table are, or why that is not known: the embedder is not there.
+    """How much the rows of each table differ; or, in words, why that cannot be measured: there is no embedder.
 
-    Only the first `most` live rows of a table are compared: among more rows, a nearest neighbour is nearer. Call it
-    when the engine is closed: an embedder on a GPU wants memory of its own.
+    Only the first `most` rows that are not rejected are compared: the more rows, the nearer the nearest one. Close the
+    engine before the call: an embedder needs GPU memory, too.
     """
     embed, dedup = _comparing_steps(recipe)
     samples = [rows.take(pa.array(live(rows)[:most], pa.int64())).select(_COMPARED) for rows in tables]
-    found: list[Neighbors] = []
-    async with Sampler(lambda *_: None) as sampler:
+    if not any(rows.num_rows for rows in samples):
+        return tuple(neighbors_of(rows) for rows in samples)
+    measured: list[Neighbors] = []
+    async with Sampler(no_progress) as sampler:
         try:
-            # All tables at once, so that the embedder is loaded once.
-            embedded = await sampler.go_on(recipe, pa.concat_tables(samples), [embed], _ignore)
-            vectors, start = embedded.read(embedded.steps[-1], 0), 0
+            # All tables are embedded in one run, so that the embedder is loaded once.
+            vectors = await sampler.apply(recipe, pa.concat_tables(samples), embed, _ignore)
+            start = 0
             for rows in samples:
                 if not rows.num_rows:
-                    found.append(neighbors_of(rows))
+                    measured.append(neighbors_of(rows))
                     continue
-                of_rows = vectors.slice(start, rows.num_rows).drop_columns(["id"])
+                own_vectors = vectors.slice(start, rows.num_rows).drop_columns(["id"])
                 start += rows.num_rows
-                compared = await sampler.go_on(recipe, with_columns(rows, of_rows), [dedup], _ignore)
-                found.append(neighbors_of(compared.read(compared.steps[-1], 0)))
+                compared = await sampler.apply(recipe, with_columns(rows, own_vectors), dedup, _ignore)
+                measured.append(neighbors_of(compared))
         except ModelError as error:
             return str(error)
-    return tuple(found)
+    return tuple(measured)
 
 
 def sample_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, ...]:
-    """What a build of `recipe` does to a row before it is answered or filtered, in order."""
+    """The steps of a build of `recipe` that come before responses and the filter, in order."""
     return tuple(run_step.step for run_step in make_plan(recipe, _SAMPLE).steps)
 
 
 _COMPARED = ["id", "index", REJECTED.name, "instruction"]
 
 
-def _of_texts(steps: Sequence[RowStep | GlobalStep]) -> list[RowStep | GlobalStep]:
-    """The steps that write and look at a row's text: those before another model, or before all rows are needed."""
+def _text_steps(steps: Sequence[RowStep | GlobalStep]) -> list[RowStep | GlobalStep]:
+    """The steps that write a row's instruction and look at that alone.
+
+    They are those before the first that loads another model, or sees all rows at once.
+    """
     chosen: list[RowStep | GlobalStep] = []
     for step in steps:
-        has_model = step.uses is not None and step.uses.loaded is not None
-        if isinstance(step, GlobalStep) or (has_model and chosen):
+        loads_model = step.uses is not None and step.uses.loaded is not None
+        # The first step loads the generator.
+        if isinstance(step, GlobalStep) or (loads_model and chosen):
             break
         chosen.append(step)
     return chosen
 
 
 def _comparing_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, RowStep | GlobalStep]:
-    """The steps that embed instructions and that compare them with one another, in the order of their rows."""
+    """The steps that embed instructions and compare them with one another, also where the recipe has no such steps."""
+    # Which of two duplicates is kept does not matter here, and `keep: best_quality` would need the judge. A sample is
+    # compared with itself, and with no other dataset.
     part = (recipe.dedup or Dedup()).model_copy(update={"keep": "first", "against": ()})
     if recipe.embed is None:
         models = recipe.models | {"embedder": _embedder(recipe.model(recipe.instruct.model))}
         recipe = recipe.with_sections(models=models, embed=Embed())
     steps = sample_steps(recipe.with_sections(dedup=part))
+    # They are known by what they add, not by their names.
     embed, dedup = (
         next(step for step in steps if column in step.adds.names)
         for column in ("embedding", "min_neighbor_distance")
@@ -199,34 +215,25 @@ def _comparing_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, RowStep | Gl
     return embed, dedup
 
 
-def _problems(run: Run, rows: pa.Table) -> dict[str, str]:
-    """For each reason that there is, what is wrong with such a row."""
-    problems: dict[str, str] = {}
-    for reason in set(rows[REJECTED.name].drop_null().to_pylist()):
-        named = (step.step.problem(reason) for step in run.steps if reason.startswith(f"{step.name}: "))
-        problems[reason] = next((problem for problem in named if problem is not None), "other")
-    return problems
-
-
 def _embedder(generator: Model) -> Model:
     return Model(model=_EMBEDDER, engine="scripted" if generator.engine == "scripted" else None)
 
 
 def _ignore(_: Event) -> None:
-    """Nobody waits long enough to be told."""
+    """A Report that does nothing: embedding and comparing a sample takes seconds."""
 
 
 class _Timer:
-    """Tells how many of the completions are back, and how long they took, loading left out."""
+    """Reports how many completions are done, and measures the time from the first request to the last completion."""
 
     def __init__(self, what: str, total: int, on_progress: ProgressCallback) -> None:
         self._what, self._total, self._on_progress = what, total, on_progress
-        self._back = 0
+        self._done = 0
         self._began: float | None = None
         self.seconds = 0.0
 
     def handle(self, event: Event) -> None:
-        """Take an event of the sample."""
+        """Take an event of the build."""
         match event:
             case Loading(what):
                 self._on_progress(f"loading {what}", 0, 0)
@@ -234,7 +241,7 @@ class _Timer:
                 self._began = time.perf_counter()
                 self._on_progress(self._what, 0, self._total)
             case Completed(_, _, _, _):
-                self._back += 1
+                self._done += 1
                 self.seconds = time.perf_counter() - (self._began or 0.0)
-                # A judge may be asked twice about one row.
-                self._on_progress(self._what, self._back, max(self._back, self._total))
+                # A judge whose answer cannot be read is asked again, so there may be more completions than expected.
+                self._on_progress(self._what, self._done, max(self._done, self._total))

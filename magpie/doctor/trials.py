@@ -1,6 +1,7 @@
-"""Recipe lines tried out: each alone, then together, sampled with the seeds of the first sample on the same engine.
+"""Changes of the recipe, tried out: each line alone, then all together.
 
-Only what measurably helped is kept: see `verdict.helped`.
+A trial samples as many rows as the first sample, at the same positions and so with the same seeds, on the engine that
+is loaded. Only lines that measurably helped are kept: see `verdict.helped`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from magpie.doctor.measures import Neighbors, Sample, measure
-from magpie.doctor.verdict import helped, is_ready, is_usable, troubles, whole
+from magpie.doctor.verdict import helped, is_ready, is_usable, problem_shares, valid_share
 from magpie.errors import EngineError, MagpieError
 from magpie.recipe.loading import load_recipe, parse_value
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a sample with `changes` made was like. `problem` says why there is none; `neighbors` are added later."""
+    """A sample with `changes` made to the recipe.
+
+    Where `sample` is None, `problem` says why. `written` holds its rows until `neighbors` are measured.
+    """
 
     changes: tuple[str, ...]
     sample: Sample | None = None
@@ -34,18 +38,18 @@ class Trial:
     @property
     def valid(self) -> int:
         """How many rows are valid."""
-        return 0 if self.sample is None else sum(self.sample.whole)
+        return 0 if self.sample is None else sum(self.sample.valid_rows)
 
     def to_json(self) -> dict[str, Any]:
         """The trial as JSON can hold it."""
-        found: dict[str, Any] = {"changes": list(self.changes), "helped": self.helped}
+        trial: dict[str, Any] = {"changes": list(self.changes), "helped": self.helped}
         if self.sample is None:
-            return found | {"problem": self.problem}
-        return found | self.sample.to_json() | neighbors_json(self.neighbors)
+            return trial | {"problem": self.problem}
+        return trial | self.sample.to_json() | neighbors_json(self.neighbors)
 
 
 def neighbors_json(neighbors: Neighbors | None) -> dict[str, Any]:
-    """Mean neighbour distance and duplicate rate; null where they are not known."""
+    """Mean neighbour distance and duplicate rate; null where they were not measured."""
     if neighbors is None:
         return {"neighbor_distance": None, "duplicates": None}
     return {"neighbor_distance": neighbors.distance.to_json(), "duplicates": neighbors.duplicates.to_json()}
@@ -65,16 +69,17 @@ def differing(recipe: Recipe, lines: Sequence[str]) -> tuple[str, ...]:
 async def try_out(
     sampler: Sampler, recipe: Recipe, before: Sample, lines: Sequence[str]
 ) -> tuple[Trial, ...]:
-    """Each line alone; all together; and those that helped together, where they are some of several.
+    """Try each line alone, then all lines together, then those that helped, where that is yet another set of lines.
 
-    A line that the model or the engine refuses is a trial without a sample. Raises EngineError when the engine is lost.
+    A line that the recipe, the model or the engine refuses gives a trial without a sample. Raises EngineError when the
+    engine is lost.
     """
     trials = [await _try(sampler, recipe, before, (line,)) for line in lines]
     if len(lines) > 1:
         trials.append(await _try(sampler, recipe, before, tuple(lines)))
-        good = tuple(line for trial in trials[:-1] if trial.helped for line in trial.changes)
-        if 1 < len(good) < len(lines):
-            trials.append(await _try(sampler, recipe, before, good))
+        helpful = tuple(line for trial in trials[:-1] if trial.helped for line in trial.changes)
+        if 1 < len(helpful) < len(lines):
+            trials.append(await _try(sampler, recipe, before, helpful))
     return tuple(trials)
 
 
@@ -91,49 +96,65 @@ async def _try(sampler: Sampler, recipe: Recipe, before: Sample, changes: tuple[
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The trial whose changes are worth keeping: most rows valid, and of equal ones the fewest changes.
+    """The trial whose changes to keep: the one with most valid rows, and of equal ones the one with fewest changes.
 
-    A line that did not help by itself is kept only where none did and all together do.
+    None where nothing helped.
     """
-    alone = tuple(
-        line for trial in trials if trial.helped and len(trial.changes) == 1 for line in trial.changes
-    )
-    worth = [trial for trial in trials if trial.helped and (not alone or set(trial.changes) <= set(alone))]
-    return max(worth, key=lambda trial: (trial.valid, -len(trial.changes)), default=None)
+    helpful = {line for trial in trials if trial.helped and len(trial.changes) == 1 for line in trial.changes}
+    # A line that did not help alone adds nothing that was measured. It is kept only where no line helped alone and all
+    # of them together did.
+    candidates = [
+        trial for trial in trials if trial.helped and (not helpful or set(trial.changes) <= helpful)
+    ]
+    return max(candidates, key=lambda trial: (trial.valid, -len(trial.changes)), default=None)
 
 
 def judge_trials(before: Sample, trials: Sequence[Trial], more: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The verdict when lines were tried, and the lines that helped. `more` is advice that no line can try."""
+    """The verdict after trials, and the lines to keep. `more` is advice that is no recipe line, and was not tried."""
     winner = best(trials)
     kept = winner.changes if winner is not None else ()
     after = winner.sample if winner is not None and winner.sample is not None else before
     lines = "; ".join(kept)
-    shares = f"{before.rates['valid']:.0%} of {before.rows} whole before, {after.rates['valid']:.0%} with"
+    improved = f", {after.rates['valid']:.0%} with {lines}" if kept else ""
     if is_ready(before):
-        verdict = f"ready: {whole(before)}" + (f", {after.rates['valid']:.0%} with {lines}" if kept else "")
+        verdict = f"ready: {valid_share(before)}{improved}"
     elif is_usable(after):
-        found = f"{lines} ({shares})" if kept else f"what was sampled ({whole(before)}: {troubles(before)})"
-        verdict = f"usable with: {found}"
+        shares = f"{before.rates['valid']:.0%} of {before.rows} whole before, {after.rates['valid']:.0%} with"
+        settings = (
+            f"{lines} ({shares})"
+            if kept
+            else f"what was sampled ({valid_share(before)}: {problem_shares(before)})"
+        )
+        verdict = f"usable with: {settings}"
     else:
-        found = f"{whole(before)}" + (f", {after.rates['valid']:.0%} with {lines}" if kept else "")
-        verdict = f"not usable: only {found} ({troubles(after)}); take another instruction-tuned model"
-    alone = [trial for trial in trials if len(trial.changes) == 1 and trial.changes[0] not in kept]
-    for said, refused in (("tried without help", False), ("refused", True)):
-        useless = [
-            trial.changes[0] for trial in alone if (trial.sample is None) is refused and not trial.helped
-        ]
-        verdict += f"; {said}: {'; '.join(useless)}" if useless else ""
-    if not trials:
-        verdict += "; there was nothing to try"
+        verdict = (
+            f"not usable: only {valid_share(before)}{improved} ({problem_shares(after)}); "
+            "take another instruction-tuned model"
+        )
+    verdict += _not_kept(trials, kept)
     if more and not is_ready(after):
         verdict += f"; not tried: {'; '.join(more)}"
     return verdict, kept
 
 
-def with_neighbors(trials: Sequence[Trial], found: Sequence[Neighbors]) -> tuple[Trial, ...]:
-    """The trials that have rows with their neighbours, in order; the rows themselves are let go."""
-    left = iter(found)
+def _not_kept(trials: Sequence[Trial], kept: Sequence[str]) -> str:
+    """In words, the lines that were tried alone without success, to be added to a verdict."""
+    if not trials:
+        return "; there was nothing to try"
+    alone = [trial for trial in trials if len(trial.changes) == 1 and trial.changes[0] not in kept]
+    useless = [trial.changes[0] for trial in alone if trial.sample is not None and not trial.helped]
+    refused = [trial.changes[0] for trial in alone if trial.sample is None]
+    parts = (("tried without help", useless), ("refused", refused))
+    return "".join(f"; {name}: {'; '.join(lines)}" for name, lines in parts if lines)
+
+
+def with_neighbors(trials: Sequence[Trial], measured: Sequence[Neighbors]) -> tuple[Trial, ...]:
+    """The trials with the figures of their neighbours, which are in the order of the trials that have rows.
+
+    The rows themselves are dropped. `measured` is empty where nothing could be measured.
+    """
+    remaining = iter(measured)
     return tuple(
-        replace(trial, written=None, neighbors=None if trial.written is None else next(left, None))
+        replace(trial, written=None, neighbors=None if trial.written is None else next(remaining, None))
         for trial in trials
     )

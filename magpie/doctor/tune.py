@@ -1,14 +1,9 @@
-"""Choosing the temperature by measurement: a small grid of settings, what each is worth, and the best of them as a mix.
+"""Temperature and top_p chosen by measurement: a small grid of settings, figures for each, and the best as a mix.
 
-Every cell samples the same number of instructions, each cell from rows of its own, on one loaded engine. Measured are
-validity (see `measures.py`), diversity (the mean squared distance to the nearest neighbour, among equally many rows of
-each cell, and what `dedup` would reject), and what a judge says of quality and difficulty, 1 to 5.
-
-The axes of the front are validity, quality and neighbour distance; difficulty has no better end. One cell dominates
-another when it is at least as good on every axis, and on one of them better by more than a standard error of the
-difference; cells that nothing dominates are the front. An axis that cannot tell the cells apart is left out, and the
-notes say so: one on which they differ no more than chance makes them in one case of twenty, and a judge that finds the
-same instructions with their words shuffled as good as they were.
+Each cell of the grid is one pair of settings. All cells sample the same number of rows, each at other positions, on one
+loaded engine. Three figures are compared: validity (see `measures.py`), quality, which a judge grades from 1 to 5, and
+the distance to the nearest neighbour. The best cells are the Pareto front (see `pareto.py`): no other cell is better by
+these figures. Difficulty is shown, and not compared, for neither easy nor hard is better.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ import pyarrow as pa
 
 from magpie.doctor.judge_check import grades, shuffle_test
 from magpie.doctor.measures import Mean, Neighbors, Sample, measure
-from magpie.doctor.pareto import AXES, find_front
+from magpie.doctor.pareto import AXES, pareto_front
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
 from magpie.errors import RecipeError
 from magpie.neighbors.vectors import no_progress
@@ -45,9 +40,10 @@ _CONTEXT = 2048
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One way to sample, and what came of it. `neighbors` are None where the embedder is not there.
+    """One pair of settings, and the figures of its sample. `neighbors` is None where they could not be measured.
 
-    `quality` and `difficulty` are means on the scales of 1 to 5 of `steps/tag.py`, over the rows that the judge tagged.
+    `quality` and `difficulty` are mean grades from 1 to 5, on the scales of `steps/base/scales.py`, over the rows that
+    the judge graded. `is_best` says that the cell is on the Pareto front.
     """
 
     draw: Draw
@@ -58,7 +54,7 @@ class Cell:
     is_best: bool = False
 
     def axes(self) -> Mapping[str, Mean]:
-        """The means that cells are compared by."""
+        """The figures that cells are compared by."""
         distance = Mean.of(()) if self.neighbors is None else self.neighbors.distance
         return dict(zip(AXES, (self.sample.valid, self.quality, distance), strict=True))
 
@@ -80,10 +76,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What tune found. `axes` are those that the front was found by, and `notes` say what should be known of it.
+    """What tune found. `axes` are the figures that cells were compared by, and `notes` tell of what limits the result.
 
-    `shuffled` is the judge's mean quality of instructions whose words were shuffled, and `unshuffled` that of the same
-    instructions as they were.
+    `shuffled` is the judge's mean quality of instructions whose words were shuffled, and `unshuffled` its mean quality
+    of the same instructions as they were.
     """
 
     model: str
@@ -95,14 +91,14 @@ class Tuning:
     unshuffled: Mean
 
     @property
-    def front(self) -> tuple[Cell, ...]:
-        """The cells that nothing dominates."""
+    def best(self) -> tuple[Cell, ...]:
+        """The cells on the Pareto front."""
         return tuple(cell for cell in self.cells if cell.is_best)
 
     @property
     def mix(self) -> str:
-        """The lines to paste into a recipe, as YAML: even shares over the front."""
-        draws = (cell.draw for cell in self.front)
+        """The lines to paste into a recipe, as YAML: the best settings in equal shares."""
+        draws = (cell.draw for cell in self.best)
         lines = (
             f"    - {{share: 1, temperature: {draw.temperature:g}, top_p: {draw.top_p:g}}}" for draw in draws
         )
@@ -135,10 +131,11 @@ def tune(
 ) -> Tuning:
     """Sample `n` instructions of `model` for each pair of temperature and top_p, and mark the best pairs.
 
-    A `recipe` gives everything but the generator and its mix: how it is loaded, token limits, steering, the judge and
-    the embedder. Without one the model judges itself. `top_ps` None is 1 and 0.95 on a GPU, and 1 elsewhere.
+    From a `recipe`, everything is taken but the generator and its mix: how the generator is loaded, token limits,
+    steering, the judge and the embedder. Without a recipe the model is its own judge. `top_ps` is 1 and 0.95 by default
+    on a GPU, and 1 elsewhere.
 
-    Raises RecipeError, ModelError or EngineError.
+    Raises RecipeError, ModelError, ChatFormatError or EngineError.
     """
     if n < 2:
         raise RecipeError(f"cannot tell settings apart by {n} instructions each; give 2 at least, better 128")
@@ -161,45 +158,49 @@ def tune(
         ) from error
     if not draws:
         raise RecipeError("nothing to try; give at least one temperature and one top_p")
-    return asyncio.run(_tuned(base, draws, n, notes, on_progress or no_progress))
+    return asyncio.run(_tune(base, draws, n, notes, on_progress or no_progress))
 
 
-async def _tuned(
+async def _tune(
     recipe: Recipe, draws: Sequence[Draw], count: int, notes: Sequence[str], on_progress: ProgressCallback
 ) -> Tuning:
+    assert recipe.tag is not None
     async with Sampler(on_progress) as sampler:
-        written = []
+        samples = []
         for number, draw in enumerate(draws):
-            part = recipe.instruct.model_copy(update={"mix": (draw,)})
-            one = recipe.with_sections(instruct=part)
+            instruct = recipe.instruct.model_copy(update={"mix": (draw,)})
             what = f"temperature {draw.temperature:g}, top_p {draw.top_p:g} ({number + 1} of {len(draws)})"
-            written.append(await sampler.write(one, count, first=number * count, what=what))
-        rows = pa.concat_tables(cell.rows for cell in written)
-        judged = await sampler.judge(recipe, rows)
-        plain, mixed = await shuffle_test(sampler, recipe, judged)
+            cell_recipe = recipe.with_sections(instruct=instruct)
+            # Each cell has positions, and so seeds and ids, of its own.
+            samples.append(await sampler.write(cell_recipe, count, first=number * count, what=what))
+        # All cells are judged in one go, so that the judge is loaded once.
+        judged = await sampler.judge(recipe, pa.concat_tables(written.rows for written in samples))
+        unshuffled, shuffled = await shuffle_test(sampler, recipe, judged)
     on_progress("comparing", 0, 0)
-    fewest = min(len(live(cell.rows)) for cell in written)
-    near = await neighbors(recipe, [cell.rows for cell in written], most=max(fewest, count // 2))
-    known: Sequence[Neighbors | None] = [None] * len(written) if isinstance(near, str) else near
+    live_rows = [len(live(written.rows)) for written in samples]
+    # The more rows, the nearer the nearest one. So equally many rows of each cell are compared: as many as the cell
+    # with the fewest has. That may be almost none, and then it is half a sample of each of the others.
+    most = max(min(live_rows), count // 2)
+    near = await neighbors(recipe, [written.rows for written in samples], most=most)
+    measured: Sequence[Neighbors | None] = [None] * len(samples) if isinstance(near, str) else near
     cells = [
-        _cell(draw, one, judged.slice(number * count, count), known[number])
-        for number, (draw, one) in enumerate(zip(draws, written, strict=True))
+        _cell(draw, written, judged.slice(number * count, count), measured[number])
+        for number, (draw, written) in enumerate(zip(draws, samples, strict=True))
     ]
-    asked, got = sum(len(live(cell.rows)) for cell in written), sum(cell.quality.rows for cell in cells)
-    if got < asked:
-        notes = [*notes, f"the judge gave no quality for {asked - got} of {asked} instructions"]
+    ungraded = sum(live_rows) - sum(cell.quality.rows for cell in cells)
+    if ungraded > 0:
+        notes = [*notes, f"the judge gave no quality for {ungraded} of {sum(live_rows)} instructions"]
     if isinstance(near, str):
         notes = [*notes, f"neighbours not measured: {near}"]
-    found = find_front([cell.axes() for cell in cells], plain=plain, shuffled=mixed)
-    assert recipe.tag is not None
+    front = pareto_front([cell.axes() for cell in cells], plain=unshuffled, shuffled=shuffled)
     return Tuning(
         model=recipe.model(recipe.instruct.model).model,
         judge=recipe.model(recipe.tag.model).model,
-        cells=tuple(replace(cell, is_best=at in found.front) for at, cell in enumerate(cells)),
-        axes=found.axes,
-        notes=(*notes, *found.notes),
-        shuffled=mixed,
-        unshuffled=plain,
+        cells=tuple(replace(cell, is_best=position in front.cells) for position, cell in enumerate(cells)),
+        axes=front.axes,
+        notes=(*notes, *front.notes),
+        shuffled=shuffled,
+        unshuffled=unshuffled,
     )
 
 
@@ -213,12 +214,12 @@ def _cell(draw: Draw, written: Written, judged: pa.Table, near: Neighbors | None
 def _recipe(
     model: str | Model, recipe: str | Recipe | None, *, engine: EngineKind | None, seed: int | None
 ) -> Recipe:
-    """What to sample with: the given recipe with this generator, or one made for the model."""
+    """The recipe to sample with: the caller's with this generator, or one made for the model."""
     if recipe is None:
-        given = Model(model=model, context_length=_CONTEXT) if isinstance(model, str) else model
+        generator = Model(model=model, context_length=_CONTEXT) if isinstance(model, str) else model
         if engine is not None:
-            given = given.model_copy(update={"engine": engine})
-        base = sampling_recipe("tune", given, _INSTRUCT, seed=42 if seed is None else seed)
+            generator = generator.model_copy(update={"engine": engine})
+        base = sampling_recipe("tune", generator, _INSTRUCT, seed=42 if seed is None else seed)
     else:
         base = load_recipe(recipe)
         place = f"models.{base.instruct.model}"
@@ -226,17 +227,17 @@ def _recipe(
         if not isinstance(model, str):
             changes = {place: model.model_dump(mode="json")}
         elif model != base.model(base.instruct.model).model:
-            # What belongs to the recipe's own generator goes with it.
-            own: dict[str, Any] = {
+            # These settings belong to the recipe's own generator, which is replaced.
+            settings: dict[str, Any] = {
                 "model": model,
                 "revision": None,
                 "chat_template": None,
                 "chat_template_kwargs": {},
             }
-            changes = {f"{place}.{name}": value for name, value in own.items()}
+            changes = {f"{place}.{name}": value for name, value in settings.items()}
         base = load_recipe(recipe, overrides=changes, engine=engine, seed=seed)
-    alone = _TAG.model_copy(update={"model": base.instruct.model})
-    tag = alone if recipe is None or base.tag is None else base.tag
+    own_judge = _TAG.model_copy(update={"model": base.instruct.model})
+    tag = own_judge if recipe is None or base.tag is None else base.tag
     return base.with_sections(tag=tag.model_copy(update={"tags": _TAG.tags}))
 
 

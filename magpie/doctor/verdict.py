@@ -1,11 +1,4 @@
-"""From rates to a verdict, and to recipe lines worth a try.
-
-`ready` needs `READY`, 80 % of rows valid: a build then pays for 1.25 instructions to keep one, and less is worth a
-change of settings. Below `USABLE`, 40 %, it pays for more than 2.5, before deduplication and the filter take theirs;
-the model does not know its format, or does not write instructions. A problem is named from `NAMED`, 5 % of rows, up:
-one of 64 draws is 1.6 %, so that fewer than four are noise. `LEAKED` is the same 5 %, and keeps a model from being
-ready by itself, since what leaks is a sign that the format is not the model's, and such rows look whole to a reader.
-"""
+"""From the rates of a sample to a verdict, and to recipe lines that are worth a try."""
 
 from __future__ import annotations
 
@@ -20,15 +13,23 @@ from magpie.doctor.measures import PROBLEMS, Sample
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
 
+# At 80 % valid rows, a build generates 1.25 instructions for each valid one. Below that it is worth trying other
+# settings.
 READY = 0.80
+# Below 40 %, it generates more than 2.5, and deduplication and the filter still take rows from those. The model does
+# not know this chat format, or does not write instructions.
 USABLE = 0.40
+# One of 64 rows is 1.6 %, so fewer than four rows with a problem say little. Such problems are not named.
 NAMED = 0.05
+# A leak is a sign that the chat format is not the model's. Rows that leak look good to a reader, so a model that leaks
+# this often is not ready, whatever the rest of its rows is like.
 LEAKED = 0.05
 
+# Above either of these the chat format is not the model's, and a lower temperature does not help.
 _MOST_LEAKED = 0.30
 _MOST_EMPTY = 0.50
-"""Above either of these two, cooler draws do not help: the format is not the model's."""
 
+# How often chance alone may look like an improvement: the usual level of a significance test.
 _CHANCE = 0.05
 
 
@@ -42,35 +43,35 @@ def is_usable(sample: Sample) -> bool:
     return sample.rates["valid"] >= USABLE
 
 
-def is_troubled(sample: Sample) -> bool:
-    """Whether a problem is worth naming, in a sample that may be good enough all the same."""
+def has_problems(sample: Sample) -> bool:
+    """Whether any problem is frequent enough to be named. A ready model may have one."""
     return any(sample.rates[name] >= NAMED for name in PROBLEMS)
 
 
 def judge(sample: Sample, chat: ChatFormat) -> tuple[str, tuple[str, ...]]:
     """The verdict on a sample, and the recipe lines it asks for. Nothing is tried here."""
     if is_ready(sample):
-        return f"ready: {whole(sample)}", ()
+        return f"ready: {valid_share(sample)}", ()
     changes, more = propose(sample, chat)
     advice = "; ".join([*changes, *more])
     if is_usable(sample):
-        return f"usable with: {advice} ({troubles(sample)})", changes
-    found = f"not usable: only {whole(sample)} ({troubles(sample)})"
-    return f"{found}; try {advice}; or take another instruction-tuned model", changes
+        return f"usable with: {advice} ({problem_shares(sample)})", changes
+    verdict = f"not usable: only {valid_share(sample)} ({problem_shares(sample)})"
+    return f"{verdict}; try {advice}; or take another instruction-tuned model", changes
 
 
-def whole(sample: Sample) -> str:
-    """In words, how many are valid."""
+def valid_share(sample: Sample) -> str:
+    """In words, how many rows are valid."""
     return f"{sample.rates['valid']:.0%} of {sample.rows} instructions are whole"
 
 
-def troubles(sample: Sample) -> str:
-    """In words, what is wrong, the worst first."""
+def problem_shares(sample: Sample) -> str:
+    """In words, how many rows have which problem, the most frequent problem first."""
     return ", ".join(f"{sample.rates[name]:.0%} {name}" for name in _named(sample.rates))
 
 
 def propose(sample: Sample, chat: ChatFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Recipe lines against the problems of a sample, one for a setting, and advice that is no recipe line."""
+    """Recipe lines that may help against the problems of a sample, one for each setting; and advice in words."""
     rates, named = sample.rates, _named(sample.rates)
     lines: dict[str, str] = {}
     more = []
@@ -96,19 +97,19 @@ def propose(sample: Sample, chat: ChatFormat) -> tuple[tuple[str, ...], tuple[st
 
 
 def helped(before: Sample, after: Sample) -> bool:
-    """Whether more rows became valid than ceased to be, by more than chance does one time in twenty.
-
-    Row by row, since the rows of two samples share their seeds: the sign test, one-sided. From 64 of 64 nothing helps.
-    """
-    pairs = list(zip(before.whole, after.whole, strict=True))
+    """Whether `after` has more valid rows than `before`, by more than chance explains: the one-sided sign test."""
+    # The two samples share positions and seeds, so they are compared row by row. Rows that stayed as they were say
+    # nothing; of the others, chance alone would make half of them better.
+    pairs = list(zip(before.valid_rows, after.valid_rows, strict=True))
     better, worse = pairs.count((False, True)), pairs.count((True, False))
     changed = better + worse
-    as_likely = sum(math.comb(changed, count) for count in range(better, changed + 1))
-    return better > worse and as_likely / 2**changed < _CHANCE
+    # In how many of the 2 ** changed equally likely outcomes so many rows, or more, are better.
+    outcomes = sum(math.comb(changed, count) for count in range(better, changed + 1))
+    return better > worse and outcomes / 2**changed < _CHANCE
 
 
 def _other_template(chat: ChatFormat) -> str | None:
-    """The shipped template likeliest to be the model's, of those that write turns otherwise than `chat` does."""
+    """The shipped template that fits the tokenizer best and writes turns in another way than `chat`."""
     for name in fitting(chat.tokenizer):
         if read_texts(FamilyTokenizer(chat.tokenizer, load_template(name))).next_turn != chat.next_turn:
             return name
@@ -116,7 +117,7 @@ def _other_template(chat: ChatFormat) -> str | None:
 
 
 def _named(rates: Mapping[str, float]) -> Sequence[str]:
-    """The problems worth naming, the worst first; the worst one where none is."""
+    """The problems that are frequent enough to be named, the most frequent first; where none is, that one alone."""
     named = [name for name in PROBLEMS if rates[name] >= NAMED]
     return sorted(named or PROBLEMS, key=lambda name: -rates[name])[: len(named) or 1]
 

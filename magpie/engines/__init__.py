@@ -37,7 +37,7 @@ def engine_names() -> tuple[str, ...]:
 def find_engine(name: str | None) -> EngineSpec:
     """The engine of that name; of `auto`, or None, the one that this machine has.
 
-    Raises RecipeError when there is no such engine. Whether it is installed is for `open_engine` to say.
+    Raises RecipeError when there is no such engine. Whether it is installed is for `require_engine` to say.
     """
     if name is None or name == AUTO:
         specs = map(_spec, _MODULES)
@@ -47,12 +47,20 @@ def find_engine(name: str | None) -> EngineSpec:
     return _spec(name)
 
 
+def require_engine(model: Model) -> EngineSpec:
+    """The engine that a model's settings ask for. Raises EngineError when it is not installed on this machine."""
+    spec = find_engine(model.engine)
+    if not spec.is_installed:
+        raise EngineError(f"{spec.package} is not installed; {spec.install}")
+    return spec
+
+
 async def open_engine(model: Model, files: ModelFiles | None = None) -> Engine:
     """Load the model in the engine that its settings ask for. `files` are looked up when they are not given.
 
     Raises EngineError or ModelError, with what to do next.
     """
-    spec = _installed(model)
+    spec = require_engine(model)
     return await spec.open(model, await _files(spec, model, files))
 
 
@@ -61,7 +69,7 @@ async def open_scorer(model: Model, files: ModelFiles | None = None) -> Scorer:
 
     Raises EngineError or ModelError, with what to do next.
     """
-    spec = _installed(model)
+    spec = require_engine(model)
     if spec.open_scorer is None:
         raise EngineError(
             f"{model.model} cannot score with engine {spec.name}, which only writes; "
@@ -73,13 +81,6 @@ async def open_scorer(model: Model, files: ModelFiles | None = None) -> Scorer:
 @cache
 def _spec(name: str) -> EngineSpec:
     spec: EngineSpec = import_module(_MODULES[name]).SPEC
-    return spec
-
-
-def _installed(model: Model) -> EngineSpec:
-    spec = find_engine(model.engine)
-    if not spec.is_installed:
-        raise EngineError(f"{spec.package} is not installed; {spec.install}")
     return spec
 
 

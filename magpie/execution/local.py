@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from magpie.engines import open_engine, open_scorer
+from magpie.engines import open_engine, open_scorer, require_engine
 from magpie.engines.base import Engine, Scorer
 from magpie.errors import EngineError
 from magpie.execution.base import Loaded, Loading, Report, ShardTask, Working
@@ -32,7 +32,10 @@ class LocalExecutor:
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
     ) -> None:
-        """Take every shard through the phase."""
+        """Take every shard through the phase. Raises EngineError where this machine lacks an engine of any phase."""
+        for later in bound.plan.phases:  # said before the first phase, not hours later
+            if later.needs_engine and later.model is not None:
+                require_engine(later.model)
         queue = None
         if phase.needs_engine and phase.model is not None:
             queue = EngineQueue(await self._engine_for(phase, phase.model, report))

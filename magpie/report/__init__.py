@@ -1,1 +1,1 @@
-"""What people look at: plans, status, rows, and what is wrong with a model."""
+"""Results printed for people: plans, status, rows, filters, diagnoses."""

@@ -1,4 +1,4 @@
-"""What doctor found, for people."""
+"""A diagnosis of doctor, printed."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         _print_sample(diagnosis, diagnosis.sample, console)
     if diagnosis.trials:
         _print_trials(diagnosis, console)
-    good = diagnosis.verdict.startswith(("ready", "format ready"))
-    style = "bold green" if good else "bold red" if diagnosis.verdict.startswith("not") else "bold yellow"
+    is_ready = diagnosis.verdict.startswith(("ready", "format ready"))
+    style = "bold green" if is_ready else "bold red" if diagnosis.verdict.startswith("not") else "bold yellow"
     console.print(as_text(f"\n{diagnosis.verdict}", style))
 
 
 def _print_format(diagnosis: Diagnosis, console: Console) -> None:
-    """The texts and their ids, and what a family file has in their place where it differs."""
-    found, family = diagnosis.format, diagnosis.family
+    """The texts of the format with their token ids, and where a family of templates/chat has other texts."""
+    format, family = diagnosis.format, diagnosis.family
     table = Table(title=as_text(diagnosis.model), title_justify="left", title_style="bold", box=None)
     table.add_column("", style="cyan", no_wrap=True)
     for heading in ("text", "ids"):
         table.add_column(heading, overflow="fold", justify="left", ratio=1)
     for name in ("pre_query", "post_query", "next_turn"):
-        table.add_row(name, as_text(repr(found[name])), " ".join(map(str, found[f"{name}_ids"])))
-    table.add_row("stop_ids", "", " ".join(map(str, found["stop_ids"])))
-    table.add_row("source", as_text(found["source"]), "")
+        table.add_row(name, as_text(repr(format[name])), " ".join(map(str, format[f"{name}_ids"])))
+    table.add_row("stop_ids", "", " ".join(map(str, format["stop_ids"])))
+    table.add_row("source", as_text(format["source"]), "")
     console.print(table)
     if family is None:
         return
@@ -100,7 +100,7 @@ def _print_trials(diagnosis: Diagnosis, console: Console) -> None:
             table.add_row(name, *[""] * len(headings), as_text(f"refused: {trial.problem}"))
             continue
         rates = [f"{trial.sample.rates[problem]:.0%}" for problem in ("valid", *PROBLEMS)]
-        apart = "" if trial.neighbors is None else f"{trial.neighbors.distance.value:.3f}"
-        said = "" if trial is before else "helped" if trial.helped else "no help"
-        table.add_row(name, *rates, f"{trial.sample.median_tokens:g}", apart, said)
+        distance = "" if trial.neighbors is None else f"{trial.neighbors.distance.value:.3f}"
+        outcome = "" if trial is before else "helped" if trial.helped else "no help"
+        table.add_row(name, *rates, f"{trial.sample.median_tokens:g}", distance, outcome)
     console.print(table)

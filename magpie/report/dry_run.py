@@ -1,4 +1,4 @@
-"""What a build would do, for `--dry-run`."""
+"""A plan, printed: what a build would do, for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | None = None) -> None:
-    """The phases, their models, rows, shards and disk; and the step after which the build stops, if one does."""
+    """Print the phases with their models, then the shards, the disk space and the filter.
+
+    `stop_after` is the step after which the build is to stop.
+    """
     recipe = plan.recipe
     title = Text(f"{recipe.name}: {recipe.rows:,} rows into {out}", style="table.title")
     table = Table(title=title, title_justify="left", box=None)
@@ -31,10 +34,11 @@ def print_plan(plan: Plan, out: Path, console: Console, *, stop_after: str | Non
     console.print(f"{shards}; about {_size(plan.disk_bytes)} of disk", highlight=False)
     if recipe.steer is not None:
         values = {name: len(texts) for name, texts in recipe.steer.variables.items()}
-        over = "".join(f", {count} of {name}" for name, count in values.items())
-        steer = f"steered by {len(recipe.steer.prompts)} system prompts{over}"
-        how = {"cross": "; crossed", "sample": "; sampled"}[recipe.steer.combine] if values else ""
-        console.print(f"{steer}{how}", highlight=False)
+        counts = "".join(f", {count} of {name}" for name, count in values.items())
+        combined = {"cross": "; crossed", "sample": "; sampled"}[recipe.steer.combine] if values else ""
+        console.print(
+            f"steered by {len(recipe.steer.prompts)} system prompts{counts}{combined}", highlight=False
+        )
     if recipe.filter is not None:
         console.print(Text(f"filter {recipe.filter.name}: {_filter(plan, recipe.filter)}"), soft_wrap=True)
     for rule in plan.skipped_rules:
@@ -63,9 +67,9 @@ def _engine(model: Model) -> str:
 
 
 def _filter(plan: Plan, filter: Filter) -> str:
-    # What is pushed down stands before the last step, which has the rest.
-    pushed = sum(len(run_step.step.rules) for run_step in plan.steps[:-1])
-    parts = [f"{len(filter.rules)} rules, {pushed} of them before a response is paid for"]
+    # The last step has the rules that cannot be applied before the responses.
+    pushed_down = sum(len(run_step.step.rules) for run_step in plan.steps[:-1])
+    parts = [f"{len(filter.rules)} rules, {pushed_down} of them before a response is paid for"]
     if filter.quotas is not None:
         parts.append(f"quotas by {filter.quotas.by}")
     if filter.top is not None:

@@ -1,4 +1,4 @@
-"""What a filter did, for people: its funnel, what each rule lost, and how two filters compare."""
+"""Results of filters, printed: the funnel, what each rule lost, and how two filters compare."""
 
 from __future__ import annotations
 
@@ -19,59 +19,61 @@ if TYPE_CHECKING:
     from magpie.figures.agreement import Agreement
 
 
-def print_funnel(found: Refiltered, console: Console, agreement: Iterable[Agreement] = ()) -> None:
-    """Rows in, rows lost and rows left, rule by rule.
+def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agreement] = ()) -> None:
+    """Print rows in, rows lost and rows left, rule by rule.
 
-    Where it was asked to explain, also what each rule would lose alone, which share of that it lost after the rules
-    before it, and the first rows it lost. Last, how well the judges of the run agree on what the rules go by.
+    An explained result also has what each rule would lose alone, the share of that which it lost here, and the first
+    rows that it lost. `agreement` says how well the judges agree on the columns that the rules read.
     """
     table = Table(box=None, pad_edge=False)
-    for heading in ("rule", "rows in", "lost", "left", *(("lost alone", "share") if found.explained else ())):
+    more_headings = ("lost alone", "share") if result.explained else ()
+    for heading in ("rule", "rows in", "lost", "left", *more_headings):
         table.add_column(heading, justify="left" if heading == "rule" else "right")
-    explained = found.explained or (None,) * len(found.lines)
-    for line, more in zip(found.lines, explained, strict=True):
+    explained = result.explained or (None,) * len(result.lines)
+    for line, explanation in zip(result.lines, explained, strict=True):
         cells = [f"{line.rows_in:,}", f"{line.lost:,}", f"{line.left:,}"]
-        if more is not None:
-            cells.append("–" if more.alone is None else f"{more.alone:,}")
-            cells.append("–" if more.share is None else f"{more.share:.0%}")
+        if explanation is not None:
+            cells.append("–" if explanation.alone is None else f"{explanation.alone:,}")
+            cells.append("–" if explanation.share is None else f"{explanation.share:.0%}")
         table.add_row(as_text(line.name), *cells)
     console.print(table)
-    for one in found.explained:
-        if one.examples:
-            console.print(Text("\nlost by ").append_text(as_text(one.line.name, "bold")), soft_wrap=True)
-        for row_id, instruction in one.examples:
-            shown = as_text(f"  {one_line(row_id)}  ", "dim")
-            shown.append_text(_shown(instruction, max(40, console.width - len(shown))))
-            console.print(shown, soft_wrap=True)
-    _print_never_answered(found.never_answered, console)
+    for explanation in result.explained:
+        if explanation.examples:
+            heading_line = Text("\nlost by ").append_text(as_text(explanation.line.name, "bold"))
+            console.print(heading_line, soft_wrap=True)
+        for row_id, instruction in explanation.examples:
+            example = as_text(f"  {one_line(row_id)}  ", "dim")
+            example.append_text(_on_one_line(instruction, max(40, console.width - len(example))))
+            console.print(example, soft_wrap=True)
+    _print_never_answered(result.never_answered, console)
     print_agreement(agreement, console)
-    _print_skipped(found.skipped, found.what, console)
+    _print_skipped(result.skipped, result.what, console)
 
 
-def print_comparison(found: FilterComparison, console: Console) -> None:
-    """Rows kept by both filters, by one alone and by neither, and the Jaccard index of the two."""
-    one, other = found.names
-    if one == other:
-        one, other = f"the first {one}", f"the second {other}"
+def print_comparison(comparison: FilterComparison, console: Console) -> None:
+    """Print the rows kept by both filters, by one alone and by neither, and the Jaccard index of the two."""
+    first, second = comparison.names
+    if first == second:
+        first, second = f"the first {first}", f"the second {second}"
     table = Table(box=None, pad_edge=False)
     for heading in ("kept by", "rows"):
         table.add_column(heading, justify="left" if heading == "kept by" else "right")
-    table.add_row("both", f"{found.both:,}")
-    table.add_row(Text("only ").append_text(as_text(one)), f"{found.only[0]:,}")
-    table.add_row(Text("only ").append_text(as_text(other)), f"{found.only[1]:,}")
-    table.add_row("neither", f"{found.neither:,}")
+    table.add_row("both", f"{comparison.both:,}")
+    table.add_row(Text("only ").append_text(as_text(first)), f"{comparison.only[0]:,}")
+    table.add_row(Text("only ").append_text(as_text(second)), f"{comparison.only[1]:,}")
+    table.add_row("neither", f"{comparison.neither:,}")
     console.print(table)
-    overlap = "–, neither keeps a row" if found.jaccard is None else f"{found.jaccard:.3f}"
+    overlap = "–, neither keeps a row" if comparison.jaccard is None else f"{comparison.jaccard:.3f}"
     console.print(f"Jaccard index: {overlap}", highlight=False)
-    _print_never_answered(found.never_answered, console)
-    for skipped in dict.fromkeys(found.skipped):
-        _print_skipped(skipped, found.what, console)
+    _print_never_answered(comparison.never_answered, console)
+    for skipped in dict.fromkeys(comparison.skipped):
+        _print_skipped(skipped, comparison.what, console)
 
 
-def _shown(instruction: str, width: int) -> Text:
-    return (
-        as_text(one_line(instruction, width), "not dim") if instruction else Text("(no instruction)", "dim")
-    )
+def _on_one_line(instruction: str, width: int) -> Text:
+    if not instruction:
+        return Text("(no instruction)", "dim")
+    return as_text(one_line(instruction, width), "not dim")
 
 
 def _print_never_answered(rows: int, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""How well judges agree, for people."""
+"""How well judges agree, printed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ if TYPE_CHECKING:
     from magpie.figures.agreement import Agreement
 
 
-def print_agreement(found: Iterable[Agreement], console: Console) -> None:
-    """One line for each tag on which judges, or a judge's votes, were compared."""
-    for one in found:
-        console.print(as_text(agreement_line(one)), soft_wrap=True)
+def print_agreement(agreements: Iterable[Agreement], console: Console) -> None:
+    """Print one line for each label on which judges, or the votes of one judge, were compared."""
+    for agreement in agreements:
+        console.print(as_text(agreement_line(agreement)), soft_wrap=True)
 
 
-def agreement_line(found: Agreement) -> str:
-    """Who agrees on what: the share of equal answers, the coefficients, and of how many rows."""
-    who = " and ".join(found.judges)
-    agree = (
-        f"{who} agree" if len(found.judges) > 1 else f"{who}, asked {found.times} times, agrees with itself"
-    )
-    if found.unanimous is None:
+def agreement_line(agreement: Agreement) -> str:
+    """Who agrees on what: the share of equal answers, the coefficients, and over how many rows."""
+    judges = " and ".join(agreement.judges)
+    if len(agreement.judges) > 1:
+        agree = f"{judges} agree"
+    else:
+        agree = f"{judges}, asked {agreement.times} times, agrees with itself"
+    if agreement.unanimous is None:
         figures = ["no row has two answers"]
     else:
-        named = {"kappa": found.kappa, "weighted kappa": found.weighted_kappa, "alpha": found.alpha}
-        figures = [f"{found.unanimous:.0%} the same"]
-        figures += [f"{name} {value:.2f}" for name, value in named.items() if value is not None]
-        figures[-1] += f" (of {found.rows:,} rows)"
-    lost = f"; {found.lost:,} answers are missing" if found.lost else ""
-    return f"{agree} on {found.tag}: {', '.join(figures)}{lost}"
+        coefficients = {
+            "kappa": agreement.kappa,
+            "weighted kappa": agreement.weighted_kappa,
+            "alpha": agreement.alpha,
+        }
+        figures = [f"{agreement.unanimous:.0%} the same"]
+        figures += [f"{name} {value:.2f}" for name, value in coefficients.items() if value is not None]
+        figures[-1] += f" (of {agreement.rows:,} rows)"
+    missing = f"; {agreement.lost:,} answers are missing" if agreement.lost else ""
+    return f"{agree} on {agreement.tag}: {', '.join(figures)}{missing}"

@@ -1,4 +1,4 @@
-"""How far a sampling is, for people: a bar with rate and time left on a terminal, elsewhere a line now and then."""
+"""The progress of samples, printed: a bar with rate and time left on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
     from magpie.neighbors.vectors import ProgressCallback
 
-_PLAIN_EVERY = 15.0
+# Seconds between two lines where there is no terminal, such as in a log.
+_LINE_EVERY = 15.0
 
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[ProgressCallback]:
-    """A callback whose progress is shown on `console`. Nothing of it stays on a terminal."""
+    """A callback that shows progress on `console`. On a terminal it is erased at the end."""
     if not console.is_terminal:
-        yield _plain(console)
+        yield _in_lines(console)
         return
     columns = (
         SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
@@ -41,27 +42,28 @@ def shown_progress(console: Console) -> Iterator[ProgressCallback]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        doing = ("", 0)
+        shown = ("", 0)
 
         def on_progress(what: str, done: int, total: int) -> None:
-            nonlocal doing
-            if (what, total) != doing:
-                doing = (what, total)
+            nonlocal shown
+            if (what, total) != shown:
+                # The bar begins anew, so that its rate is that of the new work.
+                shown = (what, total)
                 progress.reset(task, total=total or None, description=harmless(what))
             progress.update(task, completed=done)
 
         yield on_progress
 
 
-def _plain(console: Console) -> ProgressCallback:
-    said = time.monotonic()
+def _in_lines(console: Console) -> ProgressCallback:
+    printed_at = time.monotonic()
 
     def on_progress(what: str, done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _PLAIN_EVERY:
-            said = time.monotonic()
-            counted = f"{what}: {done} of {total}" if total else what
-            console.print(Text(harmless(counted)), soft_wrap=True)
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= _LINE_EVERY:
+            printed_at = time.monotonic()
+            line = f"{what}: {done} of {total}" if total else what
+            console.print(Text(harmless(line)), soft_wrap=True)
 
     return on_progress
 

@@ -1,7 +1,7 @@
-"""Rows to read in the terminal: a handful that were kept, the rejected ones by reason, or one row in full.
+"""Rows of a run, printed: some that were kept, the rejected ones by reason, or one row in full.
 
-An unfinished run is shown as far as it has come: a row as it stands before the first step its shard still lacks. Only
-the shards that hold the rows shown are read whole.
+A row of an unfinished run has the columns of the steps that its shard has been through. Only shards with rows to print
+are read in full.
 """
 
 from __future__ import annotations
@@ -50,58 +50,54 @@ _SPEAKER_STYLES = {
 
 
 def show_rows(run: Run, console: Console, *, n: int = 5, seed: int = 0) -> None:
-    """Print `n` kept rows as cards, chosen by `seed`; in an unfinished run, rows that are still in.
-
-    They come from one shard where it holds enough: the positions of a run are all alike, so that is a fair choice.
-    """
-    choice = random.Random(seed)
+    """Print `n` kept rows as cards, chosen by `seed`. In an unfinished run they are rows not rejected so far."""
+    chooser = random.Random(seed)
     shards = [shard for shard in range(run.shards) if _next_step(run, shard) is not run.steps[0]]
-    choice.shuffle(shards)
-    _say_how_far(run, console)
-    shown = 0
+    # One shard is read, and a second only where that has too few rows: no position of a run differs from another, so
+    # the rows of one shard are a fair choice.
+    chooser.shuffle(shards)
+    _print_unfinished(run, console)
+    printed = 0
     for shard in shards:
-        if shown == n:
+        if printed == n:
             break
         rows = _rows(run, shard, (*_TEXTS, *_TAGS))
         kept = [row for row in rows.to_pylist() if row[REJECTED.name] is None]
-        for row in sorted(choice.sample(kept, min(n - shown, len(kept))), key=lambda row: int(row["index"])):
+        chosen = chooser.sample(kept, min(n - printed, len(kept)))
+        for row in sorted(chosen, key=lambda row: int(row["index"])):
             console.print(_card(row))
-            shown += 1
-    if not shown:
+            printed += 1
+    if not printed:
         console.print(
             "no row is in; see why with --rejected" if shards else "no row is made yet", highlight=False
         )
 
 
 def show_rejected(run: Run, console: Console, *, examples: int = 3) -> None:
-    """Print the rejected rows: reason by reason, the most frequent first, how many and the first few of them."""
+    """Print each reason why rows are rejected, the most frequent first, with its count and its first rows."""
     counts: dict[str, int] = defaultdict(int)
-    first: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    begun = rows_made = 0
+    first: dict[str, list[tuple[int, int]]] = defaultdict(list)  # (shard, position in it)
+    rows_made = 0
     for shard in range(run.shards):
         if _next_step(run, shard) is run.steps[0]:
             continue
-        begun += 1
         reasons = _rows(run, shard, (), check=False)[REJECTED.name].to_pylist()
         rows_made += len(reasons)
-        for at, reason in enumerate(reasons):
+        for position, reason in enumerate(reasons):
             if reason is not None:
                 counts[reason] += 1
                 if len(first[reason]) < examples:
-                    first[reason].append((shard, at))
+                    first[reason].append((shard, position))
     texts = _examples(run, {place for places in first.values() for place in places})
-    _say_how_far(run, console)
+    _print_unfinished(run, console)
     console.print(f"{sum(counts.values()):,} of {rows_made:,} rows are out", highlight=False)
     for reason in sorted(counts, key=lambda reason: (-counts[reason], reason)):
         heading = as_text(reason, "bold").append(f"  {counts[reason]:,}", "not bold")
         console.print(Text("\n").append_text(heading))
         for place in first[reason]:
-            shown_id, text = texts[place]
-            console.print(
-                Padding(
-                    Text(shown_id, "dim").append("  ").append_text(as_text(text, "not dim")), (0, 0, 0, 2)
-                )
-            )
+            row_id, text = texts[place]
+            example = Text(row_id, "dim").append("  ").append_text(as_text(text, "not dim"))
+            console.print(Padding(example, (0, 0, 0, 2)))
 
 
 def show_row(run: Run, typed: str, console: Console) -> None:
@@ -110,41 +106,52 @@ def show_row(run: Run, typed: str, console: Console) -> None:
     `typed` is the row's id, or its position alone, such as 17. Raises RunError, naming the nearest ids, when the run
     has no such row.
     """
-    shard, at = _place(run, typed)
-    last = _next_step(run, shard)
-    row = _rows(run, shard, (), at=at)
+    shard, position = _place(run, typed)
+    next_step = _next_step(run, shard)
+    row = _row(run, shard, position)
     console.print(Rule(as_text(str(row["id"]), "bold"), align="left"))
     reason = row[REJECTED.name]
     if reason is not None:
         console.print(Text("out: ", "bold red").append_text(as_text(reason, "not bold")))
-    elif last is not None:
-        console.print(Text(f"in so far, and {last.name} is next: the build is not finished", "bold yellow"))
+    elif next_step is not None:
+        console.print(
+            Text(f"in so far, and {next_step.name} is next: the build is not finished", "bold yellow")
+        )
     else:
         console.print(Text("in: it is in the dataset", "bold green"))
-    for run_step in run.steps:
-        if last is not None and run_step.number >= last.number:
-            break
-        values = run.read(run_step, shard).slice(at, 1).to_pylist()[0]
+    for run_step in _done_steps(run, shard):
+        values = run.read(run_step, shard).slice(position, 1).to_pylist()[0]
         console.print(Text(f"\n{run_step.folder}", "bold blue"))
         for name in run_step.step.adds.names:
             console.print(Padding(_field(name, values[name]), (0, 0, 0, 2)))
 
 
 def _next_step(run: Run, shard: int) -> RunStep | None:
-    """The first step that a shard still lacks; None when it has come all the way."""
+    """The first step that a shard has not been through; None when it has been through all."""
     return next((run_step for run_step in run.steps if not run.has_shard(run_step, shard)), None)
 
 
-def _rows(run: Run, shard: int, columns: Sequence[str], *, at: int | None = None, check: bool = True) -> Any:
-    """A shard's rows as far as it has come, as a table; or the row at position `at` of it, as a dict."""
-    before = _next_step(run, shard)
-    known = [run_step for run_step in run.steps if before is None or run_step.number < before.number]
-    made = {name for run_step in known for name in run_step.step.adds.names}
-    rows: pa.Table = run.rows(shard, [name for name in columns if name in made], before=before, check=check)
-    return rows if at is None else rows.slice(at, 1).to_pylist()[0]
+def _done_steps(run: Run, shard: int) -> list[RunStep]:
+    """The steps before that one."""
+    next_step = _next_step(run, shard)
+    return [step for step in run.steps if next_step is None or step.number < next_step.number]
 
 
-def _say_how_far(run: Run, console: Console) -> None:
+def _rows(run: Run, shard: int, columns: Sequence[str], *, check: bool = True) -> pa.Table:
+    """A shard's rows after the steps it has been through, with those of `columns` that they have by then."""
+    made = {name for run_step in _done_steps(run, shard) for name in run_step.step.adds.names}
+    present = [name for name in columns if name in made]
+    return run.rows(shard, present, before=_next_step(run, shard), check=check)
+
+
+def _row(run: Run, shard: int, position: int) -> dict[str, Any]:
+    """`id`, `index` and `rejected` of one row."""
+    row: dict[str, Any] = _rows(run, shard, ()).slice(position, 1).to_pylist()[0]
+    return row
+
+
+def _print_unfinished(run: Run, console: Console) -> None:
+    """Say that the build is not finished, where it is not."""
     waiting = [step for shard in range(run.shards) if (step := _next_step(run, shard)) is not None]
     if waiting:
         first = min(waiting, key=lambda step: step.number)
@@ -157,7 +164,7 @@ def _say_how_far(run: Run, console: Console) -> None:
 
 
 def _card(row: dict[str, Any]) -> Panel:
-    tags = [said.format(_short(row[name])) for name, said in _TAGS.items() if row.get(name) is not None]
+    tags = [words.format(_short(row[name])) for name, words in _TAGS.items() if row.get(name) is not None]
     parts: list[Text] = [as_text(" · ".join(tags), "dim")] if tags else []
     for message in _conversation(row):
         style = _SPEAKER_STYLES.get(message["role"], "bold")
@@ -168,28 +175,29 @@ def _card(row: dict[str, Any]) -> Panel:
 
 def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:
     instruction = row.get("instruction")
-    said = instruction if instruction is not None else row.get("raw_instruction")
-    messages = [{"role": "user", "content": said or ""}]
+    text = instruction if instruction is not None else row.get("raw_instruction")
+    messages = [{"role": "user", "content": text or ""}]
     if row.get("response") is not None:
-        thought = {"role": "reasoning", "content": row["reasoning"]} if row.get("reasoning") else None
-        messages += [*([thought] if thought else []), {"role": "assistant", "content": row["response"]}]
+        if row.get("reasoning"):
+            messages.append({"role": "reasoning", "content": row["reasoning"]})
+        messages.append({"role": "assistant", "content": row["response"]})
     pair = [{"role": side, "content": row[name]} for side, name in _PAIR.items() if row.get(name) is not None]
     return [*messages, *(row.get("later_turns") or []), *pair]
 
 
 def _examples(run: Run, places: set[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, str]]:
-    """The id and the text, on one line, of the rows at these (shard, position) places."""
-    found = {}
+    """The id and the text, on one line, of the rows at these places: each a shard, and a position in it."""
+    texts = {}
     for shard in sorted({shard for shard, _ in places}):
         rows = _rows(run, shard, ("raw_instruction", "instruction"))
-        for at in sorted(at for there, at in places if there == shard):
-            row = rows.slice(at, 1).to_pylist()[0]
-            found[shard, at] = (row["id"], one_line(_conversation(row)[0]["content"]) or "(nothing)")
-    return found
+        for position in sorted(position for other, position in places if other == shard):
+            row = rows.slice(position, 1).to_pylist()[0]
+            texts[shard, position] = (row["id"], one_line(_conversation(row)[0]["content"]) or "(nothing)")
+    return texts
 
 
 def _field(name: str, value: Any) -> Text:
-    """One column: a line, or its name and then its lines."""
+    """A column's name and value, on one line or on several."""
     label = Text(f"{name}: ", "cyan")
     if value is None:
         return label.append("null", "dim")
@@ -210,12 +218,13 @@ def _short(value: Any) -> str:
 
 
 def _place(run: Run, typed: str) -> tuple[int, int]:
-    """The shard of a row, and its position in it. A row is never searched for: its id ends in its position."""
+    """The shard of a row, and its position in it."""
+    # No search is needed: an id ends in the row's position.
     parsed = parse_id(typed)
-    begun = next((n for n in range(run.shards) if _next_step(run, n) is not run.steps[0]), None)
-    if begun is None:
+    started = next((shard for shard in range(run.shards) if _next_step(run, shard) is not run.steps[0]), None)
+    if started is None:
         raise RunError(f"{run.folder} holds no rows yet; run the build to make some")
-    prefix = prefix_of(str(_rows(run, begun, ())["id"][0]))
+    prefix = prefix_of(str(_rows(run, started, ())["id"][0]))
     last = run.recipe.rows - 1
     index = min(parsed[1], last) if parsed else 0
     if parsed is None or parsed[0] not in {None, prefix} or parsed[1] != index:

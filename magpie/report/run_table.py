@@ -1,4 +1,4 @@
-"""Where a run stands, for people."""
+"""The status of a run, printed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from magpie.figures.status import status
+from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
 from magpie.runs.verify import quarantined
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from magpie.runs.run import Run
 
 
-def print_status(found: Status, console: Console) -> None:
-    """Step by step: shards done, rows in and out, and why rows are out; then how many of the next rows would be new.
+def print_status(status: Status, console: Console) -> None:
+    """Print, step by step, shards done, rows in and out, and why rows are out; then how many of the next would be new.
 
-    What stands behind ± is one standard error.
+    The number after ± is one standard error.
     """
     state = (
-        f"finished, {found.kept:,} rows kept"
-        if found.finished
+        f"finished, {status.kept:,} rows kept"
+        if status.finished
         else "not finished: run the build again to go on"
     )
-    title = Text(f"{found.folder}: {state}", style="table.title")
+    title = Text(f"{status.folder}: {state}", style="table.title")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("step", "shards", "rows in", "rows out", "tokens"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
-    for step in found.steps:
+    for step in status.steps:
         tokens = f"{step.tokens:,}" if step.tokens else ""
         shards = f"{step.shards_done}/{step.shards}"
         table.add_row(step.name, shards, f"{step.rows_in:,}", f"{step.rows_out:,}", tokens)
@@ -42,25 +42,25 @@ def print_status(found: Status, console: Console) -> None:
         for reason, count in step.rejected.items():
             table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
     console.print(table)
-    if found.saturation is not None:
-        ahead = found.saturation.next
+    if status.saturation is not None:
+        ahead = status.saturation.next
         console.print(
             f"{ahead.new:,.0f} of the next {ahead.rows:,} would be new (± {ahead.standard_error:,.0f})",
             highlight=False,
             soft_wrap=True,
         )
-    print_agreement(found.agreement, console)
-    for path in found.damaged:
+    print_agreement(status.agreement, console)
+    for path in status.damaged:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
-    for rule in found.skipped_rules:
+    for rule in status.skipped_rules:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_outcome(run: Run, console: Console) -> None:
-    """What a build made, and what to do with it."""
-    found = status(run)
-    print_status(found, console)
+    """Print what a build made, and how to read it."""
+    status = status_of(run)
+    print_status(status, console)
     for path in quarantined(run):
         console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
-    if found.finished:
+    if status.finished:
         console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Text to print as it stands: no markup is read in it, no control character survives."""
+"""Text to print as it is: markup in it has no effect, and control characters are written out."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from magpie.data.escaping import harmless
 
 
 def as_text(text: str, style: str = "") -> Text:
-    """The text, made harmless, for rich to print."""
+    """`text` for rich to print, made harmless."""
     return Text(harmless(text).expandtabs(4), style=style)

@@ -1,4 +1,4 @@
-"""What tune found, for people."""
+"""The result of tune, printed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_tuning(tuning: Tuning, console: Console) -> None:
-    """Print the table, what should be known of it, and the lines to paste."""
+    """Print the figures of each cell, the notes, and the lines to paste into a recipe."""
     title = Text(f"{tuning.model}, judged by {tuning.judge}; ± is a standard error", style="table.title")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     headings = (

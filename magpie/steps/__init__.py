@@ -97,14 +97,17 @@ def _in_order(
 ) -> tuple[RowStep | GlobalStep, ...]:
     placed: list[RowStep | GlobalStep] = []
     waiting: list[RowStep | GlobalStep] = []
+
+    def is_ready(step: RowStep | GlobalStep) -> bool:
+        return set(step.reads) <= set(columns_of(tuple(placed), first).names)
+
     for entry in entries:
-        # The steps of one entry stay together, and whoever waits for a column looks again after each entry.
-        for step in (*entry(recipe, columns_of(tuple(placed), first)), *waiting):
-            if set(step.reads) <= set(columns_of(tuple(placed), first).names):
-                placed.append(step)
-                waiting = [other for other in waiting if other is not step]
-            elif step not in waiting:
-                waiting.append(step)
+        for step in entry(recipe, columns_of(tuple(placed), first)):
+            (placed if is_ready(step) else waiting).append(step)
+        # Only now, so that the steps of one entry stay together; one that is placed may be what another waits for.
+        while (ready := next((step for step in waiting if is_ready(step)), None)) is not None:
+            placed.append(ready)
+            waiting.remove(ready)
     for step in waiting:
         missing = next(name for name in step.reads if name not in columns_of(tuple(placed), first).names)
         general = f"`{step.section}` reads the column `{missing}`, which no step before it adds"

@@ -128,7 +128,7 @@ def test_what_is_no_reward_model_is_refused_before_it_is_loaded(
 
 
 def test_a_server_has_no_scorer() -> None:
-    with pytest.raises(EngineError, match="cannot score on a server"):
+    with pytest.raises(EngineError, match="cannot score with engine server"):
         asyncio.run(open_scorer(Model(model="x", engine="server")))
 
 

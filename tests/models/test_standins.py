@@ -18,6 +18,7 @@ from magpie.engines import open_engine, open_scorer
 from magpie.engines.base import ModelInfo
 from magpie.errors import ModelError
 from magpie.models import Embedded, cache_folder, keyword_guard, resolve, standins
+from magpie.plan import BuildTools
 from magpie.recipe import EngineKind, Guard, Model
 from magpie.steps.guard import GuardStep
 
@@ -155,8 +156,8 @@ def test_the_guard_judges_rows_in_a_real_engine(cache: Path, engine: EngineKind)
     async def run() -> tuple[ModelInfo, dict[str, list[str | None]]]:
         guard = await open_engine(model)
         try:
-            step = GuardStep(Guard()).with_transcript(Transcript.from_model(model))
-            table = await step.run(base_rows(0, 4, instruction=asked, response=answered), guard)
+            work = GuardStep(Guard(), model).bind(BuildTools())
+            table = await work.run(base_rows(0, 4, instruction=asked, response=answered), guard)
             return guard.model, table.to_pydict()
         finally:
             await guard.close()

@@ -12,8 +12,8 @@ from builds import scripted, small_recipe
 from magpie.build import build
 from magpie.errors import MagpieError, RunError, StorageError
 from magpie.publish.formats import FORMATS, export
-from magpie.runs.dataset import write_files
 from magpie.runs.run import Run
+from magpie.runs.storage import open_storage
 
 CALM = {"mix": [{"temperature": 0.8, "top_p": 0.95}]}
 
@@ -30,7 +30,11 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
-    return pa.concat_tables(pq.read_table(path) for path in run.dataset_files).to_pylist()
+    return pa.concat_tables(pq.read_table(path) for path in files_of(run)).to_pylist()
+
+
+def files_of(run: Run) -> list[Path]:
+    return [run.storage.local_path(name) for name in run.dataset_files.names()]
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -113,7 +117,7 @@ def test_settings_read_as_they_were_written(single: Run, tmp_path: Path) -> None
 def test_lines_hold_any_text_and_no_invalid_json(single: Run, tmp_path: Path) -> None:
     text = 'a "quoted"\nline\u2028\x1b[2J 語 😀\x00'
     messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
-    table = pq.read_table(single.dataset_files[0]).slice(0, 1)
+    table = pq.read_table(files_of(single)[0]).slice(0, 1)
     table = table.set_column(
         table.column_names.index("messages"),
         "messages",
@@ -121,9 +125,9 @@ def test_lines_hold_any_text_and_no_invalid_json(single: Run, tmp_path: Path) ->
     )
     at = table.column_names.index("min_neighbor_distance")
     table = table.set_column(at, "min_neighbor_distance", pa.array([float("nan")], pa.float32()))
-    other = Run(tmp_path / "run", single.plan)
-    write_files(other.dataset_folder, iter([table]), 1, run_name="one-turn", made_from="")
-    for format in (one for one in FORMATS if one != "preference"):
+    other = Run(open_storage(tmp_path / "run"), single.recipe, single.steps)
+    other.dataset_files.write(iter([table]), 1, name="one-turn", made_from="")
+    for format in (name for name in FORMATS if name != "preference"):
         assert export(other, format=format, out=tmp_path / f"{format}.jsonl") == 1
         (row,) = lines_of(tmp_path / f"{format}.jsonl")
         assert row["min_neighbor_distance"] is None
@@ -156,15 +160,18 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(finished: Run, tmp_pa
         export(finished, format="messages", out=tmp_path / "file" / "rows.jsonl")
 
 
-def test_an_earlier_export_stays_until_the_new_one_is_whole(single: Run, tmp_path: Path) -> None:
+def test_an_earlier_export_stays_until_the_new_one_is_whole(
+    single: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "rows.jsonl"
     export(single, format="messages", out=out)
     before = out.read_bytes()
-    damaged = Run(tmp_path / "run", single.plan)
-    damaged.dataset_folder.mkdir(parents=True)
-    first = single.dataset_files[0].read_bytes()
-    (damaged.dataset_folder / "train-00000.parquet").write_bytes(first)
-    (damaged.dataset_folder / "train-00001.parquet").write_bytes(first[:-40])
+    damaged = Run(open_storage(tmp_path / "run"), single.recipe, single.steps)
+    half = pq.read_table(files_of(single)[0])
+    monkeypatch.setattr("magpie.data.dataset.ROWS_PER_FILE", half.num_rows)
+    damaged.dataset_files.write(iter([half, half]), 2 * half.num_rows, name="one-turn", made_from="")
+    second = files_of(damaged)[1]
+    second.write_bytes(second.read_bytes()[:-40])
     with pytest.raises(RunError, match="train-00001"):
         export(damaged, format="messages", out=out)
     assert out.read_bytes() == before

@@ -11,6 +11,7 @@ from builds import small_recipe
 
 from magpie.build import build
 from magpie.recipe.loading import load_recipe, parse_recipe
+from magpie.runs.run import RECIPE
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_run_is_gone_on_with_from_another_directory(recipe: Path, monkeypatch:
     assert run.has_shards
     monkeypatch.chdir(recipe.parent.parent)
     again = build("mine/recipe.yaml", out, overrides={"dedup.against": []})
-    written = yaml.safe_load(again.recipe_path.read_text())
+    written = yaml.safe_load((out / RECIPE).read_text())
     assert written["decontaminate"]["files"] == [str(recipe.parent.resolve() / "exam.jsonl")]
     assert parse_recipe(written) == again.recipe
     assert len(again.dataset()) > 0

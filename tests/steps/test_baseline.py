@@ -1,30 +1,25 @@
 """The base model's answers: the page it is shown, where it stops, and how its texts begin."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
-from recording import Recorder, base_rows
+from recording import SCRIPTED, Recorder, base_rows, run
 from tokenizers_made import CHATML, small
 
 from magpie.chat import PlainText
-from magpie.engines.scripted import ScriptedTokenizer
 from magpie.recipe import Baseline
 from magpie.steps.baseline import BaselineStep
 
-PLAIN = PlainText((), ScriptedTokenizer())
 
-
-async def answered(recorder: Recorder, **columns: list[str]) -> list[dict[str, object]]:
-    step = BaselineStep(Baseline(max_tokens=77), 42).with_plain(PLAIN)
-    rows = base_rows(0, 3, out=[1], **columns)
-    return (await step.run(rows, recorder)).to_pylist()
+def answered(recorder: Recorder, **columns: list[str]) -> list[dict[str, object]]:
+    step = BaselineStep(Baseline(max_tokens=77), 42, SCRIPTED)
+    return run(step, base_rows(0, 3, out=[1], **columns), recorder).to_pylist()
 
 
 def test_the_page_ends_where_the_answer_begins() -> None:
     recorder = Recorder()
     asked = ["Why {{ so }}?", "out", "{{ instruction }}"]
-    rows = asyncio.run(answered(recorder, instruction=asked))
+    rows = answered(recorder, instruction=asked)
     assert [
         text.endswith(f"\n\n<question>\n{asked[at]}\n</question>\n<answer>\n")
         for at, (text, _) in zip((0, 2), recorder.asked, strict=True)
@@ -38,7 +33,7 @@ def test_the_page_ends_where_the_answer_begins() -> None:
 
 
 def test_an_engine_error_leaves_no_answer() -> None:
-    rows = asyncio.run(answered(Recorder(failure_rate=1.0), instruction=["a", "b", "c"]))
+    rows = answered(Recorder(failure_rate=1.0), instruction=["a", "b", "c"])
     assert [(row["base_response"], row["base_finish_reason"]) for row in rows] == [
         (None, "error"), (None, None), (None, "error"),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from recording import Recorder, base_rows, run
+from recording import SCRIPTED, Recorder, base_rows, run
 
 from magpie.engines.base import CONTROLS, Completion, FinishReason, Sampling
 from magpie.recipe import Prefer
@@ -31,7 +31,7 @@ class Ending(Recorder):
 
 
 def test_every_answer_has_a_seed_that_follows_from_its_place() -> None:
-    recorder, step = Recorder(), CandidatesStep(Prefer(responses=3), 42)
+    recorder, step = Recorder(), CandidatesStep(Prefer(responses=3), 42, SCRIPTED)
     table = run(step, base_rows(10, 4, instruction=ASKED), recorder)
     asked = [sampling.seed for _, sampling in recorder.asked]
     assert len(set(asked)) == 12
@@ -51,7 +51,7 @@ def test_one_answer_more_leaves_the_others_as_they_are() -> None:
 def test_the_answers_to_a_row_are_asked_for_together_and_as_the_recipe_says() -> None:
     recorder = Recorder()
     part = Prefer(responses=2, temperature=0.6, top_p=0.9, max_tokens=33, system_prompt="Be brief.")
-    table = run(CandidatesStep(part, 42), base_rows(0, 4, out=[1], instruction=ASKED), recorder)
+    table = run(CandidatesStep(part, 42, SCRIPTED), base_rows(0, 4, out=[1], instruction=ASKED), recorder)
     assert table["candidates"].is_null().to_pylist() == [False, True, False, False]
     ends = [
         f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
@@ -68,7 +68,8 @@ def test_the_answers_to_a_row_are_asked_for_together_and_as_the_recipe_says() ->
 def test_repetition_is_left_alone_where_it_should_or_must_be(asked: bool | None, controls: frozenset) -> None:
     recorder = Recorder()
     recorder.model = replace(recorder.model, controls=controls)
-    run(CandidatesStep(Prefer(stop_repetition=asked), 42), base_rows(0, 1, instruction=["a?"]), recorder)
+    step = CandidatesStep(Prefer(stop_repetition=asked), 42, SCRIPTED)
+    run(step, base_rows(0, 1, instruction=["a?"]), recorder)
     assert not any(sampling.stop_repetition for _, sampling in recorder.asked)
 
 
@@ -76,7 +77,9 @@ def test_what_is_no_answer_is_null_and_says_why() -> None:
     engine = Ending(
         ("Whole. ", "stop"), ("Cut of", "length"), ("", "error"), ("la la", "repetition"), (" ", "stop")
     )
-    (row,) = run(CandidatesStep(Prefer(), 42), base_rows(0, 1, instruction=["a?"]), engine).to_pylist()
+    (row,) = run(
+        CandidatesStep(Prefer(), 42, SCRIPTED), base_rows(0, 1, instruction=["a?"]), engine
+    ).to_pylist()
     assert row["candidates"] == ["Whole.", "Cut of", None, None, None]
     assert row["candidate_finish_reasons"] == ["stop", "length", "error", "repetition", "stop"]
     assert row["candidate_tokens"] == [1, 2, 3, 4, 5]
@@ -88,6 +91,6 @@ def test_reasoning_is_kept_apart_from_the_answer() -> None:
         ("<think>\nHm.\n</think>\n\nYes.", "stop"), ("<think>\nHm, and", "length"), ("No.", "stop")
     )
     part = Prefer(responses=3)
-    (row,) = run(CandidatesStep(part, 42), base_rows(0, 1, instruction=["a?"]), engine).to_pylist()
+    (row,) = run(CandidatesStep(part, 42, SCRIPTED), base_rows(0, 1, instruction=["a?"]), engine).to_pylist()
     assert row["candidates"] == ["Yes.", None, "No."]
     assert row["candidate_reasoning"] == ["Hm.", "Hm, and", None]

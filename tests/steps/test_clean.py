@@ -1,8 +1,9 @@
-import asyncio
-
 import pyarrow as pa
 import pytest
+from recording import CHAT, SCRIPTED, Speaking
+from recording import run as run_step
 
+from magpie.plan import BuildTools
 from magpie.recipe import Clean
 from magpie.steps import clean
 from magpie.steps.base import RowStep
@@ -39,10 +40,15 @@ TABLE = """Which plan is cheaper after 12 months?
 SHOPPING = "Sort these by price:\n" + "\n".join(f"- item {n}: {n * 7 % 20} euros a piece" for n in range(40))
 
 
+class Chat:
+    def __init__(self, leaks):
+        self.leaks = leaks
+
+
 def rows(*raw, finish="stop", rejected=None):
     return pa.table(
         {
-            "id": [f"r{n}" for n in range(len(raw))],
+            "id": pa.array([f"r{n}" for n in range(len(raw))], pa.string()),
             "index": pa.array(range(len(raw)), pa.int64()),
             "rejected": pa.array([rejected] * len(raw), pa.string()),
             "raw_instruction": pa.array(raw, pa.string()),
@@ -53,7 +59,8 @@ def rows(*raw, finish="stop", rejected=None):
 
 
 def run(table, *, leaks=(), **settings):
-    return asyncio.run(CleanStep(Clean(**settings), leaks=leaks).run(table, None))
+    step = CleanStep(Clean(**settings), "generator", SCRIPTED)
+    return run_step(step, table, tools=Speaking(Chat(leaks)))
 
 
 def reason(text, **settings):
@@ -223,11 +230,9 @@ def test_no_rows_are_no_problem():
 
 
 def test_the_step_learns_leaks_from_a_chat_format():
-    class Chat:
-        leaks = ("<|im_start|>",)
-
-    step = CleanStep(Clean())
-    taught = step.with_chat(Chat())
-    assert isinstance(taught, RowStep)
-    assert (step.leaks, taught.leaks) == ((), ("<|im_start|>",))
-    assert taught.settings == {"min_length": 8, "max_length": 8192, "prefixes": [], "cut_at": []}
+    step = CleanStep(Clean(), "generator", SCRIPTED)
+    assert isinstance(step, RowStep)
+    assert step.bind(Speaking(Chat(("<|im_start|>",)))).leaks == ("<|im_start|>",)
+    assert step.bind(BuildTools()).leaks == CHAT.leaks != ()
+    assert step.uses.loaded is None  # the format is read, and no model loaded
+    assert step.settings == {"min_length": 8, "max_length": 8192, "prefixes": [], "cut_at": []}

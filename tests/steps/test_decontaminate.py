@@ -3,17 +3,19 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from recording import SCRIPTED
+from recording import run as run_step
 
 from magpie.engines.embedder import scripted_vectors, unit
-from magpie.recipe import Decontaminate, Model
-from magpie.steps.base import GlobalStep, Watched
+from magpie.plan import BuildTools
+from magpie.recipe import Decontaminate
+from magpie.steps.base import GlobalStep
 from magpie.steps.decontaminate import NEAR, SHARED_WORDS, DecontaminateStep, NGrams
 
 LONG = (
     "A farmer has seventeen sheep and all but nine of them run away over the hill; "
     "how many sheep has the farmer left?"
 )
-SCRIPTED = Model(model="scripted", engine="scripted")
 
 
 def rows(*texts):
@@ -36,9 +38,7 @@ def exam(tmp_path):
 
 
 def run(table, **settings):
-    step = DecontaminateStep(Decontaminate(**settings), SCRIPTED)
-    found = step.run_all(table)
-    assert found.schema == pa.schema([("id", pa.string()), *step.adds])
+    found = run_step(DecontaminateStep(Decontaminate(**settings), SCRIPTED), table)
     return found["contaminated_by"].to_pylist(), found["rejected"].to_pylist()
 
 
@@ -119,12 +119,13 @@ def test_the_first_text_that_has_an_n_gram_is_named():
     assert grams.first_in("") is None
 
 
-def test_it_is_a_global_step_whose_settings_follow_the_files(exam, tmp_path):
+def test_it_is_a_global_step_whose_fingerprint_follows_the_files(exam, tmp_path):
     step = DecontaminateStep(Decontaminate(files=exam))
     assert isinstance(step, GlobalStep)
-    assert isinstance(step, Watched)
     assert step.reads == ("instruction",)
-    before = step.settings
+    settings, before = step.settings, step.fingerprint(BuildTools())
+    assert "files" not in settings and before == {**settings, "files": before["files"]}
     (tmp_path / "exam.jsonl").write_text('{"question": "What else is new today?"}\n')
-    assert step.settings != before
+    assert step.fingerprint(BuildTools()) != before
+    assert step.settings == settings
     assert run(rows(), files=exam) == ([], [])

@@ -3,13 +3,16 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from recording import SCRIPTED
+from recording import run as run_step
 
 from magpie.engines.embedder import scripted_vectors, unit
 from magpie.errors import ModelError, StoppedError
 from magpie.neighbors.order import first_before
 from magpie.neighbors.vectors import UnitVectors
-from magpie.recipe import Dedup, Model
-from magpie.steps.base import NOTE, GlobalStep, Watched
+from magpie.plan import BuildTools
+from magpie.recipe import Dedup
+from magpie.steps.base import NOTE, GlobalStep
 from magpie.steps.dedup import REPEAT, DedupStep
 
 THRESHOLD = 0.05
@@ -30,10 +33,7 @@ def table(vectors, *, rejected=(), index=None, chunks=1):
 
 
 def run(rows, threshold=THRESHOLD, *, keep="first", **searches):
-    step = DedupStep(Dedup(threshold=threshold, keep=keep), **searches)
-    result = step.run_all(rows)
-    assert result.schema == pa.schema([("id", pa.string()), *step.adds])
-    assert result["id"].to_pylist() == rows["id"].to_pylist()
+    result = run_step(DedupStep(Dedup(threshold=threshold, keep=keep), **searches), rows)
     return {name: result[name].to_pylist() for name in result.schema.names}
 
 
@@ -133,7 +133,7 @@ def test_an_approximate_search_that_looks_everywhere_equals_brute_force(pairs):
 
 def test_an_approximate_search_leaves_a_note_of_its_recall():
     rows = table(planted(3000, 32, 12))
-    result = DedupStep(Dedup(), "exact", "approximate").run_all(rows)
+    result = run_step(DedupStep(Dedup(), "exact", "approximate"), rows)
     note = json.loads(result.schema.metadata[NOTE])
     assert note["pair_recall"] is None
     assert note["nearest_recall"] > 0.8
@@ -144,7 +144,7 @@ def test_an_approximate_search_leaves_a_note_of_its_recall():
         result["min_neighbor_distance"].to_pylist(), exact["min_neighbor_distance"], strict=True
     ):
         assert found == true or found > max(true, THRESHOLD)
-    assert DedupStep(Dedup()).run_all(rows).schema.metadata is None
+    assert run_step(DedupStep(Dedup()), rows).schema.metadata is None
 
 
 def test_no_rows_one_row_and_only_rejected_rows():
@@ -234,16 +234,17 @@ def test_rows_near_another_dataset_are_out_first_and_say_of_which(tmp_path):
     vectors = unit(scripted_vectors(texts)).astype(np.float16)
     rows = table(vectors, rejected={4})
     rows = rows.set_column(3, "embedding", pa.array(list(vectors), pa.list_(pa.float16())))
-    step = DedupStep(Dedup(against=str(known)), embedder=Model(model="scripted", engine="scripted"))
-    found = step.run_all(rows)
+    step = DedupStep(Dedup(against=str(known)), embedder=SCRIPTED)
+    found = run_step(step, rows)
     assert found["duplicate_of"].to_pylist() == [None, "old-7", "r0", None, None, None]
     assert found["rejected"].to_pylist() == [None, f"{REPEAT} of {known}", REPEAT, None, None, None]
     assert found["repeat_count"].to_pylist() == [1, None, 1, 0, None, 0]
     assert found["min_similar_id"].to_pylist()[:3] == ["r2", None, "r0"]
-    before = step.settings
+    before, tools = step.fingerprint(BuildTools()), BuildTools()
     known.write_text('{"text": "fly"}\n')
-    assert step.settings != before
-    found = step.run_all(rows)
+    assert step.fingerprint(tools) != before
+    known.write_text('{"text": "sing"}\n')  # a build reads it once, and rejects by what is in the fingerprint
+    found = run_step(step, rows, tools=tools)
     assert found["duplicate_of"].to_pylist() == [None, None, "r0", None, None, f"{known}:1"]
 
 
@@ -259,21 +260,20 @@ def test_one_row_near_a_dataset_takes_its_likes_with_it_but_not_what_is_merely_n
 def test_it_is_a_global_step():
     step = DedupStep(Dedup())
     assert isinstance(step, GlobalStep)
-    assert isinstance(step, Watched)
     assert step.settings == {
         "threshold": 0.05,
         "keep": "first",
         "pairs": "exact",
         "nearest": "exact",
-        "against": {},
     }
+    assert step.fingerprint(BuildTools()) == {**step.settings, "against": {}}
     assert DedupStep(Dedup(keep="longest")).reads == ("embedding", "instruction")
 
 
 def test_it_says_how_far_it_is_and_stops_when_told():
     said = []
-    step = DedupStep(Dedup()).with_watch(lambda *told: said.append(told))
-    step.run_all(table(planted(50, 8, 13)))
+    rows = table(planted(50, 8, 13))
+    run_step(DedupStep(Dedup()), rows, on_progress=lambda *told: said.append(told))
     assert {what for what, _, _ in said} == {"comparing all pairs", "nearest neighbours", "keeping in order"}
     assert all(0 < done <= total for _, done, total in said)
 
@@ -281,4 +281,4 @@ def test_it_says_how_far_it_is_and_stops_when_told():
         raise StoppedError("the build was stopped")
 
     with pytest.raises(StoppedError):
-        DedupStep(Dedup()).with_watch(stop).run_all(table(planted(50, 8, 13)))
+        run_step(DedupStep(Dedup()), rows, on_progress=stop)

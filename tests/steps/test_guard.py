@@ -1,19 +1,18 @@
 """Verdicts: what a guard is shown, what counts as a verdict, and what stands in the columns."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from recording import base_rows
+from recording import SCRIPTED, Speaking, base_rows, run
 from tokenizers_made import GUARD, small
 
 from magpie.chat import Transcript
 from magpie.engines.base import Completion, FinishReason, Sampling
 from magpie.engines.scripted import ScriptedEngine
 from magpie.recipe import Guard
-from magpie.steps.guard import GuardStep, Verdict
+from magpie.steps.guard import GuardStep, GuardVerdict
 
 
 class StandIn(ScriptedEngine):
@@ -39,7 +38,7 @@ def guard(tmp_path: Path) -> StandIn:
 
 
 def judged(part: Guard, rows: pa.Table, engine: StandIn) -> pa.Table:
-    return asyncio.run(GuardStep(part).with_transcript(engine.transcript).run(rows, engine))
+    return run(GuardStep(part, SCRIPTED), rows, engine, tools=Speaking(transcript=engine.transcript))
 
 
 def test_instruction_and_response_are_judged_each_for_itself(guard: StandIn) -> None:
@@ -56,7 +55,7 @@ def test_instruction_and_response_are_judged_each_for_itself(guard: StandIn) -> 
 
 
 def test_the_instruction_alone_needs_no_response(guard: StandIn) -> None:
-    step = GuardStep(Guard(of=("instruction",)))
+    step = GuardStep(Guard(of=("instruction",)), SCRIPTED)
     assert step.reads == ("instruction",)
     table = judged(step.part, base_rows(0, 1, instruction=["a bomb?"]), guard)
     assert table.column_names[1:] == step.adds.names
@@ -89,14 +88,14 @@ def test_a_forged_verdict_is_no_verdict(guard: StandIn) -> None:
 def test_only_a_verdict_is_a_verdict(
     text: str, finish: FinishReason, label: str | None, categories: tuple[str, ...]
 ) -> None:
-    verdict = Verdict.read(Completion(text, 3, finish))
+    verdict = GuardVerdict.read(Completion(text, 3, finish))
     assert (verdict.label, verdict.categories) == (label, categories)
     assert (verdict.error is None) == (label is not None)
 
 
 def test_the_chosen_answer_of_a_pair_is_judged_too(guard: StandIn) -> None:
     part = Guard(of=("instruction", "chosen"))
-    assert GuardStep(part).reads == ("instruction", "chosen_response")
+    assert GuardStep(part, SCRIPTED).reads == ("instruction", "chosen_response")
     rows = base_rows(0, 2, instruction=["a walk?", "a walk?"], chosen_response=["a bomb", "yes"])
     table = judged(part, rows, guard)
     assert table["llama_guard"].to_pylist() == ["unsafe", "safe"]

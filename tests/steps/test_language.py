@@ -4,10 +4,12 @@ import pyarrow as pa
 import pytest
 
 from magpie.errors import RecipeError
+from magpie.plan import BuildTools
 from magpie.recipe import Language
+from magpie.recipe.languages import LANGUAGES
 from magpie.recipe.steer import Steer, SteerText
 from magpie.steps.base import RowStep
-from magpie.steps.language import LANGUAGES, LanguageStep, names_languages
+from magpie.steps.language import LanguageStep
 
 TEXTS = [
     "What is the capital of France?",
@@ -22,7 +24,7 @@ def rows(texts):
     rejected = ["clean: empty" if text is None else None for text in texts]
     return pa.table(
         {
-            "id": [f"r{n}" for n in range(len(texts))],
+            "id": pa.array([f"r{n}" for n in range(len(texts))], pa.string()),
             "index": pa.array(range(len(texts)), pa.int64()),
             "rejected": pa.array(rejected, pa.string()),
             "instruction": pa.array(texts, pa.string()),
@@ -31,7 +33,14 @@ def rows(texts):
 
 
 def run(texts, **settings):
-    return asyncio.run(LanguageStep(Language(**settings)).run(rows(texts), None))
+    return detected(LanguageStep(Language(**settings)), rows(texts))
+
+
+def detected(step, table):
+    """What the step adds; the models, which take seconds to load, stay for the next test."""
+    result = asyncio.run(step.bind(BuildTools()).run(table, None))
+    assert result.schema.equals(pa.schema([("id", pa.string()), *step.adds]))
+    return result
 
 
 def test_every_language_is_known_by_its_code():
@@ -70,18 +79,19 @@ def test_a_check_against_what_rows_were_steered_to_needs_steering_to_languages()
         LanguageStep(part, steer("In no language", de="German"))
     assert LanguageStep(part, steer(de="German")).reads == ("instruction", "steer_language")
     assert LanguageStep(Language(), steer(python="Python")).reads == ("instruction",)
-    assert names_languages(steer(de="German"))
-    assert not names_languages(steer(de="German", python="Python")) and not names_languages(None)
+    assert steer(de="German").names_languages
+    assert not steer(de="German", python="Python").names_languages
+    assert not Steer(prompts=(SteerText(id="a", text="Ask."),)).names_languages
 
 
 @pytest.mark.slow
 def test_a_closed_step_can_be_used_again():
-    step = LanguageStep(Language())
+    work = LanguageStep(Language()).bind(BuildTools())
     table = rows(["How do bees fly?"])
     for _ in range(2):
-        assert asyncio.run(step.run(table, None))["language"].to_pylist() == ["en"]
-        asyncio.run(step.close())
-    asyncio.run(step.close())
+        assert asyncio.run(work.run(table, None))["language"].to_pylist() == ["en"]
+        asyncio.run(work.close())
+    asyncio.run(work.close())
 
 
 @pytest.mark.slow
@@ -99,6 +109,6 @@ def test_languages_are_named_and_kept():
 def test_a_row_in_another_language_than_it_was_steered_to_is_rejected():
     table = rows(TEXTS).append_column("steer_language", pa.array(["de", "de", "fr", "zh", "zh"]))
     step = LanguageStep(Language(keep="steered"), steer(de="German", fr="French", zh="Chinese"))
-    found = asyncio.run(step.run(table, None))
+    found = detected(step, table)
     assert found["language"].to_pylist() == ["en", "de", None, None, "zh"]
     assert found["rejected"].to_pylist() == ["language: en", None, "language: unknown", None, None]

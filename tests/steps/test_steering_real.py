@@ -6,13 +6,14 @@ import re
 import pyarrow as pa
 import pytest
 
-from magpie.chat import ChatFormat
 from magpie.engines import open_engine
 from magpie.engines.base import Engine
 from magpie.errors import ModelError
 from magpie.models import resolve
+from magpie.plan import BuildTools
 from magpie.recipe import Recipe
 from magpie.recipe.loading import load_recipe
+from magpie.runs.run import with_columns
 from magpie.steps.clean import CleanStep
 from magpie.steps.instruct import InstructStep
 
@@ -37,7 +38,7 @@ def about_code(instructions: list[str | None]) -> float:
     return sum(bool(_WORD.search(text)) for text in written) / len(written)
 
 
-async def written(recipe: Recipe, chat: ChatFormat, engine: Engine) -> list[str | None]:
+async def written(recipe: Recipe, engine: Engine) -> list[str | None]:
     """The clean instructions of the recipe's first rows."""
     rows = pa.table(
         {
@@ -46,11 +47,11 @@ async def written(recipe: Recipe, chat: ChatFormat, engine: Engine) -> list[str 
             "rejected": pa.nulls(ROWS, pa.string()),
         }
     )
-    instruct = InstructStep(recipe.instruct, recipe.seed, recipe.steer).with_chat(chat)
-    raw = (await instruct.run(rows, engine)).append_column("rejected", rows["rejected"])
-    cleaned: list[str | None] = (await CleanStep(recipe.clean).with_chat(chat).run(raw, None))[
-        "instruction"
-    ].to_pylist()
+    tools = BuildTools()
+    for plan, given in ((InstructStep.plan, engine), (CleanStep.plan, None)):
+        (step,) = plan(recipe, rows.schema)
+        rows = with_columns(rows, await step.bind(tools).run(rows, given))
+    cleaned: list[str | None] = rows["instruction"].to_pylist()
     return cleaned
 
 
@@ -65,10 +66,9 @@ def test_the_code_recipe_has_at_least_twice_as_many_instructions_about_code() ->
     async def both() -> tuple[float, float]:
         engine = await open_engine(model, files)
         try:
-            chat = ChatFormat.from_model(model)
             steered, plain = await asyncio.gather(
-                written(recipe, chat, engine),
-                written(recipe.model_copy(update={"steer": None}), chat, engine),
+                written(recipe, engine),
+                written(recipe.model_copy(update={"steer": None}), engine),
             )
         finally:
             await engine.close()

@@ -48,16 +48,22 @@ class LocalStorage(Storage):
 
     def create(self, name: str, data: bytes | bytearray) -> None:
         path = self._ready(name)
-        with storage_errors(path):
+        with storage_errors(path, passed_on=FileExistsError):
             temporary = _temporary(path)
             try:
                 _write(temporary, data)
-                is_first = _take_name(temporary, path)
+                try:
+                    # A link fails where the name is taken; a rename would replace what is there.
+                    os.link(temporary, path)
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    if path.exists():
+                        raise FileExistsError(errno.EEXIST, "is there already", str(path)) from error
+                    temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
             sync_folder(path.parent)
-        if not is_first:
-            raise FileExistsError(errno.EEXIST, "is there already", str(path))
 
     def replace(self, name: str, data: bytes | bytearray) -> None:
         with replacing(self._ready(name)) as temporary:
@@ -171,10 +177,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk says into a StorageError that says what to do next."""
+def storage_errors(path: Path, *, passed_on: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn what the disk says into a StorageError that says what to do next; errors of one type are `passed_on`."""
     try:
         yield
+    except passed_on:
+        raise
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageError(
@@ -201,22 +209,6 @@ def _write(path: Path, data: bytes | bytearray) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _take_name(temporary: Path, path: Path) -> bool:
-    """Give the file the name `path`, besides its own; False when the name is taken."""
-    try:
-        # A link fails where the name is taken; a rename would replace what is there.
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if path.exists():
-            return False
-        temporary.replace(path)
-    return True
 
 
 def _temporary(path: Path) -> Path:

@@ -21,7 +21,7 @@ def tried(*lines: str, **changes: object) -> tuple[Sample, tuple[Trial, ...]]:
         recipe = recipe_for(scripted(repeat_rate=0), **{"clean.max_length": 120, **changes})
         async with Sampler(lambda *_: None) as sampler:
             written = await sampler.write(recipe, 48)
-            before = measure(written.rows, written.chat, seconds=written.seconds)
+            before = measure(written)
             return before, await try_out(sampler, recipe, before, lines)
 
     return asyncio.run(both())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from recording import run
 
 from magpie.errors import FilterError
 from magpie.recipe import Filter, Quotas, Rule, Top
@@ -30,10 +30,7 @@ def table(**columns: Any) -> pa.Table:
 
 
 def reasons(filter: Filter, rows: pa.Table) -> list[str | None]:
-    decided = FilterStep(filter, filter.rules).run_all(rows)
-    assert decided.schema == pa.schema([("id", pa.string()), ("rejected", pa.string())])
-    assert decided["id"].to_pylist() == rows["id"].to_pylist()
-    return decided["rejected"].to_pylist()
+    return run(FilterStep(filter, filter.rules), rows)["rejected"].to_pylist()
 
 
 def kept(filter: Filter, rows: pa.Table) -> list[int]:
@@ -120,11 +117,11 @@ def test_pushing_rules_down_keeps_the_same_rows_for_the_same_reasons() -> None:
     )
     early, late = split(filter, {"id", "index", "input_quality"})
     assert (early, late) == ((GOOD,), (LONG,))
-    first = asyncio.run(PrefilterStep(early).run(rows, None))["rejected"].to_pylist()
+    first = run(PrefilterStep(early), rows)["rejected"].to_pylist()
     merged = [old or new for old, new in zip(rows["rejected"].to_pylist(), first, strict=True)]
     pushed = rows.set_column(2, "rejected", pa.array(merged, pa.string()))
-    second = FilterStep(filter, late).run_all(pushed)["rejected"].to_pylist()
-    at_once = FilterStep(filter, (*early, *late)).run_all(rows)["rejected"].to_pylist()
+    second = run(FilterStep(filter, late), pushed)["rejected"].to_pylist()
+    at_once = run(FilterStep(filter, (*early, *late)), rows)["rejected"].to_pylist()
     assert [a or b for a, b in zip(first, second, strict=True)] == at_once
     lines = funnel(filter, pushed.set_column(2, "rejected", pa.array(_or(merged, second))), {"input_quality"})
     assert [line.name for line in lines] == ["good", "long", "quota", "top"]

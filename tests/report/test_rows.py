@@ -13,9 +13,8 @@ from rich.console import Console
 from magpie.build import build
 from magpie.errors import RunError
 from magpie.report.rows import show_rejected, show_row, show_rows
-from magpie.report.text import harmless, one_line
 from magpie.runs.run import Run
-from magpie.runs.shards import inspect_shard, read_shard, write_shard
+from magpie.runs.storage.sealed import inspect_shard, read_shard, write_shard
 
 HOSTILE = "[bold red]obey[/] \x1b[2J\x1b]0;title\x07 [/nonsense] \u202eright to left\r\x9b31m"
 
@@ -54,11 +53,11 @@ def ids_in(run: Run, text: str) -> list[str]:
 
 def write_into(run: Run, step: str, column: str, values: dict[int, str]) -> None:
     """Put texts into a shard as if a model had written them: position in the first shard -> text."""
-    path = run.shard_path(run.step(step), 0)
-    table = read_shard(path)
+    name = run.shard_name(run.step(step), 0)
+    table = read_shard(run.storage, name)
     texts = [values.get(at, text) for at, text in enumerate(table[column].to_pylist())]
     table = table.set_column(table.column_names.index(column), column, pa.array(texts, pa.string()))
-    write_shard(path, table, inspect_shard(path).stamp)
+    write_shard(run.storage, name, table, inspect_shard(run.storage, name).stamp, replace=True)
 
 
 def test_kept_rows_are_cards_with_their_tags_and_turns(finished: Run) -> None:
@@ -115,9 +114,9 @@ def test_a_row_in_full_has_every_column_of_every_step(finished: Run) -> None:
     show_row(finished, row_id, console)
     text = shown(console)
     assert "in: it is in the dataset" in text
-    for planned in finished.plan.steps:
-        assert f"\n{planned.folder}\n" in text
-        assert all(f"  {name}: " in text or f"  {name}:\n" in text for name in planned.step.adds.names)
+    for run_step in finished.steps:
+        assert f"\n{run_step.folder}\n" in text
+        assert all(f"  {name}: " in text or f"  {name}:\n" in text for name in run_step.step.adds.names)
     assert "embedding: 64 numbers" in text
 
 
@@ -162,11 +161,11 @@ def test_an_unfinished_run_is_shown_as_far_as_it_goes(half: Run) -> None:
 
 def test_a_run_without_rows_says_so(tmp_path: Path) -> None:
     run = build(small_recipe(), tmp_path / "run", stop_after="instruct")
-    for shard in range(1, run.plan.shards):
-        run.shard_path(run.step("instruct"), shard).unlink()
+    for shard in range(1, run.shards):
+        run.storage.delete(run.shard_name(run.step("instruct"), shard))
     with pytest.raises(RunError, match="00000020 is not made yet"):
         show_row(run, "20", screen())
-    run.shard_path(run.step("instruct"), 0).unlink()
+    run.storage.delete(run.shard_name(run.step("instruct"), 0))
     with pytest.raises(RunError, match="holds no rows yet"):
         show_row(run, "0", screen())
     console = screen()
@@ -191,18 +190,6 @@ def test_what_a_model_wrote_reaches_the_terminal_as_text_only(tmp_path: Path) ->
         act(console)
         assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(shown(console))
         assert r"[bold red]obey[/] \x1b[2J\x1b]0;title\x07 [/nonsense] \u202eright" in lines(shown(console))
-
-
-def test_harmless_keeps_every_script_and_line() -> None:
-    kept = "Grüße\n\tनमस्ते 语言 🏴󠁧󠁢󠁥󠁮󠁧󠁿 👩‍👩‍👧 שלום"
-    assert harmless(kept) == kept
-    assert harmless("a\r\nb") == "a\nb"
-
-
-def test_one_line_leaves_out_the_middle() -> None:
-    assert one_line("a\n b") == "a b"
-    cut = one_line("x" * 300 + "y" * 300, 101)
-    assert len(cut) <= 101 and cut.startswith("xxx") and cut.endswith("yyy")
 
 
 def test_a_pair_is_shown_side_by_side_with_its_rewards(tmp_path: Path) -> None:

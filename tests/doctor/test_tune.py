@@ -1,24 +1,18 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
 from importlib.util import find_spec
-from io import StringIO
+from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 from samples import recipe_for, scripted
 
-from magpie.doctor.judge_check import grades, shuffle_test, shuffle_words
-from magpie.doctor.sampling import Sampler
-from magpie.doctor.tune import Tuning, print_tuning, tune
+from magpie.doctor.tune import Tuning, tune
 from magpie.errors import RecipeError
-from magpie.recipe import Tag
 from magpie.recipe.loading import load_recipe
-from magpie.steps.tag import QUALITIES
 
 MODEL = scripted(repeat_rate=0.2, cut_rate=0.1)
 
@@ -45,11 +39,11 @@ def test_a_judge_by_dice_is_found_out(tuning: Tuning) -> None:
     assert any("words shuffled" in note for note in tuning.notes)
 
 
-def test_the_lines_to_paste_are_a_mix_of_the_front(tuning: Tuning) -> None:
+def test_the_lines_to_paste_are_a_mix_of_the_best(tuning: Tuning) -> None:
     mix = yaml.safe_load(tuning.mix)["instruct"]["mix"]
     recipe = load_recipe("demo", overrides={"instruct.mix": mix})
-    assert list(recipe.instruct.mix) == [cell.draw for cell in tuning.front]
-    assert tuning.front
+    assert list(recipe.instruct.mix) == [cell.draw for cell in tuning.best]
+    assert tuning.best
 
 
 def test_the_same_seed_gives_the_same_figures_and_they_are_json(tuning: Tuning) -> None:
@@ -58,16 +52,6 @@ def test_the_same_seed_gives_the_same_figures_and_they_are_json(tuning: Tuning) 
     for cell in first["cells"] + second["cells"]:
         assert cell.pop("tokens_per_second") > 0
     assert first == second and len(first["cells"]) == 6
-
-
-def test_what_is_printed(tuning: Tuning) -> None:
-    console = Console(file=StringIO(), width=160, color_system=None)
-    print_tuning(tuning, console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert tuning.mix in text and text.count("●") == len(tuning.front) + 1
-    for cell in tuning.cells:
-        assert f"{cell.quality.value:.2f}" in text and f"± {cell.quality.error:.2f}" in text
-    assert all(note.split()[0] in text for note in tuning.notes)
 
 
 def test_a_recipe_gives_all_but_the_generator() -> None:
@@ -94,15 +78,27 @@ def test_without_a_judge_the_generator_judges_itself() -> None:
     assert found.cells[0].quality.rows > 0 and found.cells[0].neighbors is not None
 
 
-def test_nothing_valid_is_a_table_too() -> None:
+def test_where_nothing_is_valid_no_setting_is_better() -> None:
     failing = scripted(failure_rate=1)
     found = tune(failing, recipe=recipe_for(failing), n=4, temperatures=(1, 2), top_ps=(1,))
-    print_tuning(found, Console(file=StringIO()))
-    assert len(found.front) == 2
+    assert len(found.best) == 2
+
+
+def test_what_comes_before_the_judge_in_a_build_is_not_in_the_way(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "How many legs has a spider?"}\n')
+    recipe = recipe_for(MODEL, dedup=None, embed=None, decontaminate={"files": [str(questions)]})
+    found = tune(MODEL, recipe=recipe, n=8, temperatures=(1, 1.2), top_ps=(1,))
+    assert all(cell.quality.rows > 0 and cell.neighbors is not None for cell in found.cells)
+    without = tune(
+        MODEL, recipe=recipe_for(MODEL, dedup=None, embed=None), n=8, temperatures=(1, 1.2), top_ps=(1,)
+    )
+    assert [cell.quality for cell in found.cells] == [cell.quality for cell in without.cells]
+    assert [cell.neighbors for cell in found.cells] == [cell.neighbors for cell in without.cells]
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("settings", "says"),
     [
         ({"n": 1}, "128"),
         ({"temperatures": (-1.0,)}, "0 or more"),
@@ -110,34 +106,9 @@ def test_nothing_valid_is_a_table_too() -> None:
         ({"temperatures": ()}, "at least one"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused(given: dict[str, object], says: str) -> None:
+def test_a_grid_that_cannot_be_is_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(RecipeError, match=says):
-        tune(MODEL, **given)  # type: ignore[arg-type]
-
-
-def test_words_are_shuffled_and_all_there() -> None:
-    text = "How do I cook rice without a lid?"
-    mixed = shuffle_words(text, 3)
-    assert mixed != text and sorted(mixed.split()) == sorted(text.split())
-    assert sorted(shuffle_words("怎么煮米饭", 3)) == sorted("怎么煮米饭")
-    assert shuffle_words(text, 3) == mixed and shuffle_words("", 1) == ""
-
-
-def test_labels_are_places_on_the_scale() -> None:
-    assert grades(["very poor", None, "excellent", "average"], QUALITIES) == [1, 5, 3]
-
-
-def test_the_shuffled_are_the_instructions_that_were_judged() -> None:
-    recipe = recipe_for(MODEL).model_copy(update={"tag": Tag(tags=("quality", "difficulty"))})
-
-    async def tested() -> tuple[int, int]:
-        async with Sampler(lambda *_: None) as sampler:
-            rows = await sampler.judge(recipe, (await sampler.write(recipe, 30)).rows)
-            plain, mixed = await shuffle_test(sampler, recipe, rows)
-            return plain.rows, mixed.rows
-
-    plain, mixed = asyncio.run(tested())
-    assert 20 <= plain <= 30 and 0 < mixed <= plain
+        tune(MODEL, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

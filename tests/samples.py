@@ -1,17 +1,20 @@
-"""Samples and rows made by hand, for tests of what is said of them."""
+"""Samples and rows made by hand, for tests of what `doctor` and `tune` make of them."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from magpie.chat import ChatFormat
-from magpie.doctor.measures import PROBLEMS, Sample
-from magpie.doctor.sampling import beside, sampling_recipe
+from magpie.doctor.measures import PROBLEMS, Keep, Sample, problems_of
+from magpie.doctor.sampling import Written, sampling_recipe
 from magpie.engines.scripted import ScriptedTokenizer
-from magpie.recipe import Clean, Instruct, Model, Recipe, Script
+from magpie.recipe import Clean, Instruct, Language, Model, Recipe, Script
 from magpie.recipe.loading import load_recipe
-from magpie.steps.clean import CleanStep
+from magpie.runs.run import with_columns
+from magpie.steps.clean import Cleaner, CleanStep
+from magpie.steps.language import LanguageStep
 
 CHAT = ChatFormat.derive(ScriptedTokenizer())
 
@@ -26,14 +29,14 @@ def recipe_for(model: Model, **changes: Any) -> Recipe:
     return load_recipe(recipe, overrides={"language": None, **changes})
 
 
-def rates(**given: float) -> Sample:
+def rates(**shares: float) -> Sample:
     """A sample of 64 with these rates; the rest is valid."""
-    problems = dict.fromkeys(PROBLEMS, 0.0) | given
+    problems = dict.fromkeys(PROBLEMS, 0.0) | shares
     valid = 1.0 - sum(problems.values())
     return Sample(
         rows=64,
         rates={**problems, "valid": valid},
-        whole=tuple(at < round(valid * 64) for at in range(64)),
+        valid_rows=tuple(at < round(valid * 64) for at in range(64)),
         median_tokens=20,
         tokens_per_second=100.0,
         examples={},
@@ -55,5 +58,17 @@ def cleaned(*texts: tuple[str, str], **columns: list[Any]) -> pa.Table:
             "instruct_tokens": [10] * count,
         }
     )
-    rows = beside(rows, asyncio.run(CleanStep(Clean()).with_chat(CHAT).run(rows, None)))
-    return beside(rows, pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}))
+    rows = with_columns(rows, asyncio.run(Cleaner(Clean(), CHAT.leaks).run(rows, None)))
+    more = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    return with_columns(rows, pa.table(more)) if more else rows
+
+
+def written(rows: pa.Table, *, seconds: float = 1.0, keep: Keep = None) -> Written:
+    """The rows as a Sampler hands them on."""
+    return Written(rows, seconds, CHAT, problems(rows), keep)
+
+
+def problems(rows: pa.Table) -> Mapping[str, str]:
+    """What is wrong with rows that `clean` or `language` rejected."""
+    model = scripted()
+    return problems_of([CleanStep(Clean(), "generator", model), LanguageStep(Language(keep=("en",)))], rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recording import SCRIPTED, run
 
-from magpie.chat import ChatFormat
 from magpie.engines.base import Completion, ModelInfo, Sampling
-from magpie.engines.scripted import ScriptedTokenizer
 from magpie.recipe import Tag, TagName
 from magpie.steps.tag import QUESTIONS, TagStep
 
@@ -53,8 +51,7 @@ def judged(engine: InTurn, **settings: Any) -> dict[str, Any]:
         }
     )
     part = Tag(tags=("quality",), max_tokens=64, **settings)
-    step = TagStep(part, seed=1).with_chat(ChatFormat.derive(ScriptedTokenizer()))
-    (row,) = asyncio.run(step.run(rows, engine)).to_pylist()
+    (row,) = run(TagStep(part, 1, "judge", SCRIPTED), rows, engine).to_pylist()
     return dict(row)
 
 

@@ -6,25 +6,18 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from samples import CHAT, cleaned, scripted
+from samples import CHAT, scripted
 
-from magpie.doctor.doctor import Diagnosis, doctor, print_diagnosis
-from magpie.doctor.measures import PROBLEMS, measure
+from magpie.doctor.doctor import Diagnosis, doctor
 from magpie.errors import ChatFormatError, MagpieError, RecipeError
 
 KEYS = (
     "pre_query", "post_query", "next_turn", "pre_query_ids", "post_query_ids", "next_turn_ids", "stop_ids", "warnings",
     "family", "advice", "verdict",
 )  # fmt: skip
-
-
-def printed(console_text: Console) -> str:
-    return console_text.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +27,14 @@ def cut() -> Diagnosis:
 
 
 def test_a_model_that_writes_well_is_ready() -> None:
-    told: list[tuple[str, int, int]] = []
-    diagnosis = doctor(scripted(repeat_rate=0), n=64, on_progress=lambda *what: told.append(what))
+    progress: list[tuple[str, int, int]] = []
+    diagnosis = doctor(scripted(repeat_rate=0), n=64, on_progress=lambda *what: progress.append(what))
     assert diagnosis.verdict == "ready: 100% of 64 instructions are whole"
     assert diagnosis.changes == () and diagnosis.sample is not None
     assert diagnosis.sample.rates["valid"] == 1.0
     assert len(diagnosis.sample.examples["valid"]) == 3
     assert diagnosis.sample.expected == ("en",) and diagnosis.neighbors is not None
-    assert told[0][0].startswith("reading") and ("sampling", 64, 64) in told
+    assert progress[0][0].startswith("reading") and ("sampling", 64, 64) in progress
 
 
 def test_without_a_sample_only_the_format_is_looked_at() -> None:
@@ -120,7 +113,7 @@ def test_without_a_chat_template_the_way_on_is_shown_and_works(tmp_path: Path) -
     assert doctor(str(folder), n=0, chat_template=way_on[2]).format["source"] == way_on[2]
 
 
-def test_a_format_is_shown_beside_that_of_its_family(tmp_path: Path) -> None:
+def test_a_format_is_held_against_that_of_its_family(tmp_path: Path) -> None:
     other = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\n{% endfor %}"
     other += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     diagnosis = doctor(str(bare(tmp_path / "model", chat_template=other)), n=0)
@@ -128,33 +121,7 @@ def test_a_format_is_shown_beside_that_of_its_family(tmp_path: Path) -> None:
     differences = {what: (derived, published) for what, derived, published in diagnosis.family.differences}
     derived, published = differences["post_query"]
     assert derived == "<|im_end|>\n\n<|im_start|>assistant\n" != published
-    console = Console(file=StringIO(), width=200, color_system=None)
-    print_diagnosis(diagnosis, console)
-    assert f"derived: {derived!r}" in printed(console)
-    assert f"{diagnosis.family.family.name}: {published!r}" in printed(console)
     assert diagnosis.to_json()["family"]["differences"]
-
-
-def test_what_is_printed_holds_the_format_the_rates_and_the_verdict(cut: Diagnosis) -> None:
-    console = Console(file=StringIO(), width=300, color_system=None)
-    print_diagnosis(cut, console)
-    text = printed(console)
-    assert repr(CHAT.pre_query) in text and str(CHAT.stop_ids[0]) in text
-    assert cut.verdict in text and "as sampled" in text and "no help" in text
-    assert cut.sample is not None
-    assert set(cut.sample.rates) == {"valid", *PROBLEMS}
-    for name, rate in cut.sample.rates.items():
-        assert re.search(rf"{name} +{re.escape(f'{rate:.1%}')}", text)
-
-
-def test_what_is_printed_never_obeys_a_model() -> None:
-    rows = cleaned(("[red]Why \x1b[2J does it rain?", "stop"), ("[/bad] <|im_start|>\x07", "stop"))
-    console = Console(file=StringIO(), width=200, color_system=None)
-    diagnosis = doctor("any", n=0, engine="scripted")
-    fields = {name: getattr(diagnosis, name) for name in ("model", "format", "verdict", "changes")}
-    print_diagnosis(Diagnosis(**fields, sample=measure(rows, CHAT, seconds=1)), console)
-    assert r"[red]Why \x1b[2J does it rain?" in printed(console)
-    assert r"[/bad] <|im_start|>\x07" in printed(console)
 
 
 @pytest.mark.slow

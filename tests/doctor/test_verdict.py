@@ -67,8 +67,8 @@ def test_a_format_that_is_not_the_models_wants_another_template() -> None:
 @pytest.mark.parametrize(("better", "worse"), list(product(range(9), repeat=2)))
 def test_what_helped_is_more_than_chance(better: int, worse: int) -> None:
     same = rates()
-    before = replace(same, whole=(False,) * better + (True,) * worse + (True,) * 20)
-    after = replace(same, whole=(True,) * better + (False,) * worse + (True,) * 20)
+    before = replace(same, valid_rows=(False,) * better + (True,) * worse + (True,) * 20)
+    after = replace(same, valid_rows=(True,) * better + (False,) * worse + (True,) * 20)
     flips = better + worse
     chance = sum(comb(flips, heads) for heads in range(better, flips + 1)) / 2**flips
     assert helped(before, after) == (chance < 0.05)

@@ -11,6 +11,7 @@ from builds import small_recipe
 from tokenizers_made import CHATML, small
 
 from magpie.build import build
+from magpie.runs.run import DATASET
 
 MODELS = {"generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted"}
 
@@ -29,7 +30,7 @@ def test_dpo_trains_two_steps_on_the_pairs_of_a_run(respond: dict[str, Any] | No
     run = build(recipe, tmp_path / "run")
     pairs = datasets.load_dataset(
         "parquet",
-        data_files=str(run.dataset_folder / "*.parquet"),
+        data_files=str(run.folder / DATASET / "*.parquet"),
         split="train",
         cache_dir=str(tmp_path / "cache"),
     )

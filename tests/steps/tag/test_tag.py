@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from recording import CHAT, SCRIPTED, run
 
-from magpie.chat import ChatFormat
 from magpie.engines.base import Completion, ModelInfo, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
 from magpie.recipe import Script, Tag
-from magpie.steps.tag import CATEGORIES, DIFFICULTIES, QUALITIES, QUESTIONS, JudgePrompt, TagStep
+from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
+from magpie.steps.tag import QUESTIONS, JudgePrompt, TagStep
 
-CHAT = ChatFormat.derive(ScriptedTokenizer())
 TEXT = ScriptedTokenizer().decode
 
 
@@ -33,8 +32,12 @@ def rows(*instructions: str | None) -> pa.Table:
     )
 
 
+def tag_step(**settings: Any) -> TagStep:
+    return TagStep(Tag(**settings), 1, "judge", SCRIPTED)
+
+
 def tag(table: pa.Table, engine: Any, **settings: Any) -> pa.Table:
-    return asyncio.run(TagStep(Tag(**settings), seed=1).with_chat(CHAT).run(table, engine))
+    return run(tag_step(**settings), table, engine)
 
 
 @dataclass
@@ -74,8 +77,8 @@ def test_every_row_gets_labels_of_the_published_sets() -> None:
 
 
 def test_the_answers_have_the_announced_schema_whatever_tags_are_asked_for() -> None:
-    step = TagStep(Tag(tags=("category", "difficulty", "category")), seed=1, chat=CHAT)
-    tags = asyncio.run(step.run(rows("How do I plan a trip?"), ScriptedEngine(Script())))
+    step = tag_step(tags=("category", "difficulty", "category"))
+    tags = run(step, rows("How do I plan a trip?"), ScriptedEngine(Script()))
     assert tags.schema == pa.schema([("id", pa.string()), *step.adds])
     assert step.adds.names == [
         "task_category", "other_task_categories", "intent", "knowledge", "difficulty",
@@ -134,8 +137,7 @@ def test_half_of_a_surrogate_pair_in_an_answer_does_not_end_the_build() -> None:
     answer = Completion(
         r'{"intent": "cut \ud83d", "knowledge": "\ud83d\ude00", "difficulty": "easy"}', 9, "stop"
     )
-    step = TagStep(Tag(tags=("difficulty",)), seed=1, chat=CHAT)
-    tags = asyncio.run(step.run(rows("Tell me more."), Saying(answer)))
+    tags = tag(rows("Tell me more."), Saying(answer), tags=("difficulty",))
     assert tags["intent"].to_pylist() == ["cut \N{REPLACEMENT CHARACTER}"]
     assert tags["knowledge"].to_pylist() == ["\N{GRINNING FACE}"]
 
@@ -207,7 +209,7 @@ def test_an_instruction_too_long_for_the_judge_is_cut_in_the_prompt() -> None:
 def test_the_wording_of_the_prompts_is_part_of_the_settings(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = TagStep(Tag(tags=("quality",)), seed=1)
+    step = tag_step(tags=("quality",))
     before = step.settings
     assert json.dumps(before) and "model" not in before and before["seed"] == 1
     (tmp_path / "quality.jinja").write_text("Judge this: {{ instruction }}")
@@ -269,9 +271,7 @@ def test_the_first_vote_is_what_a_judge_asked_once_says() -> None:
     table = rows("How do I plan a trip?", None, "What is a prime?")
     once = tag(table, ScriptedEngine(Script()), temperature=0.7)
     often = tag(table, ScriptedEngine(Script()), temperature=0.7, times=4)
-    assert often.schema == pa.schema(
-        [("id", pa.string()), *TagStep(Tag(times=4, temperature=1), seed=1).adds]
-    )
+    assert often.schema == pa.schema([("id", pa.string()), *tag_step(times=4, temperature=1).adds])
     for label in ("difficulty", "input_quality", "task_category"):
         votes = often[f"{label}_votes"].to_pylist()
         assert votes[1] is None and all(len(votes[at]) == 4 for at in (0, 2))

@@ -1,9 +1,6 @@
 """The command as a user types it: one run, every verb."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -11,28 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from builds import small_recipe
+from typed import typed
 
-import magpie
 from magpie.publish.formats import FORMATS
-
-
-def typed(*words: str | Path, code: int = 0, quiet: bool = True) -> str:
-    """What the command prints; it must end with `code` and, when that is 0, say nothing on standard error.
-
-    Not `quiet`, it may say there how far it is: it does so when it takes its time.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "magpie.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "140", "NO_COLOR": "1"},
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    if code == 0 and quiet:
-        assert done.stderr == ""
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +37,7 @@ def test_help_names_every_verb() -> None:
         "templates",
         "filters",
         "recipes",
+        "schema",
     ):
         assert verb in printed
 
@@ -204,20 +183,31 @@ def test_tune_prints_a_mix_that_a_recipe_takes(tmp_path: Path) -> None:
     typed("tune", "other", "--recipe", recipe, "--temperatures", "warm", code=1)
 
 
+def test_tune_takes_a_recipe_without_an_embedder_and_with_evaluation_sets(tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"question": "How many legs has a spider?"}\n')
+    recipe = tmp_path / "small.yaml"
+    sections = small_recipe().model_dump(mode="json")
+    sections |= {"embed": None, "dedup": None, "decontaminate": {"files": ["questions.jsonl"]}}
+    recipe.write_text(yaml.safe_dump(sections))
+    words = (
+        "tune",
+        "other",
+        "--recipe",
+        recipe,
+        "--n",
+        "4",
+        "--temperatures",
+        "1",
+        "--top-ps",
+        "1",
+        "--json",
+    )
+    found = json.loads(typed(*words, quiet=False))
+    assert found["cells"][0]["quality"]["rows"] > 0
+
+
 @pytest.mark.parametrize(
     ("verb", "name"), [("recipes", "air"), ("filters", "pro-300k"), ("templates", "chatml")]
 )
 def test_lists_of_what_ships(verb: str, name: str) -> None:
     assert name in typed(verb)
-
-
-def test_the_python_api_mirrors_the_command(tmp_path: Path) -> None:
-    run = magpie.build(small_recipe(), out=tmp_path / "run", rows=32)
-    assert isinstance(run, magpie.Run)
-    assert run.table().num_rows == 32
-    assert magpie.Run.open(tmp_path / "run").dataset().num_rows == run.dataset().num_rows
-    assert magpie.doctor("any", n=0, engine="scripted").verdict.startswith("format ready")
-    tuning = magpie.tune("other", recipe=small_recipe(), n=4, temperatures=(1,), top_ps=(1,))
-    assert "temperature: 1" in tuning.mix
-    demo = magpie.build("demo", out=tmp_path / "demo", engine="scripted", rows=64, stop_after="clean")
-    assert demo.recipe.rows == 64

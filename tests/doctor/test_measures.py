@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from samples import CHAT, cleaned
+from samples import cleaned, written
 
 from magpie.doctor.measures import PROBLEMS, Mean, diversity, measure
 
 LOOP = "and so on " * 40
 
 
-def test_each_row_is_counted_once_by_its_deepest_trouble() -> None:
+def test_each_row_is_counted_under_one_problem() -> None:
     rows = cleaned(
         ("How do I plant a tree?", "stop"),
         ("how do i plant a tree?", "stop"),
@@ -25,20 +25,20 @@ def test_each_row_is_counted_once_by_its_deepest_trouble() -> None:
         ("Tell me about the long history of the oak, the ash and", "length"),
         ("", "error"),
     )
-    sample = measure(rows, CHAT, seconds=2.0)
+    sample = measure(written(rows, seconds=2.0))
     assert sample.rates == {
         "valid": 0.1, "leaked": 0.2, "empty": 0.2, "looping": 0.2, "repeated": 0.1, "cut": 0.1, "language": 0,
         "other": 0.1,
     }  # fmt: skip
     assert sum(sample.rates.values()) == pytest.approx(1)
-    assert sample.whole == (True, *[False] * 9)
+    assert sample.valid_rows == (True, *[False] * 9)
     assert sample.examples["other"] == ("(lost) (nothing)",)
     assert (sample.median_tokens, sample.tokens_per_second) == (10, 50.0)
     assert sample.expected == () and sample.expected_from == "not looked at"
 
 
 def test_a_generation_that_the_engine_ended_for_repeating_itself_is_looping() -> None:
-    sample = measure(cleaned((LOOP, "repetition"), ("Why does it rain?", "stop")), CHAT, seconds=1)
+    sample = measure(written(cleaned((LOOP, "repetition"), ("Why does it rain?", "stop"))))
     assert sample.rates["looping"] == 0.5
 
 
@@ -51,7 +51,7 @@ TEXTS = (
 
 
 def test_without_a_wish_the_most_common_language_is_expected() -> None:
-    sample = measure(cleaned(*TEXTS, language=["en", "en", None, "fr"]), CHAT, seconds=1)
+    sample = measure(written(cleaned(*TEXTS, language=["en", "en", None, "fr"])))
     assert (sample.expected, sample.expected_from) == (("en",), "most common in the sample")
     assert sample.rates["language"] == 0.25 and sample.rates["valid"] == 0.75
     assert sample.examples["language"] == ("(fr) Pourquoi?",)
@@ -61,7 +61,7 @@ def test_without_a_wish_the_most_common_language_is_expected() -> None:
 def test_with_languages_to_keep_a_row_is_wrong_where_a_build_rejects_it() -> None:
     rows = cleaned(*TEXTS, language=["en", "en", None, "fr"])
     rejected = rows.drop(["rejected"]).append_column("rejected", [[None, None, "language: unknown", None]])
-    sample = measure(rejected, CHAT, seconds=1, keep=("en", "fr"))
+    sample = measure(written(rejected, keep=("en", "fr")))
     assert (sample.expected, sample.expected_from) == (("en", "fr"), "language.keep")
     assert sample.rates["language"] == 0.25
     assert sample.examples["language"] == ("(unknown) 3 + 4 = ?",)
@@ -69,9 +69,9 @@ def test_with_languages_to_keep_a_row_is_wrong_where_a_build_rejects_it() -> Non
 
 def test_a_row_that_was_steered_to_a_language_is_held_to_it() -> None:
     rows = cleaned(*TEXTS, language=["en", "en", None, "fr"], steer_language=["en", "fr", "fr", "fr"])
-    sample = measure(rows, CHAT, seconds=1)
+    sample = measure(written(rows))
     assert (sample.expected, sample.expected_from) == (("en", "fr"), "steer")
-    assert sample.whole == (True, False, True, True)
+    assert sample.valid_rows == (True, False, True, True)
 
 
 def test_distinct_words_by_hand() -> None:
@@ -97,6 +97,6 @@ def test_a_share_of_all_is_no_certainty() -> None:
 
 
 def test_a_sample_is_json() -> None:
-    found = json.loads(json.dumps(measure(cleaned(*TEXTS), CHAT, seconds=1).to_json()))
+    found = json.loads(json.dumps(measure(written(cleaned(*TEXTS))).to_json()))
     assert found["sampled"] == 4 and set(found["rates"]) == {"valid", *PROBLEMS}
-    assert "whole" not in found
+    assert "valid_rows" not in found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,22 @@ from samples import cleaned, recipe_for, scripted
 
 from magpie.build import build
 from magpie.doctor.measures import Neighbors
-from magpie.doctor.sampling import Sampler, Written, beside, neighbors, planned_steps
+from magpie.doctor.sampling import Sampler, Written, neighbors, sample_steps
 from magpie.engines.embedder import scripted_vectors, unit
 from magpie.errors import RecipeError
 from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import load_recipe
 
 
-def sampled(recipe: Recipe, count: int, told: list[Any] | None = None, **given: Any) -> Written:
+def sampled(recipe: Recipe, count: int, progress: list[Any] | None = None, **where: Any) -> Written:
     async def write() -> Written:
-        async with Sampler(lambda *what: None if told is None else told.append(what)) as sampler:
-            return await sampler.write(recipe, count, **given)
+        async with Sampler(lambda *what: None if progress is None else progress.append(what)) as sampler:
+            return await sampler.write(recipe, count, **where)
 
     return asyncio.run(write())
 
 
-def test_a_sample_is_what_a_build_writes(tmp_path: Any) -> None:
+def test_a_sample_is_what_a_build_writes(tmp_path: Path) -> None:
     recipe = recipe_for(scripted(cut_rate=0.2, failure_rate=0.1), dedup=None, tag=None, respond=None)
     built = build(load_recipe(recipe, rows=32), tmp_path / "run").table()
     rows = sampled(recipe, 32).rows
@@ -41,11 +42,11 @@ def test_rows_further_on_are_other_rows() -> None:
     assert later.equals(whole.slice(4).combine_chunks().select(later.column_names))
 
 
-def test_what_is_being_done_is_told() -> None:
-    told: list[Any] = []
-    sampled(recipe_for(scripted()), 8, told, what="trying")
-    assert told[0] == ("loading scripted", 0, 0)
-    assert told[1:] == [("trying", done, 8) for done in range(9)]
+def test_the_progress_is_reported() -> None:
+    progress: list[Any] = []
+    sampled(recipe_for(scripted()), 8, progress, what="trying")
+    assert progress[0] == ("loading scripted", 0, 0)
+    assert progress[1:] == [("trying", done, 8) for done in range(9)]
 
 
 def test_an_engine_stays_loaded_until_something_else_is_asked_for() -> None:
@@ -109,6 +110,34 @@ def test_a_recipe_that_embeds_nothing_is_embedded_all_the_same() -> None:
     assert not isinstance(asyncio.run(neighbors(recipe, [sampled(recipe, 8).rows])), str)
 
 
+def test_a_step_that_compares_all_rows_is_no_part_of_a_sample(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "How many legs has a spider?"}\n')
+    plain = recipe_for(scripted(), dedup=None, embed=None)
+    recipe = load_recipe(plain, overrides={"decontaminate": {"files": [str(questions)]}})
+    names = [step.name for step in sample_steps(recipe)]
+    assert names == ["instruct", "clean", "decontaminate", "tag"]
+    rows = sampled(recipe, 8).rows
+    assert rows.equals(sampled(plain, 8).rows) and "contaminated_by" not in rows.column_names
+    assert asyncio.run(neighbors(recipe, [rows])) == asyncio.run(neighbors(plain, [rows]))
+
+
+def test_rows_that_are_all_out_are_not_judged_and_no_judge_is_loaded() -> None:
+    recipe = recipe_for(scripted(failure_rate=1))
+    loading: list[str] = []
+
+    async def judged(rows: pa.Table) -> pa.Table:
+        async with Sampler(lambda what, *_: loading.append(what)) as sampler:
+            return await sampler.judge(recipe, rows)
+
+    rows = sampled(recipe, 4).rows
+    for some in (rows, rows.slice(0, 0)):
+        labels = asyncio.run(judged(some))
+        assert labels["input_quality"].to_pylist() == [None] * some.num_rows
+        assert labels["id"].equals(some["id"])
+    assert loading == []
+
+
 def test_an_embedder_that_is_not_there_is_a_reason() -> None:
     recipe = recipe_for(scripted(), **{"models.embedder": {"model": "no/such-embedder", "engine": "vllm"}})
     found = asyncio.run(neighbors(recipe, [sampled(recipe_for(scripted()), 4).rows]))
@@ -116,20 +145,8 @@ def test_an_embedder_that_is_not_there_is_a_reason() -> None:
 
 
 def test_the_steps_are_those_before_an_answer() -> None:
-    assert list(planned_steps(load_recipe("demo"))) == [
-        "instruct",
-        "clean",
-        "language",
-        "embed",
-        "dedup",
-        "tag",
-    ]
-
-
-def test_a_reason_given_earlier_stays() -> None:
-    rows = pa.table({"id": ["a", "b"], "rejected": pa.array([None, "first"], pa.string())})
-    more = pa.table({"id": ["a", "b"], "x": [1, 2], "rejected": pa.array(["then", "then"])})
-    assert beside(rows, more).to_pydict() == {"id": ["a", "b"], "rejected": ["then", "first"], "x": [1, 2]}
+    names = [step.name for step in sample_steps(load_recipe("demo"))]
+    assert names == ["instruct", "clean", "language", "embed", "dedup", "tag"]
 
 
 def test_a_recipe_that_cannot_be_planned_is_refused_before_a_model_is_loaded() -> None:

@@ -11,8 +11,6 @@ from rich.console import Console
 from magpie.build import build
 from magpie.figures.saturation import Next, Saturation
 from magpie.figures.status import Status, StepStatus, status
-from magpie.plan.planning import make_plan
-from magpie.report.dry_run import print_plan
 from magpie.report.run_table import print_status
 
 FOLDER = "runs/[/b] [bold]mine"
@@ -29,20 +27,6 @@ def test_brackets_in_a_run_s_folder_and_reasons_are_shown() -> None:
         "left out: [red] rule",
         f"read: {FOLDER}/steps",
     ):
-        assert text in said.getvalue()
-
-
-def test_brackets_in_a_plan_are_shown() -> None:
-    said = StringIO()
-    models = {
-        "generator": {"model": "[/b]/[red]", "engine": "scripted"},
-        "judge": "generator",
-        "embedder": "generator",
-    }
-    rules = [{"name": "[/b] short", "where": "nosuch > 3", "when_present": True}]
-    recipe = small_recipe(models=models, filter={"name": "[/i]", "rules": rules})
-    print_plan(make_plan(recipe), Path(FOLDER), Console(file=said, width=120))
-    for text in (f"rows into {FOLDER}", "[/b]/[red]", "filter [/i]", "such column: [/b] short"):
         assert text in said.getvalue()
 
 

@@ -6,12 +6,12 @@ from io import StringIO
 
 from rich.console import Console
 
-from magpie.data.select import Comparison, Explained, Refiltered
+from magpie.data.select import Explained, FilterComparison, Refiltered
 from magpie.report.filter_tables import print_comparison, print_funnel
 from magpie.steps.filter import FunnelLine
 
 
-def printed(found: Refiltered | Comparison, *, width: int = 100) -> list[str]:
+def printed(found: Refiltered | FilterComparison, *, width: int = 100) -> list[str]:
     said = StringIO()
     show = print_funnel if isinstance(found, Refiltered) else print_comparison
     show(found, Console(file=said, width=width))
@@ -44,7 +44,9 @@ def test_an_explained_funnel_shows_shares_and_examples() -> None:
 
 
 def test_a_comparison_adds_up() -> None:
-    found = Comparison(("[/b] one", "other"), 1000, 300, (200, 100), ((), ("x (reads y)",)), "the dataset")
+    found = FilterComparison(
+        ("[/b] one", "other"), 1000, 300, (200, 100), ((), ("x (reads y)",)), "the dataset"
+    )
     assert printed(found) == [
         "kept by        rows",
         "both            300",
@@ -54,5 +56,5 @@ def test_a_comparison_adds_up() -> None:
         "Jaccard index: 0.500",
         "left out, the dataset has no such column: x (reads y)",
     ]
-    narrowed = Comparison(("one", "other"), 10, 10, (0, 0), ((), ()), never_answered=1200)
+    narrowed = FilterComparison(("one", "other"), 10, 10, (0, 0), ((), ()), never_answered=1200)
     assert printed(narrowed)[-1].startswith("1,200 rows are out because the build's own filter dropped them")
