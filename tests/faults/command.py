@@ -71,7 +71,7 @@ def refusal(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("magpie: ")
-    assert "a fault of magpie's" not in lines[0], lines[0]
+    assert "internal error" not in lines[0], lines[0]
     return lines[0].removeprefix("magpie: ")
 
 

@@ -275,6 +275,15 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path: Path, write: str) -> No
         tmp_path.chmod(stat.S_IRWXU)
 
 
+@pytest.mark.parametrize("write", WRITES)
+def test_a_file_where_a_folder_is_to_be_is_one_clear_error(tmp_path: Path, write: str) -> None:
+    for place in ("run", "run/below"):
+        (tmp_path / place.partition("/")[0]).write_text("mine")
+        with pytest.raises(StorageError, match="cannot write"):
+            WRITES[write](LocalStorage(tmp_path / place))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
 def test_a_full_disk_is_one_clear_error() -> None:
     full = Path("/dev/full")
     if not full.exists():
