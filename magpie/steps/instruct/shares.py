@@ -18,9 +18,9 @@ ROOT_OF_76 = 0.717797887081348
 that every steering prompt meets every way to sample in its share. With one number for both, each prompt would get the
 same few ways to sample.
 
-The second was chosen from 100 irrational numbers as the one that fills the square best beside the golden ratio. Of 64 to
-5,000 rows in a stretch, those in any rectangle of the square were within 6 of its area, and of 20,000 within 8. This was
-measured with 400 rectangles drawn at random, on three stretches."""
+The second was chosen from 100 irrational numbers as the one that fills the square best beside the golden ratio. Of 64
+to 5,000 rows in a stretch, those in any rectangle of the square were within 6 of its area; of 20,000 rows, within 8.
+This was measured with 400 random rectangles on three stretches."""
 
 
 def places(index: np.ndarray[Any, Any], irrational: float) -> np.ndarray[Any, Any]:
