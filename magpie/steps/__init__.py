@@ -1,7 +1,7 @@
-"""The steps, in the order in which rows come to them.
+"""The steps, in the order in which rows pass through them.
 
-A new step is a file beside this one, with a class that describes it and one that does the work, and an entry in the
-list of the method it belongs to. Nothing else in the package knows its name.
+A new step is a file or a folder beside this one, with a class that describes it and one that does the work, and an
+entry in the list of its method. Nothing else in the package knows its name.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from magpie.steps.reward import RewardStep
 from magpie.steps.tag import TagStep
 
 FIRST_COLUMNS = pa.schema([("id", pa.string()), ("index", pa.int64()), REJECTED])
-"""What is known of a row before the first step."""
+"""The columns that rows have before the first step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """A way to make a dataset: the entries of its steps, in order.
 
-    `instructions` are the steps up to an instruction that is worth an answer, `answers` those that write answers and
-    look at them. The recipe's filter stands on both sides of the answers, where rows are `filtered` at all.
+    `instructions` are the steps that write and judge instructions, `answers` those that write and judge answers. With
+    `filtered`, the recipe's filter is applied before the answers, as far as its rules allow, and after them.
     """
 
     instructions: tuple[PlanSteps, ...]
@@ -75,7 +75,8 @@ MAGPIE = Method(
 def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalStep, ...]:
     """The steps that a recipe asks for, in order. Loads nothing. Raises RecipeError or FilterError.
 
-    A step that reads a column which only a later one adds waits for that: `dedup` by quality comes after the judge.
+    A step that reads a column which only a later one adds is moved behind that one: `dedup` by quality comes after the
+    judge.
     """
     steps = _in_order(recipe, method.instructions, FIRST_COLUMNS)
     known = columns_of(steps)

@@ -1,13 +1,12 @@
-"""The base model answers too: what the instruction was worth before the generator was aligned.
+"""The base model answers each instruction too, so that the reward of the response can be compared with its reward.
 
-A base model has no chat template. It is shown a page of questions and answers of our own and goes on with the answer to
-the instruction, in the manner of URIAL (arXiv 2312.01552). The reward of the response over that of this answer is the
-`reward_difference` of arXiv 2406.08464.
+A base model has no chat template. Its prompt is a page of example questions and answers, followed by the instruction,
+as in URIAL (arXiv 2312.01552). The reward of the response less the reward of this answer is the `reward_difference`
+of arXiv 2406.08464.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,26 @@ import pyarrow as pa
 from magpie import shipped
 from magpie.engines.base import Sampling
 from magpie.recipe import Baseline, Model, Recipe
-from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, counts_tokens, live, seeds, spread
+from magpie.steps.base import (
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    complete_each,
+    counts_tokens,
+    live,
+    seeds,
+    spread,
+    text_bytes,
+    values_at,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import PlainText
     from magpie.engines.base import Engine
 
 _PLACE = "{{ instruction }}"
+# A base model has no token that ends a turn: it goes on with the next question of the page, in the tags of the page.
 _STOPS = ("</answer>", "<question>", "</question>")
 
 
@@ -49,7 +61,7 @@ class BaselineStep(RowStep):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes the output besides the model, the page included."""
+        """All that shapes the output besides the model, the page of examples included."""
         page = hashlib.sha256(_page().encode()).hexdigest()
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"}), "page": page}
 
@@ -65,7 +77,7 @@ class BaselineStep(RowStep):
 
     @property
     def bytes_per_row(self) -> int:
-        return min(1600, 3 * self.part.max_tokens)
+        return text_bytes(self.part.max_tokens)
 
     def bind(self, tools: Tools) -> BaselineWriter:
         return BaselineWriter(self, tools.plain_text(self.model))
@@ -80,36 +92,37 @@ class BaselineWriter(RowWork["Engine"]):
 
     async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request a row, all at once."""
-        at, part = live(rows), self.step.part
+        at = live(rows)
         row_seeds = seeds(self.step.seed, "baseline", rows["index"].to_numpy()[at]).tolist()
-        instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
         before, _, after = _page().partition(_PLACE)
-        stop_repetition = engine.model.stops_repetition(None)
-        completions = await asyncio.gather(
-            *(
-                engine.complete(
-                    self.plain.ids(f"{before}{instruction}{after}"),
-                    Sampling(
-                        max_tokens=part.max_tokens,
-                        seed=seed,
-                        temperature=part.temperature,
-                        stop_ids=self.plain.stop_ids,
-                        stop=_STOPS,
-                        stop_repetition=stop_repetition,
-                    ),
-                )
-                for instruction, seed in zip(instructions, row_seeds, strict=True)
-            )
+        completions = await complete_each(
+            engine,
+            (self.plain.ids(f"{before}{text}{after}") for text in values_at(rows, "instruction", at)),
+            (self._sampling(seed, engine) for seed in row_seeds),
         )
         columns: dict[str, list[Any]] = {
             "base_response": [
-                None if done.finish_reason == "error" else done.text.strip() for done in completions
+                None if completion.finish_reason == "error" else completion.text.strip()
+                for completion in completions
             ],
-            "base_tokens": [done.token_count for done in completions],
-            "base_finish_reason": [done.finish_reason for done in completions],
+            "base_tokens": [completion.token_count for completion in completions],
+            "base_finish_reason": [completion.finish_reason for completion in completions],
         }
         return spread(rows, at, columns, self.step.adds)
 
+    def _sampling(self, seed: int, engine: Engine) -> Sampling:
+        part = self.step.part
+        return Sampling(
+            max_tokens=part.max_tokens,
+            seed=seed,
+            temperature=part.temperature,
+            stop_ids=self.plain.stop_ids,
+            stop=_STOPS,
+            # Base models repeat themselves often, and there is no setting: stop them wherever the engine can.
+            stop_repetition=engine.model.stops_repetition(None),
+        )
+
 
 def _page() -> str:
+    """The shipped page of examples; _PLACE in it is where the instruction goes."""
     return (shipped.folder("templates/baseline") / "examples.txt").read_text(encoding="utf-8")

@@ -1,27 +1,30 @@
-"""The generator answers each instruction several times over, so that the better answers can be told from the worse."""
+"""The generator answers each instruction several times, so that a reward model can choose between the answers."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from magpie.engines.base import Completion, Sampling
+from magpie.engines.base import Completion
 from magpie.recipe import Model, Prefer, Recipe
 from magpie.steps.base import (
     ModelUse,
     RowStep,
     RowWork,
     Tools,
+    answer_sampling,
+    complete_each,
     counts_tokens,
     inner,
     live,
     seeds,
     spread,
+    text_bytes,
     try_system_prompt,
+    values_at,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +36,9 @@ if TYPE_CHECKING:
 class CandidatesStep(RowStep):
     """Adds `candidates`, the answers to the instruction in the order of their seeds, and how each came about.
 
-    Every list is as long as `prefer.responses`. What is no answer is null among the candidates: one that failed, that
-    is empty or repeats itself; `candidate_finish_reasons` tells which. One that was cut by length is kept.
-    `candidate_reasoning` is what the model reasoned before each, or null; `candidate_tokens` counts both.
+    Every list is as long as `prefer.responses`. A candidate is null where the request failed, or the answer is empty or
+    repeats itself; `candidate_finish_reasons` says which. An answer that was cut by length is kept.
+    `candidate_reasoning` is what the model reasoned before each answer, or null; `candidate_tokens` counts both.
     """
 
     part: Prefer
@@ -59,7 +62,8 @@ class CandidatesStep(RowStep):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes the answers besides the model; which of them are chosen is the affair of `prefer`."""
+        """All that shapes the answers besides the model."""
+        # The reward model and the margin choose among the answers, which is the step `prefer`.
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model", "reward", "margin"})}
 
     @classmethod
@@ -78,7 +82,7 @@ class CandidatesStep(RowStep):
 
     @property
     def bytes_per_row(self) -> int:
-        return min(1600, 3 * self.part.max_tokens) * self.part.responses
+        return text_bytes(self.part.max_tokens) * self.part.responses
 
     def bind(self, tools: Tools) -> CandidateWriter:
         chat = tools.chat(self.model)
@@ -94,51 +98,43 @@ class CandidateWriter(RowWork["Engine"]):
     chat: ChatFormat
 
     async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """All requests at once, those of a row next to one another: they share a prompt, for a prefix cache to find."""
-        part = self.step.part
-        at, many = live(rows), part.responses
-        instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
-        row_seeds = candidate_seeds(self.step.seed, many, rows["index"].to_numpy()[at])
-        prompts = [self.chat.prompt([one], system=part.system_prompt) for one in instructions]
-        completions = await asyncio.gather(
-            *(
-                engine.complete(prompt, self._sampling(int(seed), engine))
-                for prompt, drawn in zip(prompts, row_seeds, strict=True)
-                for seed in drawn
-            )
+        """One request for each candidate, all at once."""
+        part, chat = self.step.part, self.chat
+        at, per_row = live(rows), part.responses
+        row_seeds = candidate_seeds(self.step.seed, per_row, rows["index"].to_numpy()[at])
+        prompts = [
+            chat.prompt([instruction], system=part.system_prompt)
+            for instruction in values_at(rows, "instruction", at)
+        ]
+        # The requests of a row are neighbours in the queue: they share a prompt, which a prefix cache then still holds.
+        completions = await complete_each(
+            engine,
+            (prompt for prompt in prompts for _ in range(per_row)),
+            (answer_sampling(part, chat, engine, int(seed)) for seed in row_seeds.ravel()),
         )
-        groups = [completions[first : first + many] for first in range(0, len(completions), many)]
-        written = [[self._split(done) for done in group] for group in groups]
+        groups = [completions[first : first + per_row] for first in range(0, len(completions), per_row)]
+        texts = [[self._split(completion) for completion in group] for group in groups]
         columns: dict[str, Any] = {
-            "candidates": [[answer for _, answer in group] for group in written],
-            "candidate_reasoning": [[reasoning for reasoning, _ in group] for group in written],
-            "candidate_tokens": [[done.token_count for done in group] for group in groups],
+            "candidates": [[answer for _, answer in group] for group in texts],
+            "candidate_reasoning": [[reasoning for reasoning, _ in group] for group in texts],
+            "candidate_tokens": [[completion.token_count for completion in group] for group in groups],
             "candidate_seeds": row_seeds.tolist(),
-            "candidate_finish_reasons": [[done.finish_reason for done in group] for group in groups],
+            "candidate_finish_reasons": [
+                [completion.finish_reason for completion in group] for group in groups
+            ],
         }
         return spread(rows, at, columns, self.step.adds)
 
-    def _sampling(self, seed: int, engine: Engine) -> Sampling:
-        part = self.step.part
-        return Sampling(
-            max_tokens=part.max_tokens,
-            seed=seed,
-            temperature=part.temperature,
-            top_p=part.top_p,
-            stop_ids=self.chat.answer_stop_ids,
-            stop=self.chat.stop_texts,
-            stop_repetition=engine.model.stops_repetition(part.stop_repetition),
-        )
-
-    def _split(self, done: Completion) -> tuple[str | None, str | None]:
+    def _split(self, completion: Completion) -> tuple[str | None, str | None]:
         """The reasoning and the answer, each null where there is none that can be used."""
-        if done.finish_reason in {"error", "repetition"}:
+        if completion.finish_reason in {"error", "repetition"}:
             return None, None
-        reasoning, answer = self.chat.split_reasoning(done.text)
+        reasoning, answer = self.chat.split_reasoning(completion.text)
         return reasoning, answer or None
 
 
 def candidate_seeds(run_seed: int, responses: int, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A seed for each answer to each row: (rows, responses). One more response leaves the seeds before it alone."""
+    """A seed for each answer to each row: int64, (rows, responses)."""
+    # Each response has a purpose of its own, so that one response more leaves the seeds of the others as they are.
     each = [seeds(run_seed, f"prefer/{number}", index) for number in range(responses)]
     return np.stack(each, axis=1)

@@ -1,8 +1,8 @@
-"""Strips what a generator writes around a message, and rejects what is no message.
+"""Strips what a generator writes around a message, and rejects texts that are not a message.
 
 A model that has seen quizzes, forums and prompt lists often opens the user's turn as they do: "Question:", "1.",
-"### Instruction:", a quotation. The message is what is left when that is gone. What cannot be mended is rejected with
-one of the reasons in REASONS, so that a run can be counted by them.
+"### Instruction:", a quotation. The message is what is left without that. A text that cannot be repaired is rejected
+with one of the reasons in REASONS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from magpie.recipe import Clean, Model, Recipe
-from magpie.steps.base import REJECTED, ModelUse, RowStep, RowWork, Tools, is_looping, live, spread
+from magpie.steps.base import REJECTED, ModelUse, RowStep, RowWork, Tools, is_looping, live, spread, values_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +29,10 @@ TOO_SHORT = "clean: too short"
 TOO_LONG = "clean: too long"
 LOOPING = "clean: looping text"
 REASONS = (ENGINE_ERROR, CUT, ROLE_HEADER, EMPTY, NO_WORDS, TOO_SHORT, TOO_LONG, LOOPING)
-"""Every reason this step gives, in the order in which they are looked for. An engine's own words are in
+"""Every reason this step gives, in the order in which they are looked for. What the engine reported is in
 `instruct_error`."""
 
+# The reasons that point to a wrong chat format or sampling, in the words of `doctor`. A length is a matter of taste.
 _PROBLEMS = {ROLE_HEADER: "leaked", LOOPING: "looping", CUT: "cut", EMPTY: "empty", NO_WORDS: "empty"}
 _BROKEN_OFF = {"error": ENGINE_ERROR, "length": CUT, "repetition": LOOPING}
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`", "**": "**"}
@@ -40,22 +41,28 @@ _LABEL = (
     r"(?:user['’]?s?\s+(?:question|query|prompt|message|request|input|instruction)|questions?|instructions?|prompts?"
     r"|problem|task|query|request|exercise|user|human|q|问题|問題|指令|用户)"
 )
+# Either a label with a colon, in any mix of # > * _ and spaces: "**Question 3:** ". Or a Markdown heading that is a
+# label and nothing else, with the message on the next line: "### Instruction".
 _PREFIX = re.compile(
     rf"[#>*_\s]*{_LABEL}\s*\#?\d{{0,4}}[*_\s]*[:：][*_]*\s*|\#{{1,6}}\s*{_LABEL}\s*\d{{0,4}}\s*\n\s*",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\(?(\d{1,3})(?:[.)]\s+|、\s*)")
+_NUMBER = re.compile(r"\(?(\d{1,3})(?:[.)]\s+|、\s*)")  # the space tells "1. Why?" from "1.5 litres"
+# Not before a digit: "- 3 + 5" may begin with a minus.
 _BULLET = re.compile(r"[-–*•]\s+(?=[^\d\s])")
 _FURTHER_BULLET = re.compile(r"\n\s*[-–*•]\s")
 
+# Punctuation around a name is that of Markdown, such as "**User**:".
 _SPEAKER = re.compile(r"\W{0,8}(?:user|human)\W{0,4}:", re.IGNORECASE)
 _FURTHER_SPEAKER = re.compile(
     r"\n\W{0,8}(?:assistant|ai|chatbot|bot|system|user|human)\W{0,4}:", re.IGNORECASE
 )
 _LETTER = re.compile(r"[^\W\d_]")
-_SUM = re.compile(r"\d\s*[-+*/^=<>×÷−%]")
+_SUM = re.compile(r"\d\s*[-+*/^=<>×÷−%]")  # "12 * 7 =" has no letter and is a task
 
-_MOST_LAYERS = 8
+_MOST_LAYERS = (
+    8  # more than any real text has: a hostile one, such as a thousand quotes, is not peeled to its end
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class CleanStep(RowStep):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The lengths and what comes off; the leaks come from the chat format, which has an identity of its own."""
+        """The lengths, and what is stripped or cut."""
+        # The leaks come from the chat format of the generator, which is in the fingerprint by itself.
         return self.part.model_dump(mode="json")
 
     @classmethod
@@ -110,26 +118,26 @@ class Cleaner(RowWork[None]):
 
     def _clean(self, rows: pa.Table) -> pa.Table:
         leak = re.compile("|".join(map(re.escape, self.leaks))) if self.leaks else None
-        texts = rows["raw_instruction"].to_pylist()
-        finishes = rows["instruct_finish_reason"].to_pylist()
         at = live(rows)
+        raw_texts = [text or "" for text in values_at(rows, "raw_instruction", at)]
+        finish_reasons = values_at(rows, "instruct_finish_reason", at)
         instructions: list[str | None] = []
         reasons: list[str | None] = []
-        for row in at:
-            raw = texts[row] or ""
+        for raw, written in zip(raw_texts, finish_reasons, strict=True):
             kept = cut(raw, self.part.cut_at)
-            # What happened to a text behind the cut is no matter: only a request that failed is.
-            finish = "stop" if len(kept) < len(raw) and finishes[row] != "error" else finishes[row]
+            # A text that got too long behind the cut is whole before it. A request that failed still counts as failed.
+            finish_reason = "stop" if len(kept) < len(raw) and written != "error" else written
             text = strip(kept, prefixes=self.part.prefixes)
-            reason = self._broken(kept, finish, leak) or self._unfit(text)
+            # A leak is looked for in the text as it was written: stripping could take a part of the header away.
+            reason = self._broken(kept, finish_reason, leak) or self._unfit(text)
             instructions.append(None if reason else text)
             reasons.append(reason)
         return spread(rows, at, {"instruction": instructions, "rejected": reasons}, CleanStep.adds)
 
-    def _broken(self, raw: str, finish: str | None, leak: re.Pattern[str] | None) -> str | None:
+    def _broken(self, raw: str, finish_reason: str | None, leak: re.Pattern[str] | None) -> str | None:
         """Why the completion as a whole is no message."""
-        if finish in _BROKEN_OFF:
-            return _BROKEN_OFF[finish]
+        if finish_reason in _BROKEN_OFF:
+            return _BROKEN_OFF[finish_reason]
         if (leak and leak.search(raw)) or is_conversation(raw):
             return ROLE_HEADER
         return None
@@ -155,9 +163,10 @@ def cut(text: str, at: Sequence[str]) -> str:
 def strip(text: str, *, prefixes: Sequence[str] = ()) -> str:
     """The message in `text`: without outer space, wrapping quotes, labels such as "Question:", and numbering.
 
-    Layer by layer: '1. **Question:** "Why?"' is 'Why?'. Numbering stays where the text counts on, and a bullet where
-    more follow, because there it belongs to a list. `prefixes` come off like labels, in upper or lower case.
+    Layer by layer: '1. **Question:** "Why?"' becomes 'Why?'. `prefixes` are stripped like labels, in upper or lower
+    case.
     """
+    # The longest first: of "foo" and "foo bar" an alternation takes the one that stands first.
     own = re.compile("|".join(map(re.escape, sorted(prefixes, key=len, reverse=True))), re.IGNORECASE)
     for _ in range(_MOST_LAYERS):
         bare = _unwrap(text.strip())
@@ -175,8 +184,9 @@ def is_conversation(text: str) -> bool:
 
 
 def _unwrap(text: str) -> str:
-    """Without quotes around the whole, or the one quotation mark at an end that was left open (27" is no such)."""
+    """Without quotes around the whole text, or without a single quotation mark at its beginning or end."""
     if text.count('"') == 1:
+        # The model opened or closed a quotation, and the other mark is not there. In `a screen of 27"` it means inches.
         if text[0] == '"':
             return text[1:].strip()
         return text[:-1].strip() if text[-1] == '"' and not text[-2].isdecimal() else text
@@ -185,11 +195,14 @@ def _unwrap(text: str) -> str:
     if close is None or len(text) <= 2 * len(mark) or not text.endswith(close):
         return text
     inside = text[len(mark) : -len(close)]
+    # More such marks inside: the two at the ends may belong to different quotations, as in '"Yes" or "no"'. An
+    # apostrophe inside a word, as in "it's", is no such mark.
     bare = _APOSTROPHE.sub("", inside) if close in "'’" else inside
     return text if mark in bare or close in bare else inside.strip()
 
 
 def _strip_numbering(text: str) -> str:
+    """Without a number or a bullet before the text, unless it begins a list that goes on: then it is part of that."""
     if number := _NUMBER.match(text):
         following = int(number[1]) + 1
         counts_on = re.search(rf"(?<!\S)\(?{following}[.)、]", text[number.end() :])

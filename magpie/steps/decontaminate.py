@@ -1,8 +1,8 @@
-"""Rejects instructions that hold what evaluation sets ask, or come near to it: else a benchmark measures memory.
+"""Rejects instructions that contain questions of evaluation sets, or are near to one.
 
-Words are compared in lower case and without punctuation. A text of an evaluation set that has fewer words than an
-n-gram counts whole; one with so few that it could be a phrase of any text counts only where an instruction says the
-same and nothing else. Chinese and Japanese are written without spaces: each of their characters counts as a word.
+A model trained on them would answer a benchmark from memory. Words are compared in lower case and without punctuation.
+A text of an evaluation set with fewer words than an n-gram is compared as a whole. One with fewer than five words is
+contaminating only if an instruction is equal to it.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ from magpie.steps.base import (
 SHARED_WORDS = "decontaminate: words of an evaluation set"
 NEAR = "decontaminate: near an evaluation set"
 
-_UNSPACED = (  # kana, then Han
+# Chinese and Japanese are written without spaces: each of their characters counts as a word. Kana first, then Han.
+_UNSPACED = (
     r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
     r"\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-_SHORTEST = 5
-_SHOWN = 80
+_FEWEST_WORDS = 5  # of a text that is looked for inside instructions: "what is the time" is part of many
+_SHOWN = 80  # characters of an evaluation set's text in `contaminated_by`
 _ROWS_BETWEEN_REPORTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class DecontaminateStep(GlobalStep):
-    """Adds `contaminated_by`: null, or "FILE:LINE: the words", what of an evaluation set an instruction holds.
+    """Adds `contaminated_by`: null, or "FILE:LINE: the words", which part of an evaluation set an instruction contains.
 
-    The words are the first n-gram that both hold, or the whole text of the evaluation set, cut, where the instruction
-    is merely nearer to it than `distance`.
+    The words are the first n-gram that both contain. Where the instruction is only nearer than `distance`, they are the
+    beginning of the evaluation set's text.
     """
 
     part: Decontaminate
@@ -73,7 +74,7 @@ class DecontaminateStep(GlobalStep):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What to look for; what the files hold is in the fingerprint alone."""
+        """The n-grams and the distance. The files are in the fingerprint, with a digest of their content."""
         return self.part.model_dump(mode="json", exclude={"files"})
 
     @property
@@ -103,19 +104,21 @@ class Decontaminator(GlobalWork):
         places = [place for dataset in self.sets for place in dataset.places]
         texts = [text for dataset in self.sets for text in dataset.texts]
         at = live(rows)
-        hits: list[str | None] = []
+        contaminated_by: list[str | None] = []
         ngrams = NGrams(texts, self.part.ngram)
-        for number, text in enumerate(_texts(rows, at)):
-            match = ngrams.first_in(text)
-            hits.append(None if match is None else f"{places[match[0]]}: {match[1]}")
+        for number, instruction in enumerate(_instructions(rows, at)):
+            match = ngrams.first_in(instruction)
+            contaminated_by.append(None if match is None else f"{places[match[0]]}: {match[1]}")
             if number % _ROWS_BETWEEN_REPORTS == 0:
                 on_progress("looking for shared words", number, len(at))
-        reasons = [None if hit is None else SHARED_WORDS for hit in hits]
+        reasons = [None if source is None else SHARED_WORDS for source in contaminated_by]
+        # Shared words are the stronger proof: the distance gives a reason only where there are none.
         for number, near in enumerate(self._near(rows, at, texts, on_progress)):
-            if hits[number] is None and near >= 0:
-                hits[number] = f"{places[near]}: {_cut(texts[near])}"
+            if contaminated_by[number] is None and near >= 0:
+                contaminated_by[number] = f"{places[near]}: {_cut(texts[near])}"
                 reasons[number] = NEAR
-        return spread(rows, at, {"contaminated_by": hits, "rejected": reasons}, DecontaminateStep.adds)
+        columns = {"contaminated_by": contaminated_by, "rejected": reasons}
+        return spread(rows, at, columns, DecontaminateStep.adds)
 
     def _near(
         self, rows: pa.Table, at: Sequence[int], texts: Sequence[str], on_progress: ProgressCallback
@@ -125,24 +128,24 @@ class Decontaminator(GlobalWork):
             return [-1] * len(at)
         units = unit_vectors(rows, np.array(at))
         vectors = encode_all(self.embedder, texts).astype(units.stored.dtype)
-        # The texts come first, so that "the first before it that is near" is a text and never another row.
+        # The texts stand before the rows, so that `first_before` compares each row with texts only.
         both = UnitVectors.of(np.concatenate([vectors, units.stored]))
         nearest = first_before(both, len(texts), self.part.distance, on_progress=on_progress)
         return [int(number) for number in nearest]
 
 
 class NGrams:
-    """The n-grams of some texts: runs of so many words, lower-case and without punctuation."""
+    """The n-grams of some texts: `length` neighbouring words, in lower case and without punctuation."""
 
     def __init__(self, texts: Sequence[str], length: int) -> None:
-        self._length = length
-        self._text_of: dict[str, int] = {}
-        self._lengths: dict[str, set[int]] = {}
-        self._phrases: dict[str, int] = {}
+        self._text_of: dict[str, int] = {}  # an n-gram: the first text that contains it
+        self._lengths: dict[str, set[int]] = {}  # a word: the lengths of the n-grams that begin with it
+        self._phrases: dict[str, int] = {}  # a text that is compared as a whole: its number
         for number, text in enumerate(texts):
             words = _words(text)
             size = min(length, len(words))
-            if size < min(length, _SHORTEST):
+            # An n-gram that is set shorter than that is what the user wants: then no text is too short for it.
+            if size < min(length, _FEWEST_WORDS):
                 self._phrases.setdefault(" ".join(words), number)
                 continue
             for start in range(len(words) - size + 1):
@@ -150,14 +153,16 @@ class NGrams:
                 self._lengths.setdefault(words[start], set()).add(size)
 
     def first_in(self, text: str) -> tuple[int, str] | None:
-        """The first n-gram of the text that is among these: which text it is of, and its words."""
+        """The first n-gram of `text` that is among these: the number of the text it is from, and its words."""
         words = _words(text)
         whole = " ".join(words)
         if words and whole in self._phrases:
             return self._phrases[whole], whole
+        # Most words begin no n-gram, and most others begin n-grams of one length: few strings are joined and looked up.
         for start, word in enumerate(words):
             for size in sorted(self._lengths.get(word, ()), reverse=True):
                 gram = " ".join(words[start : start + size])
+                # Near the end of the text the slice is shorter than `size`, and may be equal to a shorter n-gram.
                 if start + size <= len(words) and gram in self._text_of:
                     return self._text_of[gram], gram
         return None
@@ -167,8 +172,9 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _texts(rows: pa.Table, at: Sequence[int]) -> Iterator[str]:
-    """The live instructions, a chunk at a time."""
+def _instructions(rows: pa.Table, at: Sequence[int]) -> Iterator[str]:
+    """The live instructions."""
+    # A chunk at a time: as Python strings, all texts of a run would need several times their size in memory.
     chosen = rows["instruction"].filter(pc.is_null(rows[REJECTED.name]))
     assert len(chosen) == len(at)
     for chunk in chosen.chunks:

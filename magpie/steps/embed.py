@@ -1,4 +1,4 @@
-"""Turns each instruction into a vector of length 1, near to the vectors of instructions that mean the same."""
+"""Turns each instruction into a vector of length 1, near the vectors of instructions with the same meaning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from magpie.engines.embedder import encode, load_encoder
 from magpie.recipe import Embed, Model, Recipe
-from magpie.steps.base import ModelUse, PreparedWork, RowStep, Tools, inner, live, spread
+from magpie.steps.base import ModelUse, PreparedWork, RowStep, Tools, inner, live, spread, values_at
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -39,6 +39,7 @@ class EmbedStep(RowStep):
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model."""
+        # The batch size moves a vector by a rounding error at most.
         return self.part.model_dump(mode="json", exclude={"model", "batch_size"})
 
     @property
@@ -57,7 +58,7 @@ class EmbedStep(RowStep):
 class Embedder(PreparedWork[None]):
     """Embeds shards. The model is loaded by `prepare`, or by the first run, and kept until `close`.
 
-    It cuts texts that it cannot read whole.
+    Texts that are too long for the model are cut.
     """
 
     def __init__(self, part: Embed, model: Model) -> None:
@@ -71,20 +72,21 @@ class Embedder(PreparedWork[None]):
         await self._in_turn(self._load)
 
     async def run(self, rows: pa.Table, _: None) -> pa.Table:
-        """Embeds one shard; shards wait for each other, since one already keeps every core or the GPU at work."""
+        """Embeds one shard."""
         return await self._in_turn(self._embed, rows)
 
     async def close(self) -> None:
-        """Lets the model go, once the shard at work is done. A later run loads it again."""
+        """Releases the model when the shard at work is done. A later run loads it again."""
         worker, self._worker = self._worker, None
         if worker is not None:
             await asyncio.to_thread(worker.shutdown, cancel_futures=True)
         self._encoder = None
 
-    async def _in_turn(self, work: Callable[..., Any], *given: Any) -> Any:
+    async def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        # One thread: a shard already keeps every core or the GPU at work, and the model must not be loaded twice.
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *given)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
     def _load(self) -> SentenceTransformer | None:
         if self._encoder is None:
@@ -93,9 +95,10 @@ class Embedder(PreparedWork[None]):
 
     def _embed(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
-        texts = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
+        texts = values_at(rows, "instruction", at)
+        # Each text once: so equal texts have the very same vector, and many generators repeat themselves.
         distinct = list(dict.fromkeys(texts))
-        encoder = self._load() if distinct else None
+        encoder = self._load() if distinct else None  # a shard without live rows needs no model
         vectors = encode(encoder, distinct, batch_size=self._part.batch_size).astype(np.float16)
         vector_of = dict(zip(distinct, vectors, strict=True))
         return spread(rows, at, {"embedding": [vector_of[text] for text in texts]}, EmbedStep.adds)

@@ -22,7 +22,9 @@ from magpie.steps.base import (
     live,
     seeds,
     spread,
+    text_bytes,
     try_system_prompt,
+    values_at,
 )
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ _MANY_TURNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Grown:
-    """What one conversation became. `ended` says why it has no more turns: "turns", or what went wrong.
+class _Conversation:
+    """The turns that were added to one conversation. `ended` says why there are no more: "turns", or what went wrong.
 
-    `later` are messages, the user's first; `reasoning` is one for each of the assistant's among them.
+    `later` are messages, the user's first; `reasoning` has an entry for each of the assistant's among them.
     """
 
     later: list[str]
@@ -53,8 +55,7 @@ class _Grown:
 class ExtendStep(RowStep):
     """Adds `later_turns`: the messages after the first pair, and `later_reasoning`, one for each later answer.
 
-    A model is not shown its earlier reasoning again, as the templates of reasoning models have it. A conversation that
-    cannot go on keeps the turns it has; `extend_ended` says why.
+    A conversation that cannot be continued keeps the turns it has; `extend_ended` says why.
     """
 
     part: Extend
@@ -92,7 +93,7 @@ class ExtendStep(RowStep):
 
     @property
     def bytes_per_row(self) -> int:
-        return min(1600, 3 * self.part.respond_max_tokens) * (self.part.turns - 1)
+        return text_bytes(self.part.respond_max_tokens) * (self.part.turns - 1)
 
     def bind(self, tools: Tools) -> Extender:
         chat = tools.chat(self.model)
@@ -113,60 +114,68 @@ class Extender(RowWork["Engine"]):
         return self.step.part
 
     async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """Every conversation grows by itself: none waits for another's turn."""
+        """Every conversation is a task of its own: none waits for another's turn."""
         at = live(rows)
-        index = rows["index"].to_numpy()
-        chosen = rows.take(pa.array(at, pa.int64()))
-        grown = await asyncio.gather(
+        index = rows["index"].to_numpy()[at]
+        conversations = await asyncio.gather(
             *(
-                self._grow([instruction, response], finish, int(position), engine)
-                for instruction, response, finish, position in zip(
-                    *(chosen[name].to_pylist() for name in self.step.reads), index[at], strict=True
+                self._extend([instruction, response], finish_reason, int(position), engine)
+                for instruction, response, finish_reason, position in zip(
+                    *(values_at(rows, name, at) for name in self.step.reads), index, strict=True
                 )
             )
         )
         columns: dict[str, list[Any]] = {
-            "later_turns": [_messages(one.later) for one in grown],
-            "later_reasoning": [one.reasoning for one in grown],
-            "turns": [1 + len(one.later) // 2 for one in grown],
-            "extend_tokens": [one.tokens for one in grown],
-            "extend_ended": [one.ended for one in grown],
+            "later_turns": [_messages(conversation.later) for conversation in conversations],
+            "later_reasoning": [conversation.reasoning for conversation in conversations],
+            "turns": [1 + len(conversation.later) // 2 for conversation in conversations],
+            "extend_tokens": [conversation.tokens for conversation in conversations],
+            "extend_ended": [conversation.ended for conversation in conversations],
         }
         return spread(rows, at, columns, self.step.adds)
 
-    async def _grow(self, first: list[str], finish_reason: str, index: int, engine: Engine) -> _Grown:
-        trouble = self._trouble(first[1], finish_reason)
-        if trouble is not None:
-            return _Grown([], [], 0, f"response 1: {trouble}")
-        turns, reasoned, tokens = list(first), list[str | None](), 0
+    async def _extend(
+        self, first: list[str], finish_reason: str, index: int, engine: Engine
+    ) -> _Conversation:
+        """One conversation, turn by turn: a message of the user, then the answer to it."""
+        # A response that was cut is in the dataset, and is no base for a next message.
+        problem = self._problem(first[1], finish_reason)
+        if problem is not None:
+            return _Conversation([], [], 0, f"response 1: {problem}")
+        turns, reasonings, tokens = list(first), list[str | None](), 0
         for turn in range(2, self.part.turns + 1):
-            asked = await engine.complete(
+            # An even number of messages: the prompt ends in the header of the user, as for the first instruction.
+            user = await engine.complete(
                 self.chat.prompt(turns, system=self._system_prompt()),
                 self._user_sampling(turn, index, engine),
             )
-            tokens += asked.token_count
-            instruction = asked.text.strip()
-            trouble = self._trouble(instruction, asked.finish_reason)
-            if trouble is not None:
-                return _Grown(turns[2:], reasoned, tokens, f"instruction {turn}: {trouble}")
-            answered = await engine.complete(
+            tokens += user.token_count
+            instruction = user.text.strip()
+            problem = self._problem(instruction, user.finish_reason)
+            if problem is not None:
+                return _Conversation(turns[2:], reasonings, tokens, f"instruction {turn}: {problem}")
+            # Without the system prompt, which is for the user's messages: the dataset does not have it either.
+            assistant = await engine.complete(
                 self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index, engine)
             )
-            tokens += answered.token_count
-            reasoning, response = self.chat.split_reasoning(answered.text)
-            trouble = self._trouble(response, answered.finish_reason)
-            if trouble is not None:
-                return _Grown(turns[2:], reasoned, tokens, f"response {turn}: {trouble}")
+            tokens += assistant.token_count
+            reasoning, response = self.chat.split_reasoning(assistant.text)
+            problem = self._problem(response, assistant.finish_reason)
+            if problem is not None:
+                return _Conversation(turns[2:], reasonings, tokens, f"response {turn}: {problem}")
+            # Without the reasoning: templates of reasoning models leave it out of earlier turns, too.
             turns += [instruction, response]
-            reasoned.append(reasoning)
-        return _Grown(turns[2:], reasoned, tokens, "turns")
+            reasonings.append(reasoning)
+        return _Conversation(turns[2:], reasonings, tokens, "turns")
 
     def _system_prompt(self) -> str | None:
+        # null in the recipe means the prompt above, unless the template has no place for one. An empty text means none.
         if self.part.system_prompt is None and self.chat.texts.system_problem is None:
             return _MANY_TURNS
         return self.part.system_prompt or None
 
-    def _trouble(self, text: str, finish_reason: str) -> str | None:
+    def _problem(self, text: str, finish_reason: str) -> str | None:
+        """Why a message cannot be part of the conversation; None when it can."""
         if finish_reason != "stop":
             return _ENDED_BADLY[finish_reason]
         if not text:
@@ -203,6 +212,7 @@ def _seed(run_seed: int, purpose: str, index: int) -> int:
 
 
 def _messages(later: list[str]) -> list[dict[str, str]]:
+    """The texts as messages, the user's first."""
     return [
         {"role": "user" if position % 2 == 0 else "assistant", "content": text}
         for position, text in enumerate(later)

@@ -1,4 +1,4 @@
-"""A guard says whether what was said is safe: Llama-Guard-style models, in their own chat template.
+"""A guard judges whether messages are safe: models such as Llama Guard, in their own chat template.
 
 Such a template puts the conversation between its own instructions, and the model writes "safe", or "unsafe" and on a
 second line the categories, such as "S1,S9". The last message is the one judged.
@@ -33,7 +33,7 @@ _VERDICT = re.compile(rf"safe|unsafe(?:\s*\n\s*({_CATEGORY}(?:\s*,\s*{_CATEGORY}
 
 @dataclass(frozen=True, slots=True)
 class GuardVerdict:
-    """What the guard said of one message: `label` is SAFE, UNSAFE or, where it said neither, null and `error`."""
+    """The guard's verdict on one message: `label` is SAFE or UNSAFE, or null, and then `error` says why."""
 
     label: str | None
     categories: tuple[str, ...] = ()
@@ -41,24 +41,25 @@ class GuardVerdict:
 
     @classmethod
     def read(cls, completion: Completion) -> GuardVerdict:
-        """The verdict in what the guard wrote: exactly one, and nothing else."""
+        """The verdict in the guard's completion, which must hold it and nothing else."""
         if completion.finish_reason == "error":
             return cls(None, error=completion.error or "engine error")
         if completion.finish_reason != "stop":
             return cls(None, error="cut by length")
-        found = _VERDICT.fullmatch(completion.text.strip())
-        if found is None:
+        # The whole text: a guard that was made to talk may write "safe" or "unsafe" in any sentence.
+        match = _VERDICT.fullmatch(completion.text.strip())
+        if match is None:
             return cls(None, error="not a verdict")
-        named = re.split(r"\s*,\s*", found[1]) if found[1] else []
-        return cls(SAFE if found[0] == SAFE else UNSAFE, tuple(dict.fromkeys(named)))
+        categories = re.split(r"\s*,\s*", match[1]) if match[1] else []
+        return cls(SAFE if match[0] == SAFE else UNSAFE, tuple(dict.fromkeys(categories)))
 
 
 @dataclass(frozen=True, slots=True)
 class GuardStep(RowStep):
-    """Adds `llama_guard` and `guard_category`, and the same two for each of what is judged.
+    """Adds `llama_guard` and `guard_category`, and the same two for each message that is judged.
 
-    `llama_guard` is "unsafe" where anything judged is, "safe" where all of it is, and null where that cannot be said.
-    `guard_category` holds the categories, joined by commas; null where none is named. `guard_error` says which verdict
+    `llama_guard` is "unsafe" if any of the messages is, "safe" if all are, and null if a verdict is missing.
+    `guard_category` holds the categories, joined by commas; null where there is none. `guard_error` says which verdict
     is missing and why. No row is rejected: a rule of the filter does that.
     """
 
@@ -81,7 +82,7 @@ class GuardStep(RowStep):
 
     @property
     def adds(self) -> pa.Schema:
-        """The columns for all that is judged, then those for each, such as `response_guard`."""
+        """The columns for all messages together, then those for each, such as `response_guard`."""
         names = ["llama_guard", "guard_category"]
         for subject in self.part.of:
             names += [f"{subject}_guard", f"{subject}_guard_category"]
@@ -115,24 +116,25 @@ class GuardJudge(RowWork["Engine"]):
     transcript: Transcript
 
     async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """One request for each row and each of what is judged, all at once."""
+        """One request for each message that is judged, all at once."""
         at = live(rows)
-        chosen = rows.take(pa.array(at, pa.int64()))
-        texts = chosen.select(self.step.reads).to_pylist()
-        of = self.step.part.of
+        texts = rows.select(self.step.reads).take(pa.array(at, pa.int64())).to_pylist()
+        subjects = self.step.part.of
         judged = await asyncio.gather(
-            *(self._judge(_turns(row, subject), engine) for row in texts for subject in of)
+            *(self._judge(_turns(row, subject), engine) for row in texts for subject in subjects)
         )
-        verdicts = [judged[row * len(of) : (row + 1) * len(of)] for row in range(len(texts))]
-        both = [_together(row) for row in verdicts]
+        # The requests went row by row; here they are one list for each row again.
+        count = len(subjects)
+        verdicts = [judged[row * count : (row + 1) * count] for row in range(len(texts))]
+        overall = [_together(row) for row in verdicts]
         columns: dict[str, list[Any]] = {
-            "llama_guard": [one.label for one in both],
-            "guard_category": [_joined(one) for one in both],
-            "guard_error": [_errors(of, row) for row in verdicts],
+            "llama_guard": [verdict.label for verdict in overall],
+            "guard_category": [_joined(verdict) for verdict in overall],
+            "guard_error": [_errors(subjects, row) for row in verdicts],
         }
-        for place, subject in enumerate(of):
-            columns[f"{subject}_guard"] = [row[place].label for row in verdicts]
-            columns[f"{subject}_guard_category"] = [_joined(row[place]) for row in verdicts]
+        for number, subject in enumerate(subjects):
+            columns[f"{subject}_guard"] = [row[number].label for row in verdicts]
+            columns[f"{subject}_guard_category"] = [_joined(row[number]) for row in verdicts]
         return spread(rows, at, columns, self.step.adds)
 
     async def _judge(self, turns: Sequence[str], engine: Engine) -> GuardVerdict:
@@ -140,6 +142,7 @@ class GuardJudge(RowWork["Engine"]):
             prompt = self.transcript.ids(turns, verdict=True)
         except ChatFormatError as error:
             return GuardVerdict(None, error=str(error))
+        # Greedy, so that a seed changes nothing.
         sampling = Sampling(
             max_tokens=self.step.part.max_tokens, seed=0, temperature=0.0, stop_ids=self.transcript.stop_ids
         )
@@ -147,13 +150,15 @@ class GuardJudge(RowWork["Engine"]):
 
 
 def _turns(row: Mapping[str, str], subject: GuardSubject) -> list[str]:
-    """The conversation that ends in what is judged."""
+    """The conversation, up to the message that is judged: a template judges the last one."""
     return [row["instruction"], *([row[_ANSWERS[subject]]] if subject in _ANSWERS else [])]
 
 
 def _together(verdicts: Sequence[GuardVerdict]) -> GuardVerdict:
-    labels = [one.label for one in verdicts]
-    categories = tuple(dict.fromkeys(name for one in verdicts for name in one.categories))
+    """One verdict for all messages of a row."""
+    labels = [verdict.label for verdict in verdicts]
+    categories = tuple(dict.fromkeys(name for verdict in verdicts for name in verdict.categories))
+    # One unsafe message is enough, whatever the missing verdicts would be. For "safe" all of them are needed.
     if UNSAFE in labels:
         return GuardVerdict(UNSAFE, categories)
     return GuardVerdict(None if None in labels else SAFE)
@@ -163,8 +168,10 @@ def _joined(verdict: GuardVerdict) -> str | None:
     return ",".join(verdict.categories) or None
 
 
-def _errors(of: Sequence[GuardSubject], verdicts: Sequence[GuardVerdict]) -> str | None:
-    return (
-        "; ".join(f"{subject}: {one.error}" for subject, one in zip(of, verdicts, strict=True) if one.error)
-        or None
-    )
+def _errors(subjects: Sequence[GuardSubject], verdicts: Sequence[GuardVerdict]) -> str | None:
+    errors = [
+        f"{subject}: {verdict.error}"
+        for subject, verdict in zip(subjects, verdicts, strict=True)
+        if verdict.error
+    ]
+    return "; ".join(errors) or None

@@ -15,13 +15,13 @@ from magpie.errors import RecipeError
 from magpie.recipe import Language, Recipe
 from magpie.recipe.languages import LANGUAGES
 from magpie.recipe.steer import Steer
-from magpie.steps.base import REJECTED, PreparedWork, RowStep, Tools, live, spread
+from magpie.steps.base import REJECTED, PreparedWork, RowStep, Tools, live, spread, values_at
 
 if TYPE_CHECKING:
     from lingua import LanguageDetector
 
-_BLOCK = 64
-_building = threading.Lock()
+_BLOCK = 64  # texts that are detected at once
+_building = threading.Lock()  # two shards in two threads would each build a detector of more than a gigabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class LanguageStep(RowStep):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The instruction; when rows are checked against what they were steered to, that too."""
+        """The instruction; with `keep: steered`, also the language that the row was steered to."""
         return ("instruction", "steer_language") if self.part.keep == "steered" else ("instruction",)
 
     @property
@@ -78,16 +78,18 @@ class LanguageStep(RowStep):
 
 @dataclass(frozen=True, slots=True)
 class Detector(PreparedWork[None]):
-    """Names languages with lingua's models, which it loads and lets go."""
+    """Names languages with lingua's models, which it loads and unloads."""
 
     step: LanguageStep
 
     async def prepare(self) -> None:
-        """Loads lingua's models: seconds in which no other Python thread runs, so before an engine is at work."""
+        """Loads lingua's models."""
+        # This takes seconds in which no other Python thread runs, so it is done before an engine is at work.
         await asyncio.to_thread(_load)
 
     async def close(self) -> None:
-        """Lets lingua's models go: they are lingua's own, and outlive the detector unless it is told."""
+        """Unloads lingua's models."""
+        # Lingua keeps them in a place of its own: without `unload_language_models` they would outlive the detector.
         with _building:
             if _detector.cache_info().currsize:
                 _detector().unload_language_models()  # type: ignore[no-untyped-call]
@@ -99,19 +101,18 @@ class Detector(PreparedWork[None]):
 
     def _detect(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
-        chosen = rows.take(pa.array(at, pa.int64()))
-        languages = list(detect(chosen["instruction"].to_pylist()))
+        languages = list(detect(values_at(rows, "instruction", at)))
         keep: Any = self.step.part.keep
         columns = {"language": languages}
         if keep is not None:
-            wanted = (
-                [(one,) for one in chosen["steer_language"].to_pylist()]
-                if keep == "steered"
-                else [keep] * len(at)
-            )
+            # The languages to keep: for each row its own, or the same for all.
+            if keep == "steered":
+                wanted = [(language,) for language in values_at(rows, "steer_language", at)]
+            else:
+                wanted = [keep] * len(at)
             columns["rejected"] = [
-                None if language in these else f"language: {language or 'unknown'}"
-                for language, these in zip(languages, wanted, strict=True)
+                None if language in languages_to_keep else f"language: {language or 'unknown'}"
+                for language, languages_to_keep in zip(languages, wanted, strict=True)
             ]
         return spread(rows, at, columns, self.step.adds)
 
@@ -141,12 +142,10 @@ def _refuse_unknown(place: str, languages: Iterable[str]) -> None:
 
 
 def detect(texts: list[str]) -> Iterator[str | None]:
-    """The language of each text, as an ISO 639-1 code, or None.
-
-    The texts go to lingua in small blocks: it works on all cores but lets no other Python thread run meanwhile, and
-    those that feed an engine must not wait long.
-    """
+    """The language of each text, as an ISO 639-1 code, or None."""
     detector = _load()
+    # In small blocks: lingua works on all cores but lets no other Python thread run meanwhile, and those that feed an
+    # engine must not wait long.
     for start in range(0, len(texts), _BLOCK):
         for language in detector.detect_languages_in_parallel_of(texts[start : start + _BLOCK]):
             yield None if language is None else language.iso_code_639_1.name.lower()
@@ -159,10 +158,8 @@ def _load() -> LanguageDetector:
 
 @cache
 def _detector() -> LanguageDetector:
-    """Lingua with its whole models: about 1.2 GB, kept until `close`.
-
-    Its low-accuracy mode is three times as fast in 0.1 GB, and takes "What is the capital of France?" for German.
-    """
+    """Lingua with its whole models: about 1.2 GB, kept until `close`."""
     from lingua import LanguageDetectorBuilder
 
+    # Its low-accuracy mode is three times as fast in 0.1 GB, and takes "What is the capital of France?" for German.
     return LanguageDetectorBuilder.from_all_languages().with_preloaded_language_models().build()

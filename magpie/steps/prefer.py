@@ -1,4 +1,4 @@
-"""A reward model scores the answers to each instruction; the best and the worst of them become a pair."""
+"""A reward model scores the candidates of each instruction; the best and the worst of them become a pair."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from magpie.engines.base import Score, Scorer
-from magpie.errors import ChatFormatError
 from magpie.recipe import Model, Prefer, Recipe
-from magpie.steps.base import REJECTED, ModelUse, RowStep, RowWork, Tools, inner, live, spread
+from magpie.steps.base import (
+    REJECTED,
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    inner,
+    live,
+    score_answer,
+    spread,
+    values_at,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """What became of one row's candidates. `chosen` and `rejected` are positions among them, None without a pair."""
+    """The result for one row. `chosen` and `rejected` are positions among its candidates, None without a pair."""
 
     rewards: list[float | None]
     chosen: int | None = None
@@ -33,17 +43,22 @@ class _Pair:
 
 @dataclass(frozen=True, slots=True)
 class PreferStep(RowStep):
-    """Adds the pair of each row: the candidate of the highest reward and that of the lowest, of equals the first.
+    """Adds a pair for each row: the candidates with the highest and the lowest reward, of equal ones the first.
 
-    A candidate cut by length is never chosen: who trains on it would learn to end in the middle of a sentence. It may
-    be the rejected one, for an answer that does not come to its end is a worse answer; `rejected_finish_reason` is then
-    "length", for a filter that wants whole answers on both sides. Candidates of the same text have one reward, are
-    scored once, and are never a pair. Rewards are raw logits.
+    A candidate cut by length is never chosen, but it may be the rejected one. `rejected_finish_reason` is then
+    "length", for filters that want whole answers on both sides. Equal candidates are scored once and are never a pair.
+    Rewards are raw logits.
 
-    A row without a pair is out: "prefer: near tie" when the best reward is not more than the margin above the worst,
-    "prefer: only cut answers are better" when one that was cut is, "prefer: fewer than two answers" that differ,
-    "prefer: no whole answer", or "prefer: not scored" when the reward model left fewer than two answers, or no whole
-    one. `prefer_error` says why a candidate has no reward, whether the row is out or not.
+    A row without a pair is rejected, for one of these reasons:
+
+    - "prefer: fewer than two answers": fewer than two different ones;
+    - "prefer: no whole answer": all were cut;
+    - "prefer: not scored": the reward model scored fewer than two answers, or no whole one;
+    - "prefer: only cut answers are better": an answer that was cut is more than the margin above the worst, and no
+      whole one is;
+    - "prefer: near tie": no answer is more than the margin above the worst.
+
+    `prefer_error` says why a candidate has no reward, whether the row is rejected or not.
     """
 
     part: Prefer
@@ -68,7 +83,8 @@ class PreferStep(RowStep):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes the choice besides the model; how the candidates are written is the affair of their step."""
+        """All that shapes the choice besides the model."""
+        # The other settings of the section are those of the step `candidates`, which writes the answers.
         return {"margin": self.part.margin}
 
     @classmethod
@@ -101,11 +117,10 @@ class PairChooser(RowWork[Scorer]):
     transcript: Transcript
 
     async def run(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
-        """Every conversation at once: the scorer puts those together that go well together."""
+        """One request for each candidate, all at once."""
+        # The scorer makes the batches: it can put conversations of equal length together.
         at = live(rows)
-        instructions, *lists = (
-            rows[name].take(pa.array(at, pa.int64())).to_pylist() for name in PreferStep.reads
-        )
+        instructions, *lists = (values_at(rows, name, at) for name in PreferStep.reads)
         candidates, reasoning, finish_reasons = lists
         pairs = await asyncio.gather(
             *(self._pair(*row, scorer) for row in zip(instructions, candidates, finish_reasons, strict=True))
@@ -116,46 +131,53 @@ class PairChooser(RowWork[Scorer]):
             REJECTED.name: [pair.reason for pair in pairs],
         }
         for side in ("chosen", "rejected"):
-            places = [getattr(pair, side) for pair in pairs]
-            columns[f"{side}_reasoning"] = _picked(reasoning, places)
-            columns[f"{side}_response"] = _picked(candidates, places)
-            columns[f"{side}_reward"] = _picked([pair.rewards for pair in pairs], places)
+            positions = [getattr(pair, side) for pair in pairs]
+            columns[f"{side}_reasoning"] = _picked(reasoning, positions)
+            columns[f"{side}_response"] = _picked(candidates, positions)
+            columns[f"{side}_reward"] = _picked([pair.rewards for pair in pairs], positions)
+        # The chosen answer needs no such column: it is "stop" in every pair.
         columns["rejected_finish_reason"] = _picked(finish_reasons, [pair.rejected for pair in pairs])
         return spread(rows, at, columns, PreferStep.adds)
 
     async def _pair(
         self, instruction: str, texts: list[str | None], finish_reasons: list[str], scorer: Scorer
     ) -> _Pair:
-        whole = [text is not None and end == "stop" for text, end in zip(texts, finish_reasons, strict=True)]
+        """The rewards of one row's candidates and the pair, or the reason why there is none."""
+        # Only a whole answer may be chosen: a model trained on one that was cut would learn to stop in the middle of a
+        # sentence. As the rejected one it is right: an answer without its end is a worse answer.
+        whole = [
+            text is not None and finish_reason == "stop"
+            for text, finish_reason in zip(texts, finish_reasons, strict=True)
+        ]
         distinct = list(dict.fromkeys(text for text in texts if text is not None))
         unscored = list[float | None]([None] * len(texts))
         if len(distinct) < 2:
             return _Pair(unscored, reason="prefer: fewer than two answers")
         if not any(whole):
             return _Pair(unscored, reason="prefer: no whole answer")
-        given = await asyncio.gather(*(self._score(instruction, text, scorer) for text in distinct))
-        scores = dict(zip(distinct, given, strict=True))
-        rewards = [None if text is None else scores[text].value for text in texts]
-        error = "; ".join(dict.fromkeys(score.error for score in given if score.error)) or None
-        can_be_chosen = any(end and reward is not None for end, reward in zip(whole, rewards, strict=True))
-        if not can_be_chosen or sum(score.value is not None for score in given) < 2:
+        scores = await asyncio.gather(*(self._score(instruction, text, scorer) for text in distinct))
+        score_of = dict(zip(distinct, scores, strict=True))
+        rewards = [None if text is None else score_of[text].value for text in texts]
+        # Many candidates fail for the same reason: it is said once.
+        error = "; ".join(dict.fromkeys(score.error for score in scores if score.error)) or None
+        can_be_chosen = any(
+            is_whole and reward is not None for is_whole, reward in zip(whole, rewards, strict=True)
+        )
+        if not can_be_chosen or sum(score.value is not None for score in scores) < 2:
             return _Pair(rewards, reason="prefer: not scored", error=error)
         pair = choose(rewards, whole, self.part.margin)
         if pair is None:
+            # The same choice, with answers that were cut allowed as the best.
             cut_is_better = choose(rewards, [True] * len(rewards), self.part.margin) is not None
             reason = "prefer: only cut answers are better" if cut_is_better else "prefer: near tie"
             return _Pair(rewards, reason=reason, error=error)
         return _Pair(rewards, *pair, error=error)
 
     async def _score(self, instruction: str, answer: str, scorer: Scorer) -> Score:
-        """A reward as it is stored, in 32 bits: what looks equal in the dataset has been a tie."""
-        try:
-            conversation = self.transcript.ids([instruction, answer])
-        except ChatFormatError as error:
-            return Score(None, str(error))
-        score = await scorer.score(conversation)
+        score = await score_answer(instruction, answer, self.transcript, scorer)
         if score.value is None:
             return score
+        # As it is stored, in 32 bits: rewards that are equal in the dataset were a tie in the choice, too.
         value = float(np.float32(score.value))
         return Score(value) if math.isfinite(value) else Score(None, f"the reward is {value}")
 
@@ -163,14 +185,20 @@ class PairChooser(RowWork[Scorer]):
 def choose(rewards: Sequence[float | None], whole: Sequence[bool], margin: float) -> tuple[int, int] | None:
     """The positions of the best candidate and of the worst; None when the best is not more than `margin` above it.
 
-    Rewards are null for what cannot be in a pair. Only what is `whole` can be the best: one of them must have a reward.
+    Rewards are null for candidates that cannot be in a pair. Only a `whole` candidate can be the best: at least one of
+    these must have a reward.
     """
-    known = {at: reward for at, reward in enumerate(rewards) if reward is not None}
-    best = max((at for at in known if whole[at]), key=known.__getitem__)
-    worst = min(known, key=known.__getitem__)
-    return (best, worst) if known[best] - known[worst] > margin else None
+    scored = {position: reward for position, reward in enumerate(rewards) if reward is not None}
+    # `max` and `min` return the first of equal ones, so that equal runs choose equal pairs.
+    best = max((position for position in scored if whole[position]), key=scored.__getitem__)
+    worst = min(scored, key=scored.__getitem__)
+    # Strictly more: with a margin of 0 a tie is no pair, and so the best and the worst are never the same answer.
+    return (best, worst) if scored[best] - scored[worst] > margin else None
 
 
-def _picked(lists: Sequence[Sequence[Any]], places: Sequence[int | None]) -> list[Any]:
-    """From each list the value at its place; null where there is no place."""
-    return [None if at is None else values[at] for values, at in zip(lists, places, strict=True)]
+def _picked(lists: Sequence[Sequence[Any]], positions: Sequence[int | None]) -> list[Any]:
+    """From each list the value at its position; null where there is no position."""
+    return [
+        None if position is None else values[position]
+        for values, position in zip(lists, positions, strict=True)
+    ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from magpie.engines.base import Completion, Sampling
+from magpie.engines.base import Completion
 from magpie.recipe import Model, Recipe, Respond
 from magpie.steps.base import (
     REJECTED,
@@ -16,11 +15,15 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    answer_sampling,
+    complete_each,
     counts_tokens,
     live,
     seeds,
     spread,
+    text_bytes,
     try_system_prompt,
+    values_at,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ class RespondStep(RowStep):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes the output besides the model. `rows` does not: it decides which rows come here at all."""
+        """All that shapes the output besides the model."""
+        # `rows` decides which rows come to this step, and changes the output of none of them.
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model", "rows"})}
 
     @property
@@ -81,8 +85,7 @@ class RespondStep(RowStep):
 
     @property
     def bytes_per_row(self) -> int:
-        # Three bytes a token; few answers are as long as they may be.
-        return min(1600, 3 * self.part.max_tokens)
+        return text_bytes(self.part.max_tokens)
 
     def bind(self, tools: Tools) -> Responder:
         chat = tools.chat(self.model)
@@ -101,49 +104,36 @@ class Responder(RowWork["Engine"]):
         """One request a row, all at once."""
         at = live(rows)
         part, chat = self.step.part, self.chat
-        index = rows["index"].to_numpy()
-        row_seeds = seeds(self.step.seed, "respond", index[at]).tolist()
-        instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
-        stop_repetition = engine.model.stops_repetition(part.stop_repetition)
-        completions = await asyncio.gather(
-            *(
-                engine.complete(
-                    chat.prompt([instruction], system=part.system_prompt),
-                    Sampling(
-                        max_tokens=part.max_tokens,
-                        seed=seed,
-                        temperature=part.temperature,
-                        top_p=part.top_p,
-                        stop_ids=chat.answer_stop_ids,
-                        stop=chat.stop_texts,
-                        stop_repetition=stop_repetition,
-                    ),
-                )
-                for instruction, seed in zip(instructions, row_seeds, strict=True)
-            )
+        row_seeds = seeds(self.step.seed, "respond", rows["index"].to_numpy()[at]).tolist()
+        instructions = values_at(rows, "instruction", at)
+        completions = await complete_each(
+            engine,
+            (chat.prompt([instruction], system=part.system_prompt) for instruction in instructions),
+            (answer_sampling(part, chat, engine, seed) for seed in row_seeds),
         )
-        written = [chat.split_reasoning(completion.text) for completion in completions]
+        texts = [chat.split_reasoning(completion.text) for completion in completions]
         columns: dict[str, list[Any]] = {
-            "reasoning": [reasoning for reasoning, _ in written],
-            "response": [answer for _, answer in written],
-            "response_length": [len(answer) for _, answer in written],
+            "reasoning": [reasoning for reasoning, _ in texts],
+            "response": [answer for _, answer in texts],
+            "response_length": [len(answer) for _, answer in texts],
             "response_seed": row_seeds,
             "response_tokens": [completion.token_count for completion in completions],
             "response_finish_reason": [completion.finish_reason for completion in completions],
             "rejected": [
-                _trouble(completion, reasoning, answer)
-                for completion, (reasoning, answer) in zip(completions, written, strict=True)
+                _reason(completion, reasoning, answer)
+                for completion, (reasoning, answer) in zip(completions, texts, strict=True)
             ],
         }
         return spread(rows, at, columns, self.step.adds)
 
 
-def _trouble(completion: Completion, reasoning: str | None, answer: str) -> str | None:
-    """Why a row without a usable answer is out."""
+def _reason(completion: Completion, reasoning: str | None, answer: str) -> str | None:
+    """Why a row without a usable answer is out; None where it has one."""
     if completion.finish_reason == "error":
         return "respond: engine error"
     if completion.finish_reason == "repetition":
         return "respond: repeats itself"
+    # An answer cut by length stays in: `response_finish_reason` lets a filter decide about it.
     if answer:
         return None
     return "respond: empty" if reasoning is None else "respond: no answer after the reasoning"

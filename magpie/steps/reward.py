@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from magpie.engines.base import Score, Scorer
-from magpie.errors import ChatFormatError
 from magpie.recipe import Model, Recipe, Reward
-from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, judged_or_not, live, spread
+from magpie.steps.base import (
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    judged_or_not,
+    live,
+    score_answer,
+    spread,
+    values_at,
+)
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
@@ -21,11 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RewardStep(RowStep):
-    """Adds `instruct_reward`, the reward of the first response, as the published sets have it.
+    """Adds `instruct_reward`, the reward of the first response, as in the published datasets.
 
-    With a baseline it adds `base_reward` and `reward_difference`, the first less the second.
-    A row that cannot be scored stays in: its reward is null and `reward_error` says why. A conversation too long for
-    the model is such a row: what is cut would be scored as it is not.
+    With a baseline it also adds `base_reward`, the reward of the base model's answer, and `reward_difference`, the
+    first less the second.
+
+    No row is rejected: where a reward is null, `reward_error` says why. A conversation that is too long for the model
+    has no reward: it is not cut, since the reward of a cut answer is not that of the answer.
     """
 
     part: Reward
@@ -42,19 +52,20 @@ class RewardStep(RowStep):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What is scored, the base model's answer last."""
+        """The instruction and the answers to score, the base model's last."""
         return ("instruction", "response", *(("base_response",) if self.part.baseline else ()))
 
     @property
     def adds(self) -> pa.Schema:
-        """The rewards, and what is wrong with those that are null."""
+        """The rewards, and why they are null where they are."""
         base = ("base_reward", "reward_difference") if self.part.baseline else ()
         rewards = [(name, pa.float32()) for name in ("instruct_reward", *base)]
         return pa.schema([*rewards, ("reward_error", pa.string())])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes the output besides the model; how the base model answers is the affair of its own step."""
+        """All that shapes the output besides the model."""
+        # The settings of the baseline are those of the step that writes the base model's answers.
         return {"baseline": self.part.baseline is not None}
 
     @property
@@ -80,12 +91,18 @@ class Rewarder(RowWork[Scorer]):
     transcript: Transcript
 
     async def run(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
-        """Every conversation at once: the scorer puts those together that go well together."""
+        """One request for each answer, all at once."""
+        # The scorer makes the batches: it can put conversations of equal length together.
         at = live(rows)
-        chosen = rows.take(pa.array(at, pa.int64()))
-        instructions, *answers = (chosen[name].to_pylist() for name in self.step.reads)
-        turns = [pair for texts in answers for pair in zip(instructions, texts, strict=True)]
-        scores = await asyncio.gather(*(self._score(pair, scorer) for pair in turns))
+        instructions, *answers = (values_at(rows, name, at) for name in self.step.reads)
+        scores = await asyncio.gather(
+            *(
+                self._score(instruction, answer, scorer)
+                for answers_of_one in answers
+                for instruction, answer in zip(instructions, answers_of_one, strict=True)
+            )
+        )
+        # All responses stand before all answers of the base model.
         first, base = scores[: len(at)], scores[len(at) :]
         columns: dict[str, list[Any]] = {
             "instruct_reward": [score.value for score in first],
@@ -98,18 +115,11 @@ class Rewarder(RowWork[Scorer]):
             columns["reward_error"] = [_errors(*pair) for pair in pairs]
         return spread(rows, at, columns, self.step.adds)
 
-    async def _score(self, turns: tuple[str, str | None], scorer: Scorer) -> Score:
-        instruction, answer = turns
+    async def _score(self, instruction: str, answer: str | None, scorer: Scorer) -> Score:
+        # A request to the base model that failed; a row whose response failed is out before it comes here.
         if answer is None:
             return Score(None, "there is no answer")
-        try:
-            conversation = self.transcript.ids([instruction, answer])
-        except ChatFormatError as error:
-            return Score(None, str(error))
-        score = await scorer.score(conversation)
-        if score.value is None or math.isfinite(score.value):
-            return score
-        return Score(None, f"the reward is {score.value}")
+        return await score_answer(instruction, answer, self.transcript, scorer)
 
 
 def _difference(first: Score, base: Score) -> float | None:
@@ -117,5 +127,5 @@ def _difference(first: Score, base: Score) -> float | None:
 
 
 def _errors(first: Score, base: Score) -> str | None:
-    named = (first.error, base.error and f"baseline: {base.error}")
-    return "; ".join(filter(None, named)) or None
+    errors = (first.error, base.error and f"baseline: {base.error}")
+    return "; ".join(filter(None, errors)) or None

@@ -1,8 +1,9 @@
-"""What steps share, and all that they share: the contract, the columns, and rows in and out."""
+"""What steps share, and all that they share: the contract, the columns, requests, and rows in and out."""
 
 from magpie.steps.base.columns import MESSAGE, REJECTED, counts_tokens, inner, is_inner, token_column
 from magpie.steps.base.looping import is_looping
-from magpie.steps.base.rows import judged_or_not, live, seeds, spread, unit_vectors
+from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
+from magpie.steps.base.rows import judged_or_not, live, seeds, spread, text_bytes, unit_vectors, values_at
 from magpie.steps.base.step import (
     NOTE,
     GlobalStep,
@@ -34,15 +35,20 @@ __all__ = [
     "RowWork",
     "Step",
     "Tools",
+    "answer_sampling",
+    "complete_each",
     "counts_tokens",
     "inner",
     "is_inner",
     "is_looping",
     "judged_or_not",
     "live",
+    "score_answer",
     "seeds",
     "spread",
+    "text_bytes",
     "token_column",
     "try_system_prompt",
     "unit_vectors",
+    "values_at",
 ]

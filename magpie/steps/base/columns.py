@@ -10,11 +10,12 @@ REJECTED = pa.field("rejected", pa.string())
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 """One message of a conversation; `role` is "user" or "assistant"."""
 
+# Keys in the metadata of Arrow fields: it travels with a schema, and Arrow ignores it when it compares fields.
 _INNER, _TOKENS = b"magpie.inner", b"magpie.tokens"
 
 
 def inner(name: str, kind: pa.DataType) -> pa.Field:
-    """A column that serves the run, and is not in its dataset."""
+    """A column that later steps or reports of the run read, and that is left out of its dataset."""
     return pa.field(name, kind, metadata={_INNER: b""})
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 _LETTER = re.compile(r"[^\W\d_]")
-_SEED = 8
+_SEED = 8  # characters of the piece of text whose next occurrence is looked for
 _PIECE_END = re.compile(r"[.!?;。！？；\n]+\s*")
 
 
@@ -25,15 +25,15 @@ def is_looping(text: str) -> bool:
 
 
 def _has_run(text: str) -> bool:
-    """Whether a unit repeated back to back makes the text a loop.
-
-    A run longer than two seeds holds a seed at a multiple of the seed's length, and the seed's next occurrence gives
-    the period: one search for each seed instead of one for each period and place.
-    """
-    at, longest = 0, len(text) // 3
+    """Whether a unit repeated back to back makes the text a loop."""
+    # A run longer than two seeds holds a seed that begins at a multiple of the seed's length. The distance to the
+    # seed's next occurrence is the period. So there is one search for each seed, not one for each period and place.
+    at, longest = 0, len(text) // 3  # a unit longer than a third cannot come three times
     while at + 2 * _SEED <= len(text):
         seed, step = text[at : at + _SEED], _SEED
         again = text.find(seed, at + 1, at + longest + _SEED)
+        # The seed may occur inside the unit too: then the first occurrence is not a period, and the next are tried.
+        # Four are enough for real texts and bound the work for hostile ones.
         for _ in range(4):
             if again < 0:
                 break
@@ -41,7 +41,7 @@ def _has_run(text: str) -> bool:
             if _is_loop(text, start, end, again - at):
                 return True
             if end - start >= 3 * (again - at):
-                step = max(step, end - at)
+                step = max(step, end - at)  # a run that is no loop: go on behind it
             again = text.find(seed, again + 1, at + longest + _SEED)
         at += step
     return False
@@ -51,6 +51,8 @@ def _run_around(text: str, at: int, period: int) -> tuple[int, int]:
     """Where the text around `at` starts and stops to repeat itself every `period` characters."""
     unit = text[at : at + period]
     start, end = at, at + period
+    # Unit by unit first, which runs in C. The loops over single characters then move less than one unit to the right,
+    # and to the left no further than the seeds before this one left open.
     while text.startswith(unit, end):
         end += period
     while end < len(text) and text[end] == text[end - period]:
@@ -61,6 +63,7 @@ def _run_around(text: str, at: int, period: int) -> tuple[int, int]:
 
 
 def _is_loop(text: str, start: int, end: int, period: int) -> bool:
+    """Whether text[start:end], which repeats itself every `period` characters, is over a bound of `is_looping`."""
     length, unit = end - start, text[start : start + period]
     if length < 48 or length < 3 * period:
         return False
@@ -73,20 +76,19 @@ def _is_loop(text: str, start: int, end: int, period: int) -> bool:
 
 
 def _comes_back(text: str) -> bool:
-    """Whether more than half of a text of six pieces (sentences or lines) or more was there before.
-
-    Pieces under 16 characters count as new: answers in a table of data repeat, and closing brackets do.
-    """
+    """Whether more than half of a text of six pieces (sentences or lines) or more was there before."""
     pieces = _PIECE_END.split(text)
     return len(pieces) >= 6 and 2 * _repeated(pieces) > sum(map(len, pieces))
 
 
 def _repeated(pieces: Iterable[str]) -> int:
+    """How many characters the pieces have that were there before."""
     seen: set[str] = set()
     repeated = 0
     for piece in pieces:
-        known = piece.strip().casefold()
-        if len(known) >= 16 and known in seen:
+        key = piece.strip().casefold()
+        # Shorter pieces count as new: values in a table repeat, and lines with a closing bracket do.
+        if len(key) >= 16 and key in seen:
             repeated += len(piece)
-        seen.add(known)
+        seen.add(key)
     return repeated

@@ -1,4 +1,4 @@
-"""Rows in and rows out: which are still in, their vectors, a seed for each, and a step's result put together."""
+"""Rows in and rows out: which are still in, their values and vectors, a seed for each, and a step's result."""
 
 from __future__ import annotations
 
@@ -15,32 +15,42 @@ from magpie.neighbors.vectors import NoDirectionError, Positions, UnitVectors
 
 
 def live(rows: pa.Table) -> list[int]:
-    """The positions in `rows` of the rows that are not rejected, rising."""
-    return [at for at, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
+    """The positions in `rows` of the rows that are not rejected, in ascending order."""
+    return [position for position, reason in enumerate(rows["rejected"].to_pylist()) if reason is None]
+
+
+def values_at(rows: pa.Table, name: str, at: Sequence[int]) -> list[Any]:
+    """The values of a column in the rows at positions `at`, in that order."""
+    # The type is given for an empty `at`: Arrow would make an array of type null of it, which `take` refuses.
+    values: list[Any] = rows[name].take(pa.array(at, pa.int64())).to_pylist()
+    return values
 
 
 def unit_vectors(rows: pa.Table, at: Positions) -> UnitVectors:
     """The vectors of the rows at positions `at`, in that order, as stored. Raises ModelError."""
+    # For each row of the table its place in the result, -1 where the row is not wanted.
     place = np.full(rows.num_rows, -1, np.int64)
     place[at] = np.arange(len(at))
     stored: np.ndarray[Any, Any] = np.empty((len(at), 0), np.float32)
     start = 0
+    # Chunk by chunk, so that no second copy of the whole column is made: it is the largest of a run.
     for chunk in rows["embedding"].chunks:
         places = place[start : start + len(chunk)]
         start += len(chunk)
-        kept = chunk.filter(pa.array(places >= 0))
-        if not len(kept):
+        wanted = chunk.filter(pa.array(places >= 0))
+        if not len(wanted):
             continue
-        widths = pc.unique(pc.list_value_length(kept)).to_pylist()
-        values = kept.flatten().to_numpy(zero_copy_only=False)
-        if not stored.shape[1] and widths[0]:
+        widths = pc.unique(pc.list_value_length(wanted)).to_pylist()
+        values = wanted.flatten().to_numpy(zero_copy_only=False)
+        if not stored.shape[1] and widths[0]:  # the first vector says how wide all of them are
             kind = values.dtype if values.dtype == np.float16 else np.float32
             stored = np.empty((len(at), widths[0]), kind)
-        if kept.null_count or widths != [stored.shape[1]] or not widths[0]:
+        # A null list has no values in `flatten`, and its width is null: `reshape` would move the vectors after it.
+        if wanted.null_count or widths != [stored.shape[1]] or not widths[0]:
             raise ModelError(
                 "rows have no embedding, or one of another width; run the build again with one embedder"
             )
-        stored[places[places >= 0]] = values.reshape(len(kept), -1)
+        stored[places[places >= 0]] = values.reshape(len(wanted), -1)
     try:
         return UnitVectors.of(stored)
     except NoDirectionError as error:
@@ -70,18 +80,27 @@ def spread(
 def seeds(run_seed: int, purpose: str, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """One seed for each row: int64 in [0, 2**31), from (run seed, purpose, row index) and nothing else.
 
-    The finalizer of SplitMix64 over the position, keyed by a hash of the seed and the purpose: neighbouring positions
-    get unrelated seeds, and two purposes of one row differ. 31 bits, because some servers read a seed as int32.
+    It is the finalizer of SplitMix64 over the row's index, keyed by a hash of the run's seed and the purpose.
     """
+    # The key makes the seeds of two purposes differ in one row, such as those of an instruction and its response.
     key = int.from_bytes(hashlib.blake2b(f"{run_seed}/{purpose}".encode(), digest_size=8).digest(), "little")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # the arithmetic of SplitMix64 is modulo 2**64
+        # The multiplications and shifts mix the bits, so that neighbouring rows get unrelated seeds.
         mixed = np.asarray(index).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    # Only 31 bits are kept: some servers read a seed as int32.
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(33)).astype(np.int64)
 
 
 def judged_or_not(errors: pa.ChunkedArray) -> list[str]:
-    """What became of each row, by whether its error is null; the errors themselves say more, in many words."""
+    """For each row "judged" where its error is null, else "not judged"."""
+    # The errors themselves are not counted: they quote numbers of the row, so that nearly every one is different.
     outcomes: list[str] = pc.if_else(pc.is_null(errors), "judged", "not judged").to_pylist()
     return outcomes
+
+
+def text_bytes(max_tokens: int) -> int:
+    """About how many bytes a text that a model writes takes on disk, zstd-compressed."""
+    # Three bytes a token. The limit is there because few texts are as long as `max_tokens` lets them be.
+    return min(1600, 3 * max_tokens)

@@ -1,8 +1,8 @@
-"""What a step is: all there is to say about one thing done to every row, and then the work itself.
+"""What a step is: a description of one thing that is done to every row, and the work itself.
 
-A `Step` is a description. It is made from a recipe, before anything is loaded, and everything that is known of a step
-outside its own file is read from it: the plan, the dry run, status, reports, resuming, fingerprints. `bind` gives the
-work: a `RowWork` or a `GlobalWork`, built with the chat format, transcript or dataset that it needs.
+A `Step` is the description. It is made from a recipe, before anything is loaded. The plan, the dry run, status,
+reports, resuming and fingerprints read from it all that they need to know about a step. `bind` returns the work: a
+`RowWork` or a `GlobalWork`, built with the chat format, transcript or dataset that it needs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,22 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 
 NOTE = b"magpie.note"
-"""A global step that has something to say of its result puts JSON under this key of the table's schema metadata."""
+"""The key in the table's schema metadata under which a global step may put a note about its result, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
     """The model that a step needs, and what for.
 
-    `role` is its name under `models`. `purpose`: it writes completions or scores conversations, in an engine that the
-    worker loads; it embeds, and the step loads it; or nothing is loaded and only its format is read. `speech` is how
-    it is spoken to: in its chat format, by finished conversations in its own template, or in plain text. `controls` are
-    those of `Sampling`'s controls that the step asks for, and `structured` says that completions are held to a schema.
+    `role` is its name under `models`. `purpose` is one of
+
+    - "write" and "score": it writes completions or scores conversations, in an engine that the worker loads;
+    - "embed": the step itself loads it;
+    - "format": nothing is loaded, and only its chat format is read.
+
+    `speech` is the form of its prompts: its chat format, finished conversations in its own template ("transcript"), or
+    plain text. `controls` are the features of the engine that the step asks for, and
+    `structured` says that its completions are held to a JSON schema.
     """
 
     role: str
@@ -59,11 +64,11 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A column in which a judge puts each row into one of `values`.
+    """A column in which a judge gives each row one of `values`.
 
-    `question` is what it was asked: two judges are compared on equal questions. `ordered` says that the values are a
-    scale, from the least to the most. `votes` is the column with the answers of a judge asked several `times`.
-    `asked` is null in rows that the judge was not asked about.
+    `question` names what the judge was asked: two judges are compared on equal questions. `ordered` says that the
+    values are a scale, from the least to the most. `votes` is the column with the answers of a judge that was asked
+    several `times`. `asked` is a column that is null in rows about which the judge was not asked.
     """
 
     question: str
@@ -111,7 +116,7 @@ class RowWork(ABC, Generic[E]):
 
     `run` is given `id`, `index` (int64, the row's position in the run), `rejected` and the columns that the step
     reads. It returns `id` and the columns that the step adds, for the same rows in the same order. Rows whose
-    `rejected` is set are passed over: their new columns are null. `engine` is what the step's ModelUse asks for: an
+    `rejected` is set are skipped: their new columns are null. `engine` is what the step's ModelUse asks for: an
     Engine, a Scorer, or None.
     """
 
@@ -120,10 +125,9 @@ class RowWork(ABC, Generic[E]):
 
 
 class PreparedWork(RowWork[E]):
-    """Row work with something large to load: `prepare` is awaited before its phase, `close` after it.
+    """Row work with something large to load: `prepare` is awaited before its phase, `close` after it."""
 
-    What loads in compiled code often lets no other Python thread run, and an engine at work would stand still.
-    """
+    # Loading in compiled code often holds the GIL. In the middle of a phase, an engine would get no requests then.
 
     @abstractmethod
     async def prepare(self) -> None: ...
@@ -135,7 +139,7 @@ class PreparedWork(RowWork[E]):
 class GlobalWork(ABC):
     """Adds columns that depend on every row of the run.
 
-    `run_all` may call `on_progress` as it goes; what that raises ends the work.
+    `run_all` may call `on_progress` while it works; an error that this raises ends the work.
     """
 
     @abstractmethod
@@ -145,23 +149,23 @@ class GlobalWork(ABC):
 class Step(ABC):
     """One thing done to every row. It adds columns and never removes a row.
 
-    A column that is there already is replaced by one of the same name. `settings` is all that shapes the output
-    besides the model; `version` rises when the code starts to give other output for the same settings.
+    A column replaces an earlier one of the same name. `settings` is all that shapes the output besides the model;
+    `version` is raised when the code changes its output for the same settings.
     """
 
     version: ClassVar[int] = 1
 
     answers: ClassVar[bool] = False
-    """Whether the step writes answers to instructions: what a filter that is pushed down saves."""
+    """Whether the step writes answers to instructions: the work that a pushed-down filter saves."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The step's name: of its folder, in the log, before the reasons it gives."""
+        """The step's name: in its folder, in the log, and before the reasons it gives."""
 
     @property
     def section(self) -> str:
-        """The section of the recipe that it is set up by."""
+        """The section of the recipe with its settings."""
         return self.name
 
     @property
@@ -196,7 +200,7 @@ class Step(ABC):
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """What it has a judge decide; judges are compared on these."""
+        """The columns that a judge decides; judges are compared on these."""
         return ()
 
     @property
@@ -206,7 +210,7 @@ class Step(ABC):
 
     @property
     def skipped_rules(self) -> tuple[str, ...]:
-        """What to say of each rule that is left out because the run lacks its columns."""
+        """A text for each rule that is left out because the run lacks its columns."""
         return ()
 
     @property
@@ -220,11 +224,14 @@ class Step(ABC):
         return ()
 
     def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
-        """What became of each row, in words to count by. `columns` holds `outcome_columns`, as Arrow arrays."""
+        """For each row a word or two that say what happened to it, to be counted.
+
+        `columns` holds `outcome_columns`, as Arrow arrays.
+        """
         raise LookupError(f"{self.name} has no outcomes")
 
     def problem(self, reason: str) -> str | None:
-        """What `doctor` calls the fault of a text that the step rejects for `reason`; None where it has no word for it.
+        """The word that `doctor` uses for the fault of a text that is rejected for `reason`; None where it has none.
 
         The words are "leaked", "empty", "looping", "cut" and "language".
         """
@@ -232,7 +239,7 @@ class Step(ABC):
 
     @property
     def keeps_reasoning(self) -> bool:
-        """Whether the messages it writes are to hold what the model reasoned before them."""
+        """Whether the dataset's messages are to hold what the model reasoned before its answers."""
         return False
 
     @property
@@ -241,7 +248,7 @@ class Step(ABC):
         return False
 
     def fingerprint(self, tools: Tools) -> dict[str, Any]:
-        """The settings and what else decides the output, such as the content of files. Called once for each build."""
+        """The settings and all else that decides the output, such as the content of files. Called once a build."""
         return self.settings
 
     @property
@@ -272,17 +279,18 @@ class GlobalStep(Step):
 
 
 class PlanSteps(Protocol):
-    """How a step comes into a plan: an entry in the list of a method.
+    """An entry in the list of a method: how steps come into a plan.
 
-    It is given the recipe and the columns of the steps before, and returns the steps that the recipe asks for: none
-    where its section is off, seldom more than one. Raises RecipeError.
+    It gets the recipe and the columns of the steps before, and returns the steps that the recipe asks for: none if its
+    section is off, one as a rule, or several, such as one for each judge. Raises RecipeError.
     """
 
     def __call__(self, recipe: Recipe, columns: pa.Schema, /) -> Sequence[RowStep | GlobalStep]: ...
 
 
 def try_system_prompt(chat: ChatFormat, prompt: str | None, key: str) -> None:
-    """Write a system prompt once into the chat format that is to hold it. Raises ChatFormatError naming its `key`."""
+    """Raise ChatFormatError, with the setting's `key`, if the chat format cannot hold a system prompt."""
+    # Some templates refuse a system role, or some texts: the only way to know is to write it into a prompt.
     if prompt:
         try:
             chat.prompt([], system=prompt)

@@ -1,8 +1,8 @@
-"""What is kept: rules over the columns of a run, then quotas, then a top, all written in DuckDB's SQL.
+"""Which rows are kept: rules over the columns of a run, then quotas, then a top, all written in DuckDB's SQL.
 
-Rules that read only columns known before the answers come first, in their order, then the others, whether or not they
-are pushed down: so a row is rejected for the same reason either way. A rule is evaluated on the rows that passed the
-ones before it, and on no others. A rule whose value is null does not hold.
+Rules that read only columns known before the answers come first, in their order, then the others. This is so whether or
+not they are pushed down, so that a row is rejected for the same reason either way. A rule is evaluated only on the rows
+that passed the rules before it. A row fails a rule whose value is null.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ def around_answers(
 ) -> tuple[PrefilterStep | None, FilterStep | None]:
     """The filter of a recipe on both sides of the steps that answer: what needs no answer comes before them.
 
-    `known` are the columns before the answers. Nothing comes before them where every row is to be answered all the
-    same, or no step writes an answer. Raises FilterError.
+    `known` are the columns before the answers. There is no filter before them where every row is to be answered, or no
+    step writes an answer. Raises FilterError.
     """
     if recipe.filter is None:
         return None, None
+    # Rules are checked on all columns, before any step runs: one that cannot be evaluated must not fail after hours.
     fields = {field.name: field for field in (*known, *(field for step in answers for field in step.adds))}
     columns = pa.schema(list(fields.values()))
     filter, skipped = applicable(recipe.filter, columns)

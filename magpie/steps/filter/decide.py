@@ -1,4 +1,4 @@
-"""A filter applied to rows: rules in their order, then quotas, then the top; and what each of them lost."""
+"""A filter applied to rows: rules in their order, then quotas, then the top; and how many rows each of them lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "filter: "
 
 @dataclass(frozen=True, slots=True)
 class FunnelLine:
-    """Rows that came to one rule, the rows it lost, and the rows left after it."""
+    """How many rows one rule was applied to, how many it rejected (`lost`), and how many were left."""
 
     name: str
     rows_in: int
@@ -32,9 +32,9 @@ class FunnelLine:
 def funnel(filter: Filter, rows: pa.Table, early: Collection[str] = ()) -> tuple[FunnelLine, ...]:
     """How many rows each rule, the quotas and the top lost, from the reasons in `rejected`.
 
-    Rows that an earlier step rejected did not come to the filter and are not counted. `early` are the columns known
-    before `respond`: their rules come first, as they do when rows are filtered. The lines add up: what is left after
-    one comes to the next. Raises FilterError when `rows` were filtered by another filter.
+    Rows that an earlier step rejected are not counted. `early` are the columns known before `respond`: their rules come
+    first, as they do when rows are filtered. The rows left after one line are the rows in of the next. Raises
+    FilterError when `rows` were filtered by another filter.
     """
     counts = {
         pair["values"]: pair["counts"]
@@ -46,10 +46,10 @@ def funnel(filter: Filter, rows: pa.Table, early: Collection[str] = ()) -> tuple
         if reason is not None and reason.startswith(_PREFIX)
     }
     rules = [rule.name for part in split(filter, early) for rule in part]
-    strange = sorted(lost.keys() - {reason_of(name) for name in (*rules, *_limits(filter))})
-    if strange:
+    unknown = sorted(lost.keys() - {reason_of(name) for name in (*rules, *_limits(filter))})
+    if unknown:
         raise FilterError(
-            f"rows were rejected by {strange[0].removeprefix(_PREFIX)!r}, which filter {filter.name!r} does not have; "
+            f"rows were rejected by {unknown[0].removeprefix(_PREFIX)!r}, which filter {filter.name!r} does not have; "
             "give the filter that the run was made with"
         )
     return funnel_lines(filter, rules, lost, left=counts.get(None, 0))
@@ -61,6 +61,7 @@ def funnel_lines(
     """The funnel of `rules`, the quotas and the top, from the rows that each reason lost and the rows left at last."""
     names = [*rules, *_limits(filter)]
     counts = [lost.get(reason_of(name), 0) for name in names]
+    # From the end: rows that other steps rejected between two rules are in none of these counts, and so in no line.
     rows_in = left + sum(counts)
     lines = []
     for name, count in zip(names, counts, strict=True):
@@ -70,7 +71,7 @@ def funnel_lines(
 
 
 def _limits(filter: Filter) -> list[str]:
-    """What the quotas and the top are called in the funnel, as far as the filter has them."""
+    """The names of the quotas and the top in the funnel, as far as the filter has them."""
     return [name for name, part in (("quota", filter.quotas), ("top", filter.top)) if part is not None]
 
 
@@ -80,30 +81,32 @@ def reason_of(rule: str) -> str:
 
 
 def is_reason_of_filter(reasons: pa.ChunkedArray) -> Any:
-    """Which of the reasons a filter gave: true, false, or null where a row is in."""
+    """Which of the reasons a filter gave: true, false, or null where a row is not rejected."""
     return pc.starts_with(reasons, _PREFIX)
 
 
 def lost_alone(filter: Filter, rows: pa.Table) -> tuple[int | None, ...]:
     """How many rows each rule, the quotas and the top would lose if the filter had nothing else, in their order.
 
-    Quotas alone still follow the order of the top. None for what fails on rows that the rules before it keep from it.
+    None for a rule that cannot be evaluated without the rules before it.
     """
-    each = [Filter(rules=(rule,)) for rule in filter.rules]
+    parts = [Filter(rules=(rule,)) for rule in filter.rules]
     if filter.quotas is not None:
-        whole = filter.top and filter.top.model_copy(update={"n": max(1, rows.num_rows)})
-        each.append(Filter(quotas=filter.quotas, top=whole))
+        # Quotas keep the best rows by the order of the top: a top that keeps all rows gives the order and no more.
+        order_only = filter.top and filter.top.model_copy(update={"n": max(1, rows.num_rows)})
+        parts.append(Filter(quotas=filter.quotas, top=order_only))
     if filter.top is not None:
-        each.append(Filter(top=filter.top))
-    came = rows[REJECTED.name].null_count
+        parts.append(Filter(top=filter.top))
+    rows_in = rows[REJECTED.name].null_count
     lost: list[int | None] = []
-    for one in each:
+    for part in parts:
         try:
-            decision = decide(one, one.rules, rows)
+            decision = decide(part, part.rules, rows)
         except FilterError:
+            # Such as a CAST that fails on rows which a rule before it excludes.
             lost.append(None)
         else:
-            lost.append(came - int(np.count_nonzero(decision.live)))
+            lost.append(rows_in - int(np.count_nonzero(decision.live)))
     return tuple(lost)
 
 
@@ -118,6 +121,7 @@ class Decision:
     @classmethod
     def of(cls, rows: pa.Table) -> Decision:
         live = rows[REJECTED.name].is_null().to_numpy()
+        # A copy, because NumPy may not write into an array of Arrow.
         return cls(live.copy(), np.zeros(rows.num_rows, dtype=np.int32), [])
 
     def reject(self, at: Positions, name: str) -> None:
@@ -159,7 +163,7 @@ def apply_rules(rules: Sequence[Rule], rows: pa.Table, decision: Decision) -> No
 
 
 def _in_order(top: Top | None, rows: pa.Table, live: Mask) -> Positions:
-    """The positions of the rows still in: best first when there is a top, and by index, also among equals."""
+    """The positions of the rows still in: by the top where there is one, best first; equal rows by `index`."""
     if top is None:
         return RowValues(rows, frozenset(), live).order()
     try:
@@ -172,10 +176,12 @@ def _within_quotas(quotas: Quotas, rows: pa.Table, order: Positions) -> Mask:
     """For each row of `order`, whether its value's quota is not yet used up by the rows before it."""
     live = np.zeros(rows.num_rows, dtype=np.bool_)
     live[order] = True
+    # As text, since `quotas.counts` has texts as keys. The line break ends a `--` comment in the expression.
     try:
         values = RowValues(rows, columns_read(quotas.by), live).values(f"CAST(({quotas.by}\n) AS VARCHAR)")
     except FilterError as error:
         raise _failed("`quotas.by`", error) from error
+    # Rows without a value are a group like any other.
     encoded = pc.dictionary_encode(values, null_encoding="encode")
     no_limit = rows.num_rows
     each = no_limit if quotas.each is None else quotas.each
@@ -184,6 +190,8 @@ def _within_quotas(quotas: Quotas, rows: pa.Table, order: Positions) -> Mask:
         dtype=np.int64,
     )
     codes = encoded.indices.to_numpy()[order]
+    # Sorted by value, stably, so that each group keeps the order. A row's place in the sorted list less the place where
+    # its group begins is how many rows of the same value come before it.
     grouped = np.argsort(codes, kind="stable")
     first = np.searchsorted(codes[grouped], codes[grouped])
     before = np.empty(len(order), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A filter before it is applied: what its expressions read, whether they can be evaluated, which come first."""
+"""A filter before it is applied: which columns its expressions read, whether they are valid, which rules come first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALWAYS_GIVEN = {"id", "index", REJECTED.name}  # every step is given these, wha
 
 
 def applicable(filter: Filter, schema: pa.Schema) -> tuple[Filter, tuple[str, ...]]:
-    """The filter without the `when_present` rules whose columns the run lacks, and what to say of each of those."""
+    """The filter without the `when_present` rules whose columns the run lacks, and a text that names each of those."""
     kept, skipped = [], []
     for rule in filter.rules:
         missing = sorted(_columns(filter, f"rule {rule.name!r}", rule.where) - set(schema.names))
@@ -30,7 +30,7 @@ def applicable(filter: Filter, schema: pa.Schema) -> tuple[Filter, tuple[str, ..
 def check(filter: Filter, schema: pa.Schema, *, of: str = "the run") -> None:
     """Raise FilterError unless every rule, `quotas.by` and `top.by` can be evaluated on rows of `schema`.
 
-    `of` is what an error calls that which lacks a column.
+    `of` is what an error calls the thing that lacks a column.
     """
     names = [rule.name for rule in filter.rules]
     for name in names:
@@ -53,6 +53,7 @@ def check(filter: Filter, schema: pa.Schema, *, of: str = "the run") -> None:
                 f"filter {filter.name!r}: {label} reads `rejected`, why a row is out, which is null in all that come "
                 "to the filter; the answer a pair rejects is `rejected_response`"
             )
+        # On no rows DuckDB still binds names and types, so that wrong types are found here, not after hours of work.
         try:
             kind = RowValues(empty, columns_read(expression)).type_of(expression)
         except FilterError as error:

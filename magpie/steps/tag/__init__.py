@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.engines.base import Completion, Sampling
 from magpie.errors import ChatFormatError
 from magpie.recipe import Model, Recipe, Tag, TagName
 from magpie.steps.base import (
@@ -26,11 +25,12 @@ from magpie.steps.base import (
     counts_tokens,
     inner,
     live,
-    seeds,
     spread,
+    values_at,
 )
 from magpie.steps.tag.prompt import JudgePrompt, source
 from magpie.steps.tag.questions import QUESTIONS, Question
+from magpie.steps.tag.votes import Ballot
 
 if TYPE_CHECKING:
     from magpie.engines.base import Engine
@@ -45,20 +45,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TagStep(RowStep):
-    """Adds the judge's tags. A row whose tags cannot be had stays in, and `tag_error` says which and why.
+    """Adds the judge's tags. No row is rejected: `tag_error` says which tags of a row are missing, and why.
 
-    `tag_tokens` counts what the judge wrote for the row, all tags together. An instruction too long for the judge's
-    context is cut in the prompt, at a token, and the judge is told so; the row itself keeps all of it.
+    `tag_tokens` counts the tokens that the judge wrote for the row, all tags together. An instruction too long for the
+    judge's context is cut in the prompt, at a token, and the prompt says so; the row itself keeps all of it.
 
-    An answer that is cut by length, so that its label is missing, is asked for once more, with texts so short that the
-    whole of it fits `max_tokens`. `tag_retries` counts how often that was; the tokens of both count.
+    An answer that is cut by length, so that its label is missing, is requested once more, with texts so short that the
+    whole answer fits `max_tokens`. `tag_retries` counts these requests; `tag_tokens` has the tokens of both.
 
-    A judge asked several times votes: `difficulty_votes` and the like hold the label of each vote, null for one that is
-    no answer. The tag is the label with most votes, of equals the one voted first, and the texts beside it are those of
-    its first vote. `tag_error` is set when no vote is an answer.
+    A judge asked several times votes: `difficulty_votes` and the like hold the label of each vote, null for a vote that
+    is not an answer. The tag is the label with the most votes, of equal ones the label voted first. The texts beside it
+    are those of the first vote for it. `tag_error` is set when no vote is an answer.
 
-    The step of the second judge is named `second_tag`, and its columns are those of the first with `second_` before
-    them: `second_difficulty`, `second_tag_error`. Its seeds are its own.
+    The step of the second judge is named `second_tag`. Its columns have the prefix `second_`, such as
+    `second_difficulty` and `second_tag_error`, and its seeds are others.
     """
 
     part: Tag
@@ -93,7 +93,7 @@ class TagStep(RowStep):
 
     @property
     def tags(self) -> tuple[TagName, ...]:
-        """What is asked, each once."""
+        """The tags that are asked for, each once."""
         return tuple(dict.fromkeys(self.part.tags))
 
     @property
@@ -114,6 +114,7 @@ class TagStep(RowStep):
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model, the wording of the prompts included."""
+        # `second_judge` names a role. Each judge has a step of its own, with the model of that role in its fingerprint.
         templates = {tag: hashlib.sha256(source(tag).encode()).hexdigest() for tag in self.tags}
         return {
             "seed": self.seed,
@@ -182,102 +183,39 @@ class Tagger(RowWork["Engine"]):
 
     async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
         """One request for each row, tag and vote, all at once."""
-        prefix, tags = self.step.prefix, self.step.tags
         at = live(rows)
         index = rows["index"].to_numpy()[at]
-        instructions = rows["instruction"].take(pa.array(at, pa.int64())).to_pylist()
+        instructions = values_at(rows, "instruction", at)
         columns: dict[str, Sequence[Any]] = {}
         errors: list[list[str]] = [[] for _ in at]
         tokens, retries = [0] * len(at), [0] * len(at)
-        requests = [self._ask(tag, instructions, index, engine) for tag in tags]
-        for tag, ballots in zip(tags, await asyncio.gather(*requests), strict=True):
+        requests = [self._ballot(tag).votes(instructions, index, engine) for tag in self.step.tags]
+        for tag, votes_of_rows in zip(self.step.tags, await asyncio.gather(*requests), strict=True):
             question = QUESTIONS[tag]
-            chosen = [question.majority([vote.answer for vote in ballot]) for ballot in ballots]
+            answers = [question.majority([vote.answer for vote in votes]) for votes in votes_of_rows]
             for field in question.fields:
-                columns[field.name] = [answer and answer[field.name] for answer in chosen]
+                columns[field.name] = [answer and answer[field.name] for answer in answers]
+            # Also where there is one vote: `adds` has the column only where there are several, and `spread` takes the
+            # columns of `adds`.
             columns[votes_column(question.label)] = [
-                [vote.answer and vote.answer[question.label] for vote in ballot] for ballot in ballots
+                [vote.answer and vote.answer[question.label] for vote in votes] for votes in votes_of_rows
             ]
-            for row, (answer, ballot) in enumerate(zip(chosen, ballots, strict=True)):
-                tokens[row] += sum(vote.tokens for vote in ballot)
-                retries[row] += sum(vote.retried for vote in ballot)
+            for row, (answer, votes) in enumerate(zip(answers, votes_of_rows, strict=True)):
+                tokens[row] += sum(vote.tokens for vote in votes)
+                retries[row] += sum(vote.retried for vote in votes)
                 if answer is None:
-                    errors[row].append(f"{tag}: {ballot[0].error}")
+                    errors[row].append(f"{tag}: {votes[0].error}")
         columns["tag_error"] = ["; ".join(error) or None for error in errors]
         columns["tag_tokens"] = tokens
         columns["tag_retries"] = retries
-        named = {f"{prefix}{name}": values for name, values in columns.items()}
+        named = {f"{self.step.prefix}{name}": values for name, values in columns.items()}
         return spread(rows, at, named, self.step.adds)
 
-    async def _ask(
-        self, tag: TagName, instructions: Sequence[str], index: Any, engine: Engine
-    ) -> list[list[_Vote]]:
-        """The judge's votes on each instruction."""
-        part, question, prompt = self.step.part, QUESTIONS[tag], self.prompts[tag]
-        once = Sampling(
-            max_tokens=part.max_tokens,
-            seed=0,
-            temperature=part.temperature,
-            stop_ids=self.stop_ids,
-            schema=question.schema(max_text_length=part.max_text_length),
-        )
-        again = replace(
-            once,
-            schema=question.fitting_schema(max_tokens=part.max_tokens, max_text_length=part.max_text_length),
-        )
-        # A seed for each row and vote, and another for the second try of the same vote: no try repeats another's draw,
-        # and more votes leave the seeds of those before them alone.
-        name, run_seed = self.step.name, self.step.seed
-        purposes = [f"{name}/{tag}", *(f"{name}/{tag}/{vote}" for vote in range(2, part.times + 1))]
-        first_seeds, second_seeds = (
-            zip(*(seeds(run_seed, f"{purpose}{suffix}", index).tolist() for purpose in purposes), strict=True)
-            for suffix in ("", "/again")
-        )
-        room = engine.model.context_length - part.max_tokens
-
-        async def ballot(instruction: str, firsts: Sequence[int], seconds: Sequence[int]) -> list[_Vote]:
-            """All votes on one instruction: the same prompt, which a prefix cache holds after the first."""
-            ids = prompt.ids(instruction, room=room)
-            votes = (
-                _vote(question, engine, ids, replace(once, seed=first), replace(again, seed=second))
-                for first, second in zip(firsts, seconds, strict=True)
-            )
-            return await asyncio.gather(*votes)
-
-        rows = zip(instructions, first_seeds, second_seeds, strict=True)
-        return await asyncio.gather(*(ballot(*row) for row in rows))
-
-
-@dataclass(frozen=True, slots=True)
-class _Vote:
-    """One answer of the judge, or why there is none. `tokens` are those of both tries, where there were two."""
-
-    answer: dict[str, Any] | None
-    tokens: int
-    retried: bool
-    error: str
-
-
-async def _vote(
-    question: Question, engine: Engine, prompt: Sequence[int], once: Sampling, again: Sampling
-) -> _Vote:
-    """Ask, and once more where the answer was cut before its end."""
-    first = await engine.complete(prompt, once)
-    answer = question.answer(first)
-    if answer is not None or first.finish_reason != "length":
-        return _Vote(answer, first.token_count, False, _why(first))
-    second = await engine.complete(prompt, again)
-    why = "cut by length twice" if second.finish_reason == "length" else _why(second)
-    return _Vote(question.answer(second), first.token_count + second.token_count, True, why)
+    def _ballot(self, tag: TagName) -> Ballot:
+        step = self.step
+        return Ballot(tag, step.part, step.name, step.seed, self.prompts[tag], self.stop_ids)
 
 
 def votes_column(label: str) -> str:
     """The column of the votes on a label, such as `difficulty_votes`."""
     return f"{label}_votes"
-
-
-def _why(completion: Completion) -> str:
-    """Why a completion is no answer."""
-    if completion.finish_reason == "error":
-        return completion.error or "engine error"
-    return "cut by length" if completion.finish_reason == "length" else "not the JSON asked for"

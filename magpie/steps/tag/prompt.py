@@ -1,5 +1,5 @@
-"""The judge's prompt. The instruction is the last thing in it: everything before it is the same for every row, and is
-cached by engines that cache prefixes.
+"""The judge's prompt. The instruction stands at its end: all tokens before it are the same for every row, so that an
+engine with a prefix cache computes them once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from magpie.recipe import TagName
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
 
-_PLACE = "\x00instruction\x00"
+_PLACE = "\x00instruction\x00"  # with characters that no template contains
 _CUT = "\n[the rest is left out]"
 
 
@@ -36,33 +36,36 @@ class JudgePrompt:
         environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
         text = environment.from_string(source(tag)).render(instruction=_PLACE)
         before, _, after = text.partition(_PLACE)
-        asked = chat.prompt([before.strip()])
+        # A prompt whose message is the text before the instruction, without the tokens that end the message: `ids` puts
+        # the instruction and the text after it there, and then those tokens.
+        prompt = chat.prompt([before.strip()])
         post = chat.post_query_ids
         special = {number: token for token, number in chat.tokenizer.special_tokens.items()}
         return cls(
-            chat, tuple(asked[: len(asked) - len(post)]), (*chat.encode(after.rstrip()), *post), special
+            chat, tuple(prompt[: len(prompt) - len(post)]), (*chat.encode(after.rstrip()), *post), special
         )
 
     def ids(self, instruction: str, *, room: int) -> list[int]:
-        """The prompt for one instruction, in at most `room` tokens.
-
-        The instruction was written by a model and may be hostile. It stands between fences that do not occur in it, and
-        special tokens of the judge in it are blanked, so that neither can end the message early.
-        """
+        """The prompt for one instruction, in at most `room` tokens."""
+        # The instruction was written by a model and may be hostile: nothing in it may end the judge's message early.
+        # Special tokens of the judge are replaced by blanks in the text. Removing one may join the text on both sides
+        # to another: what is left of them after that is dropped as ids.
         body = self.chat.encode(instruction)
-        found = {self.special[number] for number in body if number in self.special}
-        if found:
-            for text in found:
+        special_texts = {self.special[number] for number in body if number in self.special}
+        if special_texts:
+            for text in special_texts:
                 instruction = instruction.replace(text, " ")
             body = [number for number in self.chat.encode(instruction) if number not in self.special]
+        # The fences around it are longer than any run of backticks in it, as in Markdown.
         fence = "```"
         while fence in instruction:
             fence += "`"
         opening, closing = self.chat.encode(f"\n{fence}\n"), self.chat.encode(f"\n{fence}")
-        left = room - len(self.before) - len(opening) - len(closing) - len(self.after)
-        if len(body) > left:
+        room_for_body = room - len(self.before) - len(opening) - len(closing) - len(self.after)
+        if len(body) > room_for_body:
+            # The judge is told, or it might call a question without an end poor.
             mark = self.chat.encode(_CUT)
-            body = [*body[: max(0, left - len(mark))], *mark]
+            body = [*body[: max(0, room_for_body - len(mark))], *mark]
         return [*self.before, *opening, *body, *closing, *self.after]
 
 

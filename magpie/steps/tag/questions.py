@@ -1,4 +1,4 @@
-"""What a judge is asked and how its answer is read: JSON held to a schema, the free text before the label."""
+"""The questions for a judge and how its answers are read: JSON that follows a schema, free texts before the label."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from magpie.engines.base import Completion
 from magpie.recipe import TagName
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 
-_MOST_OTHERS = 3
+_MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories`
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+# The most tokens that one character of a JSON string can take: `\u00e9` is six characters, and the model may write each
+# of them as a token. Written directly, a character is at most four bytes of UTF-8, and a token is at least one byte.
 _CHARACTER_TOKENS = 6
-"""The most tokens one character of a JSON string can take: `\\u00e9` is six characters, each of them a token where the
-model chooses so. Written as it stands, a character is four bytes of UTF-8 at most, and a token is a byte at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What one tag asks of the judge: free texts, then one label, then further labels where the tag has them.
+
+    The texts come first, so that the judge writes its reasons before it decides.
 
     `ordered` says that the labels are a scale, from the least to the most.
     """
@@ -60,11 +62,12 @@ class Question:
         )
 
     def fitting_schema(self, *, max_tokens: int, max_text_length: int) -> str:
-        """The same schema with texts so short that no answer is longer than `max_tokens`, in whatever tokens.
+        """The same schema with texts so short that every answer ends within `max_tokens`, however it is tokenized.
 
-        A token writes a byte at least, so the names, the longest label and the marks between them are counted in bytes,
-        and one token is left for the stop. Where even an answer without texts may not fit, it is that answer.
+        Where even an answer without texts might not fit, it is the schema of that answer.
         """
+        # A token is at least one byte. So the JSON without texts, with the longest label, takes at most as many tokens
+        # as it has bytes. One token is left for the stop.
         longest = max(self.labels, key=len)
         bare: dict[str, Any] = dict.fromkeys(self.texts, "") | {self.label: longest}
         if self.others:
@@ -75,44 +78,43 @@ class Question:
         return self.schema(max_text_length=min(max_text_length, length), most_others=most_others)
 
     def read(self, text: str) -> dict[str, Any] | None:
-        """The columns' values in an answer, or None when it is not an answer.
-
-        Engines that cannot hold a model to a schema wrap their JSON in other text and vary the case of labels; those
-        that can let a tab or another control character stand in a text. All of it is read. A label that is not one of
-        the question's is not. Half of a pair such as `\\ud83d`, left where a text is cut, becomes U+FFFD: it is no
-        character, and no file can hold it.
-        """
+        """The values of the columns in an answer, or None when the text is not an answer."""
+        # Models that are not held to a schema put other text around the JSON, hence the search for braces, and vary the
+        # case of labels. A schema allows a tab or another control character in a text, hence `strict=False`.
         try:
             answer = json.loads(text[text.index("{") : text.rindex("}") + 1], strict=False)
         except (ValueError, RecursionError):
             return None
-        label = self._known(answer.get(self.label))
+        label = self._canonical(answer.get(self.label))
         texts = {name: answer.get(name) for name in self.texts}
         if label is None or not all(isinstance(value, str) for value in texts.values()):
             return None
+        # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character and UTF-8 cannot hold it.
         values: dict[str, Any] = {
             name: _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", value).strip() for name, value in texts.items()
         }
         values[self.label] = label
         if self.others:
-            given = answer.get(self.others)
-            named = [self._known(other) for other in given] if isinstance(given, list) else []
-            values[self.others] = [other for other in dict.fromkeys(named) if other not in {None, label}]
+            others = answer.get(self.others)
+            labels = [self._canonical(other) for other in others] if isinstance(others, list) else []
+            values[self.others] = [other for other in dict.fromkeys(labels) if other not in {None, label}]
         return values
 
     def answer(self, completion: Completion) -> dict[str, Any] | None:
-        """The same of a completion; one that failed is no answer, whatever it holds."""
+        """The same for a completion; one that failed is not an answer, whatever its text."""
         return None if completion.finish_reason == "error" else self.read(completion.text)
 
     def majority(self, answers: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-        """The first answer with the label that most have, of equals the one given first; None where there is none."""
-        given = [answer for answer in answers if answer is not None]
-        counts = Counter(answer[self.label] for answer in given)
-        return max(given, key=lambda answer: counts[answer[self.label]], default=None)
+        """The first answer with the most frequent label, of equal ones the earliest; None without answers."""
+        valid = [answer for answer in answers if answer is not None]
+        counts = Counter(answer[self.label] for answer in valid)
+        # `max` returns the first of equal ones.
+        return max(valid, key=lambda answer: counts[answer[self.label]], default=None)
 
-    def _known(self, label: object) -> str | None:
-        known = {name.casefold(): name for name in self.labels}
-        return known.get(label.strip().casefold()) if isinstance(label, str) else None
+    def _canonical(self, label: object) -> str | None:
+        """The question's label that this is, in whichever case it was written; None where it is none of them."""
+        canonical = {name.casefold(): name for name in self.labels}
+        return canonical.get(label.strip().casefold()) if isinstance(label, str) else None
 
 
 QUESTIONS: Mapping[TagName, Question] = {

@@ -1,0 +1,52 @@
+"""Requests to an engine or a scorer: one for each row or answer, all sent at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from magpie.engines.base import Completion, Sampling, Score, Scorer
+from magpie.errors import ChatFormatError
+
+if TYPE_CHECKING:
+    from magpie.chat import ChatFormat, Transcript
+    from magpie.engines.base import Engine
+    from magpie.recipe import Prefer, Respond
+
+
+async def complete_each(
+    engine: Engine, prompts: Iterable[Sequence[int]], samplings: Iterable[Sampling]
+) -> list[Completion]:
+    """The completion of each prompt, drawn by the sampling in the same place, in the order of the prompts."""
+    # The engine schedules by itself: it needs many waiting requests, and no batch that ends with its slowest row.
+    return await asyncio.gather(
+        *(engine.complete(prompt, sampling) for prompt, sampling in zip(prompts, samplings, strict=True))
+    )
+
+
+def answer_sampling(part: Respond | Prefer, chat: ChatFormat, engine: Engine, seed: int) -> Sampling:
+    """How one answer to an instruction is drawn, by the settings of the step that writes it."""
+    return Sampling(
+        max_tokens=part.max_tokens,
+        seed=seed,
+        temperature=part.temperature,
+        top_p=part.top_p,
+        stop_ids=chat.answer_stop_ids,
+        stop=chat.stop_texts,
+        stop_repetition=engine.model.stops_repetition(part.stop_repetition),
+    )
+
+
+async def score_answer(instruction: str, answer: str, transcript: Transcript, scorer: Scorer) -> Score:
+    """The reward of one answer: a finite number, or null and why there is none."""
+    try:
+        conversation = transcript.ids([instruction, answer])
+    except ChatFormatError as error:
+        return Score(None, str(error))
+    score = await scorer.score(conversation)
+    # NaN compares false with everything: a filter or a choice of pairs would go wrong without an error.
+    if score.value is None or math.isfinite(score.value):
+        return score
+    return Score(None, f"the reward is {score.value}")

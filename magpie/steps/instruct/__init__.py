@@ -1,0 +1,186 @@
+"""The generator is given nothing but its pre-query template, and writes the user's message itself.
+
+If the recipe steers, a system prompt stands before the user's header. Which one a row gets is decided by its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from magpie.engines.base import Sampling
+from magpie.recipe import Draw, Instruct, Model, Recipe
+from magpie.recipe.steer import Steer
+from magpie.steps.base import (
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    complete_each,
+    counts_tokens,
+    inner,
+    seeds,
+    try_system_prompt,
+)
+from magpie.steps.instruct.shares import mix_entries
+from magpie.steps.instruct.steering import Steered, every_wording, steered
+
+if TYPE_CHECKING:
+    from magpie.chat import ChatFormat
+    from magpie.engines.base import Control, Engine
+
+__all__ = [
+    "InstructStep",
+    "InstructionWriter",
+    "Steered",
+    "every_wording",
+    "mix_entries",
+    "steered",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class InstructStep(RowStep):
+    """Adds the raw instruction, and how it was sampled.
+
+    A recipe that steers adds `steer_id`. If all values of its variable `language` are ISO 639-1 codes, it also adds
+    `steer_language`: the language that the row was steered to.
+    """
+
+    part: Instruct
+    seed: int
+    model: Model
+    steer: Steer | None = None
+
+    name = "instruct"
+    reads = ()
+    version = 2
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[InstructStep, ...]:
+        """The step: every recipe has instructions."""
+        part = recipe.instruct
+        return (cls(part, recipe.seed, recipe.model(part.model), recipe.steer),)
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The columns, those of steering last."""
+        fields = [
+            inner("raw_instruction", pa.string()),
+            ("temperature", pa.float32()),
+            ("top_p", pa.float32()),
+            ("top_k", pa.int32()),
+            ("min_p", pa.float32()),
+            ("instruct_seed", pa.int64()),
+            counts_tokens("instruct_tokens"),
+            ("instruct_finish_reason", pa.string()),
+            inner("instruct_error", pa.string()),
+        ]
+        if self.steer is not None:
+            fields.append(("steer_id", pa.string()))
+        if self.steer is not None and self.steer.names_languages:
+            fields.append(("steer_language", pa.string()))
+        return pa.schema(fields)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the output besides the model."""
+        settings = {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"})}
+        return settings if self.steer is None else settings | {"steer": self.steer.model_dump(mode="json")}
+
+    @property
+    def uses(self) -> ModelUse:
+        needed: dict[Control, bool] = {
+            "hold_back": bool(self.part.hold_back),
+            "first_token_divisor": self.part.first_token_divisor != 1,
+        }
+        controls = frozenset(control for control, is_needed in needed.items() if is_needed)
+        return ModelUse(self.part.model, self.model, "write", "chat", controls)
+
+    @property
+    def credited_as(self) -> str:
+        return "generator"
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 120
+
+    def bind(self, tools: Tools) -> InstructionWriter:
+        chat = tools.chat(self.model)
+        # A template that refuses a prompt would fail in the middle of a run: every text is tried before a model loads.
+        for prompt_id, text in every_wording(self.steer) if self.steer is not None else ():
+            try_system_prompt(chat, text, f"steer.prompts.{prompt_id}")
+        try_system_prompt(chat, self.part.system_prompt, "instruct.system_prompt")
+        return InstructionWriter(self, chat)
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionWriter(RowWork["Engine"]):
+    """Has the generator write instructions, in its own chat format."""
+
+    step: InstructStep
+    chat: ChatFormat
+
+    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
+        """One request a row, all at once."""
+        part, steer, run_seed = self.step.part, self.step.steer, self.step.seed
+        index = rows["index"].to_numpy()
+        draws = [part.mix[entry] for entry in mix_entries([draw.share for draw in part.mix], index)]
+        # Without steering all prompts are the same: with one seed for all rows every row would be the same, too.
+        row_seeds = seeds(run_seed, "instruct", index).tolist()
+        steering = [None] * len(index) if steer is None else steered(steer, run_seed, index)
+        prompts = self._prompts(steering)
+        completions = await complete_each(
+            engine,
+            (prompts[choice] for choice in steering),
+            self._samplings(draws, row_seeds, engine),
+        )
+        columns: dict[str, list[Any]] = {
+            "raw_instruction": [completion.text for completion in completions],
+            "temperature": [draw.temperature for draw in draws],
+            "top_p": [draw.top_p for draw in draws],
+            "top_k": [draw.top_k for draw in draws],
+            "min_p": [draw.min_p for draw in draws],
+            "instruct_seed": row_seeds,
+            "instruct_tokens": [completion.token_count for completion in completions],
+            "instruct_finish_reason": [completion.finish_reason for completion in completions],
+            "instruct_error": [completion.error for completion in completions],
+            "steer_id": [choice and choice.id for choice in steering],
+            "steer_language": [choice and choice.language for choice in steering],
+        }
+        # No row is rejected before the first step, so that there is nothing to spread over other rows.
+        adds = self.step.adds
+        arrays = [pa.array(columns[field.name], type=field.type) for field in adds]
+        return pa.table([rows["id"], *arrays], schema=pa.schema([("id", pa.string()), *adds]))
+
+    def _prompts(self, steering: list[Steered] | list[None]) -> dict[Steered | None, list[int]]:
+        """The token ids for each way to be steered, each made once."""
+        return {
+            # Steering takes the place of the recipe's system prompt: a template holds one.
+            choice: self.chat.prompt([], system=choice.prompt if choice else self.step.part.system_prompt)
+            for choice in dict.fromkeys(steering)
+        }
+
+    def _samplings(self, draws: list[Draw], row_seeds: list[int], engine: Engine) -> Iterator[Sampling]:
+        part, chat = self.step.part, self.chat
+        stop = (*chat.stop_texts, "\n") if part.stop_at_newline else chat.stop_texts
+        # What depends on the model alone is looked up once, not for every row.
+        hold_back = chat.first_tokens(part.hold_back)
+        stop_repetition = engine.model.stops_repetition(part.stop_repetition)
+        for draw, seed in zip(draws, row_seeds, strict=True):
+            yield Sampling(
+                max_tokens=part.max_tokens,
+                seed=seed,
+                temperature=draw.temperature,
+                top_p=draw.top_p,
+                top_k=draw.top_k,
+                min_p=draw.min_p,
+                stop_ids=chat.stop_ids,
+                stop=stop,
+                hold_back=hold_back,
+                first_token_divisor=part.first_token_divisor,
+                stop_repetition=stop_repetition,
+            )

@@ -1,0 +1,107 @@
+"""What each row is steered by: a prompt of the recipe, filled with values of its variables.
+
+A choice is a tuple: the number of a prompt, then for each of the prompt's variables the position of a value. Prompts
+may differ in how many variables they have, and choices in how long they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from magpie.recipe.steer import Steer, SteerText
+from magpie.steps.base import seeds
+from magpie.steps.instruct.shares import ROOT_OF_76, entries_at, places
+
+Choice = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """What one row is steered by. `id` is such as "exercise;domain=graphs"; `language` is the id of that variable."""
+
+    id: str
+    prompt: str
+    language: str | None
+
+
+def steered(steer: Steer, run_seed: int, index: np.ndarray[Any, Any]) -> list[Steered]:
+    """What each row is steered by, from its position and, for `combine: sample`, the run's seed."""
+    choices = _crossed(steer, index) if steer.combine == "cross" else _sampled(steer, run_seed, index)
+    # A shard has many more rows than there are choices: each is filled in once.
+    filled = {choice: _filled(steer, choice) for choice in dict.fromkeys(choices)}
+    return [filled[choice] for choice in choices]
+
+
+def every_wording(steer: Steer) -> Iterator[tuple[str, str]]:
+    """The id of a prompt and a text of it, until every prompt and every value of a variable has been in one."""
+    for number, prompt in enumerate(steer.prompts):
+        sizes = _sizes(steer, prompt)
+        # The values advance together, the shorter lists starting again: as many texts as the longest list has values.
+        # All combinations could be millions, and show nothing more about a single value.
+        for step in range(max(sizes, default=1)):
+            yield prompt.id, _filled(steer, (number, *(step % size for size in sizes))).prompt
+
+
+def _crossed(steer: Steer, index: np.ndarray[Any, Any]) -> list[Choice]:
+    """Every prompt with every value of its variables, in the product of their shares, spread evenly over the rows."""
+    sizes = [_sizes(steer, prompt) for prompt in steer.prompts]
+    shares = [prompt.share * _combination_shares(steer, prompt) for prompt in steer.prompts]
+    # All combinations of all prompts stand in one list, those of the first prompt first: one draw decides about a
+    # prompt and its values together. `first` is where the combinations of each prompt begin.
+    first = np.cumsum([0, *map(prod, sizes)])
+    combinations = np.array(entries_at(np.concatenate(shares), places(index, ROOT_OF_76)))
+    prompts = np.searchsorted(first, combinations, side="right") - 1
+    return [
+        # A combination counts its values like the digits of a number: `unravel_index` takes it apart again.
+        (prompt, *(int(value) for value in np.unravel_index(combination - first[prompt], sizes[prompt])))
+        for prompt, combination in zip(prompts.tolist(), combinations.tolist(), strict=True)
+    ]
+
+
+def _sizes(steer: Steer, prompt: SteerText) -> tuple[int, ...]:
+    """How many values each variable of the prompt has."""
+    return tuple(len(steer.variables[name]) for name in steer.variables_of(prompt))
+
+
+def _combination_shares(steer: Steer, prompt: SteerText) -> np.ndarray[Any, Any]:
+    """The shares of all combinations of a prompt's values. They add up to 1; the last variable varies fastest."""
+    shares = np.ones(1)
+    for name in steer.variables_of(prompt):
+        value_shares = np.array([value.share for value in steer.variables[name]])
+        # Divided by their sum first: a prompt gets its own share, however many values and shares it is crossed with.
+        shares = np.outer(shares, value_shares / value_shares.sum()).ravel()
+    return shares
+
+
+def _sampled(steer: Steer, run_seed: int, index: np.ndarray[Any, Any]) -> list[Choice]:
+    """A prompt and each of its variables for each row, all drawn independently of each other."""
+
+    def draw(purpose: str, texts: tuple[SteerText, ...]) -> list[int]:
+        # A seed is uniform in [0, 2**31): divided, it is a place in the unit interval.
+        return entries_at([text.share for text in texts], seeds(run_seed, purpose, index) / 2**31)
+
+    names = [steer.variables_of(prompt) for prompt in steer.prompts]
+    # One draw for each variable, whichever prompts have it: one prompt more in the recipe does not change these draws.
+    values = {name: draw(f"steer/{name}", texts) for name, texts in steer.variables.items()}
+    return [
+        (prompt, *(values[name][row] for name in names[prompt]))
+        for row, prompt in enumerate(draw("steer", steer.prompts))
+    ]
+
+
+def _filled(steer: Steer, choice: Choice) -> Steered:
+    """The prompt of a choice with the values of the choice."""
+    number, *positions = choice
+    prompt = steer.prompts[number]
+    names = steer.variables_of(prompt)
+    values = {name: steer.variables[name][position] for name, position in zip(names, positions, strict=True)}
+    return Steered(
+        id=";".join([prompt.id, *(f"{name}={value.id}" for name, value in values.items())]),
+        prompt=prompt.filled({name: value.text for name, value in values.items()}),
+        language=values["language"].id if "language" in values else None,
+    )
