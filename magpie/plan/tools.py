@@ -43,7 +43,7 @@ class BuildTools:
 
     def files(self, model: Model) -> ModelFiles:
         """A model's tokenizer, config and revision, without its weights. Raises ModelError."""
-        key = ("files", model_key(model.as_loaded))
+        key = ("files", f"{model.model}@{model.revision} {model.trust_remote_code}")
         if key not in self._kept:
             self._kept[key] = resolve(model, weights=False)
         files: ModelFiles = self._kept[key]
