@@ -1,8 +1,8 @@
 """A dataset: sealed Parquet files, and a manifest that names them, written last.
 
-A dataset without its manifest is not finished. What replaces an earlier dataset is written beside it under other names;
-the new manifest is the moment of change, and then the earlier files go. So a crash leaves one whole dataset or the
-other, and perhaps files that no manifest names, which the next writer takes away.
+A dataset without a manifest is not finished. A new dataset is written beside the earlier one, under other file names.
+Then the manifest is replaced, and then the earlier files are deleted. So a crash leaves one whole dataset or the other,
+and perhaps files that are in no manifest, which the next writer deletes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ROWS_PER_FILE = 50_000
 MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows
 FORMAT = 1
 
+# The files of a dataset, which may be replaced and deleted; all others are somebody else's.
 _FIRST_FILE = re.compile(r"train-\d{5}\.parquet")
 _FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json")
 
@@ -38,7 +39,7 @@ class DatasetFile:
 
 @dataclass(frozen=True, slots=True)
 class DatasetManifest:
-    """What a dataset consists of. `made_from` is the lineage of the run or filter that it was made by."""
+    """The files of a dataset. `made_from` is the lineage of the run or filter that made it."""
 
     made_from: str
     rows: int
@@ -50,10 +51,10 @@ class DatasetManifest:
 
     @classmethod
     def parse(cls, data: bytes) -> DatasetManifest:
-        """The manifest in what was written. Raises ValueError, TypeError or KeyError when it is none."""
-        written = json.loads(data)
-        files = tuple(DatasetFile(**entry) for entry in written["files"])
-        return cls(str(written["made_from"]), int(written["rows"]), files)
+        """The manifest in the bytes of its file. Raises ValueError, TypeError or KeyError when they are none."""
+        content = json.loads(data)
+        files = tuple(DatasetFile(**entry) for entry in content["files"])
+        return cls(str(content["made_from"]), int(content["rows"]), files)
 
 
 class DatasetFiles:
@@ -69,11 +70,9 @@ class DatasetFiles:
         return self.storage.place(self.prefix).rstrip("/")
 
     def manifest(self) -> DatasetManifest | None:
-        """The manifest; None while there is no whole dataset. Raises DamagedShardError.
-
-        Datasets of versions without manifests have the same in the stamps of their files.
-        """
+        """The manifest; None while there is no whole dataset. Raises DamagedShardError."""
         name = f"{self.prefix}{MANIFEST}"
+        # Earlier versions wrote none; the stamps in their files say the same.
         if not self.storage.exists(name):
             return self._manifest_in_stamps()
         try:
@@ -96,13 +95,13 @@ class DatasetFiles:
         return [name for name in self.storage.names(self.prefix) if name not in named]
 
     def is_made_from(self, made_from: str, rows: int) -> bool:
-        """Whether the whole dataset of so many rows that is made from this is there, every byte of it, and no more."""
+        """Whether the dataset with this lineage and so many rows is there, undamaged, and no more. Reads every byte."""
         try:
             manifest = self.manifest()
             if manifest is None or (manifest.made_from, manifest.rows) != (made_from, rows):
                 return False
             if not self.storage.exists(f"{self.prefix}{MANIFEST}"):
-                return False  # one of an earlier version: it is given a manifest
+                return False  # one of an earlier version: it is written again, with a manifest
             if self.strays():
                 return False
             return all(
@@ -115,12 +114,12 @@ class DatasetFiles:
     def write(self, tables: Iterator[pa.Table], rows: int, *, name: str, made_from: str) -> None:
         """Write tables of `rows` rows as files of up to 50,000, in the place of an earlier dataset.
 
-        At least one file is written, so that an empty dataset has its columns. `name` is what the dataset is made by.
-        Raises RunError when anything but an earlier dataset is there.
+        At least one file is written, so that an empty dataset has its columns. `name` is that of the run or dataset it
+        comes from. Raises RunError when there are files that are not an earlier dataset's.
         """
         self.refuse_other_things()
         earlier = self._own_files()
-        # Names that the earlier files do not have: until the manifest changes, those are the dataset.
+        # Names that no earlier file has: until the manifest is replaced, the earlier files are the dataset.
         suffix = f"-{uuid.uuid4().hex[:8]}" if earlier else ""
         files: list[DatasetFile] = []
         first = 0
@@ -130,6 +129,7 @@ class DatasetFiles:
             written = write_shard(self.storage, f"{self.prefix}{file}", table, stamp)
             files.append(DatasetFile(file, table.num_rows, written.content))
             first += table.num_rows
+        # Before the manifest is replaced: a wrong count must not replace a right dataset.
         if first != rows:
             raise RunError(f"{self.place}: {first} rows came where {rows} were announced; please report this")
         manifest = DatasetManifest(made_from, rows, tuple(files))
@@ -139,15 +139,16 @@ class DatasetFiles:
                 self.storage.delete(file)
 
     def discard(self) -> None:
-        """Take the dataset away: its manifest first, so that what is left of it is no dataset."""
+        """Delete the dataset."""
         files = self._own_files()
         if files:
             self.refuse_other_things()
+        # The manifest first (False sorts before True): after a crash, the files that are left are no dataset.
         for file in sorted(files, key=lambda name: not name.endswith(MANIFEST)):
             self.storage.delete(file)
 
     def refuse_other_things(self) -> None:
-        """Raise RunError unless a dataset, or nothing, is there: a dataset takes the place of nothing else."""
+        """Raise RunError if there are files that do not belong to a dataset: they might be lost."""
         for name in self.storage.names(self.prefix):
             if not _FILE.fullmatch(name.removeprefix(self.prefix)):
                 other = name.removeprefix(self.prefix)
@@ -160,12 +161,14 @@ class DatasetFiles:
         return [name for name in names if _FILE.fullmatch(name.removeprefix(self.prefix))]
 
     def _manifest_in_stamps(self) -> DatasetManifest | None:
+        """The manifest of files that have none, from their stamps; None when they are not one whole dataset."""
         # What is on its way to replace such a dataset has other names.
         names = [name for name in self._own_files() if _FIRST_FILE.fullmatch(name.removeprefix(self.prefix))]
         try:
             shards = [inspect_shard(self.storage, name) for name in names]
         except DamagedShardError:
             return None
+        # The numbers must have no gap, and the rows must be as many as the writer announced.
         first = 0
         for number, shard in enumerate(shards):
             if (shard.stamp.shard, shard.stamp.first) != (number, first):
@@ -181,10 +184,11 @@ class DatasetFiles:
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of ROWS_PER_FILE, the last one of what is left; never none."""
+    """The same rows in tables of ROWS_PER_FILE, the last one with the rest; at least one table."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
+        # Only when there are more: the last table is then never empty, unless there are no rows at all.
         while sum(part.num_rows for part in waiting) > ROWS_PER_FILE:
             whole = pa.concat_tables(waiting)
             yield whole.slice(0, ROWS_PER_FILE)

@@ -1,4 +1,4 @@
-"""Text that a model wrote, made safe to print: it is hostile, and is shown, never obeyed."""
+"""Text that a model wrote, made safe to print. It may be hostile: it must not control the terminal that shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HOSTILE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 
 
 def harmless(text: str) -> str:
-    """`text` with everything that could act on a terminal written out, as in `\\x1b[2J`."""
+    """`text` with all characters that could act on a terminal escaped, as in `\\x1b[2J`."""
     return _HOSTILE.sub(_written_out, text.replace("\r\n", "\n"))
 
 

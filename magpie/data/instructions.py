@@ -27,28 +27,30 @@ def read_instructions(name: str) -> Instructions:
     path = Path(name)
     rows = _rows_of_files(_files(path), name) if path.exists() else _rows_of_hub(name)
     ids, places, texts = [], [], []
-    known: str | None = None
+    column: str | None = None
     number = 0
     for number, row in enumerate(rows, start=1):
-        known = known if known in row else next((one for one in COLUMNS if one in row), None)
-        if known is None:
+        # The rows of JSON lines may have different columns: the last one that was used is tried first.
+        column = column if column in row else next((name for name in COLUMNS if name in row), None)
+        if column is None:
             raise RecipeError(
                 f"row {number} of {name} has no instruction; it has {', '.join(row) or 'nothing'}, "
                 f"and one of these is looked for: {', '.join(COLUMNS)}"
             )
-        text = _instruction(row[known])
+        text = _instruction(row[column])
         if text:
             places.append(f"{name}:{number}")
-            own = row.get("id")
-            ids.append(places[-1] if own is None or own == "" else str(own))
+            row_id = row.get("id")
+            ids.append(places[-1] if row_id is None or row_id == "" else str(row_id))
             texts.append(text)
     if number and not texts:
         raise RecipeError(
-            f"not one row of {name} has an instruction: `{known}` is neither a text nor a list of messages, "
+            f"not one row of {name} has an instruction: `{column}` is neither a text nor a list of messages, "
             "or empty; give a dataset with one"
         )
-    listed = json.dumps([ids, texts], ensure_ascii=True)
-    digest = hashlib.blake2b(listed.encode(), digest_size=16).hexdigest()
+    # JSON, so that no other ids and texts give the same bytes; in ASCII, since half of a surrogate pair has no UTF-8.
+    content = json.dumps([ids, texts], ensure_ascii=True)
+    digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     return Instructions(name, tuple(ids), tuple(places), tuple(texts), digest)
 
 
@@ -57,6 +59,7 @@ def _files(path: Path) -> list[Path]:
         if path.suffix not in _FILES:
             raise RecipeError(f"{path} is no dataset; give a file that ends in {', '.join(_FILES)}")
         return [path]
+    # Of a run only the dataset: its folder also holds a log and a report, which are JSON.
     folder = path / "dataset" if (path / "recipe.yaml").is_file() else path
     # A hidden file is no rows: the manifest of a dataset is JSON too.
     files = [file for file in sorted(folder.glob("[!.]*")) if file.suffix in _FILES]
@@ -82,13 +85,15 @@ def _rows_of_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
-    """The columns to read; where none of them can hold an instruction all, so that the error names them."""
+    """The columns to read. All of them if none can hold an instruction, so that the error can name them."""
     wanted = [name for name in names if name in {"id", *COLUMNS}]
     return wanted if {*wanted} - {"id"} else list(names)
 
 
 def _rows_of_json(path: Path) -> Iterator[dict[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
+    # One array of objects, or an object a line. Only line feeds end a line: `splitlines` would also split at
+    # characters such as U+2028, which may stand in a JSON string.
     rows = (
         json.loads(text) if text.lstrip()[:1] == "[" else map(json.loads, filter(str.strip, text.split("\n")))
     )

@@ -1,4 +1,4 @@
-"""Conversations as messages: the one form in which a dataset holds them, and the roles of other forms."""
+"""Conversations as messages, the form in which a dataset holds them, and the roles of other forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 
 USER_ROLES = frozenset({"user", "human"})
 ASSISTANT_ROLES = frozenset({"assistant", "gpt"})
-"""What the published sets and common exports call who speaks."""
+"""The names of the two speakers in the published datasets and in common exports."""
 
 Message = dict[str, str]
 
@@ -24,8 +24,8 @@ Message = dict[str, str]
 def messages_of(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
     """The conversation of each row.
 
-    Without responses it is the instruction and the chosen one of its candidates; without those, the instruction alone.
-    `with_reasoning` puts what the model reasoned before each answer, between the tags that most of them use.
+    In a run without responses it is the instruction and the chosen candidate, or the instruction alone.
+    `with_reasoning` puts the model's reasoning before each answer, in the tags `<think>` and `</think>`.
     """
     names = ("instruction", "response", "later_turns", "reasoning", "later_reasoning")
     if "response" not in rows.column_names:
@@ -52,8 +52,7 @@ def pairs_of(rows: pa.Table, *, with_reasoning: bool) -> dict[str, pa.Array]:
         if with_reasoning:
             reasoning = rows[f"{side}_reasoning"].to_pylist()
             answers = [
-                _with_reasoning(messages, [thought])
-                for messages, thought in zip(answers, reasoning, strict=True)
+                _with_reasoning(messages, [text]) for messages, text in zip(answers, reasoning, strict=True)
             ]
         columns[side] = pa.array(answers, type=MESSAGES)
     return columns
@@ -70,11 +69,12 @@ def assistant(text: Any) -> Message:
 
 
 def _with_reasoning(messages: list[Message], reasoning: Iterable[str | None]) -> list[Message]:
-    """The messages, with the reasoning of each answer before it; there is an entry for each answer, null for none."""
-    thoughts = iter(reasoning)
+    """The messages, each answer after its reasoning. `reasoning` has an entry for each answer, null for none."""
+    reasoning_of_answers = iter(reasoning)
     return [
-        assistant(f"<think>\n{thought}\n</think>\n\n{message['content']}")
-        if message["role"] == "assistant" and (thought := next(thoughts))
+        # `next` is called for answers only, so that the entries stay in step with them.
+        assistant(f"<think>\n{text}\n</think>\n\n{message['content']}")
+        if message["role"] == "assistant" and (text := next(reasoning_of_answers))
         else message
         for message in messages
     ]

@@ -1,16 +1,14 @@
-"""A dataset as Parquet files, with no run around it: what a filter reads of it, and its rows back, as they were.
+"""A dataset as Parquet files, with no run around it: the columns that a filter reads, and the rows that it keeps.
 
-Columns go by the names that the published Magpie datasets use, in lower case. Where those sets differ among themselves,
-as in `input` and `output` in the first of them or `conversation_id` for `uuid`, a rule finds the column under one name.
-What the files lack and the texts tell is there too: the first instruction and response of a conversation, and lengths
-in characters.
+Columns have the names of the published Magpie datasets, in lower case. Where those sets differ, such as `uuid` and
+`conversation_id`, a rule finds the column under one name. Columns that the files lack and that follow from others are
+there too: see `sources`. Kept rows are returned as the files have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,26 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from magpie.data.messages import ASSISTANT_ROLES, USER_ROLES
+from magpie.data.sources import OTHER_NAMES, Source, source_of
 from magpie.errors import RecipeError, RunError
 from magpie.steps.base import REJECTED
 
-_OTHER_NAMES = {
-    "id": ("uuid", "conversation_id"),
-    "uuid": ("conversation_id",),
-    "min_similar_uuid": ("min_similar_conversation_id",),
-    "instruction": ("input",),
-    "response": ("output",),
-    "instruction_length": ("input_length",),
-    "response_length": ("output_length",),
-    "llama_guard": ("llama_guard_2",),
-    "other_task_categories": ("other_task_category",),
-}
-_SPEAKERS = {"instruction": USER_ROLES, "response": ASSISTANT_ROLES}
-_CONVERSATIONS = {"conversations": ("from", "value"), "messages": ("role", "content")}
-_BATCH = 10_000
-
-Make = Callable[[Any], Any]
+_BATCH = 10_000  # rows that are held at once where columns are made from others, or rows pass through
 
 
 class Published:
@@ -54,9 +37,9 @@ class Published:
         self.path = Path(path)
         self.files = _files(self.path)
         footers = [_opened(path) for path in self.files]
-        self._given = footers[0].schema_arrow.remove_metadata()
+        self._schema = footers[0].schema_arrow.remove_metadata()
         for file, footer in zip(self.files, footers, strict=True):
-            if not footer.schema_arrow.equals(self._given):
+            if not footer.schema_arrow.equals(self._schema):
                 raise RecipeError(
                     f"--input {self.path}: {file.name} has other columns than {self.files[0].name}; "
                     "give the files of one dataset"
@@ -70,13 +53,15 @@ class Published:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Every column a rule may read, and its type: those of the files and those told from them."""
-        names = {name.lower() for name in self._given.names} | set(_OTHER_NAMES)
-        found = {name: self._source(name) for name in sorted(names - {"index", REJECTED.name})}
+        """Every column that a rule may read, and its type: those of the files and those made from them."""
+        names = {name.lower() for name in self._schema.names} | set(OTHER_NAMES)
+        # A column `rejected` of the files is not read: to a filter it says which rows are out, and here all are in.
+        sources = {name: self._source_of(name) for name in sorted(names - {"index", REJECTED.name})}
         fields = [pa.field("index", pa.int64())]
-        for name, source in found.items():
+        for name, source in sources.items():
             if source is not None:
-                kind = self._given.field(source.column).type
+                kind = self._schema.field(source.column).type
+                # Made from no values at all, to learn the type.
                 made = kind if source.make is None else source.make(pa.array([], kind)).type
                 fields.append(pa.field(name, made))
         return pa.schema(fields)
@@ -84,29 +69,30 @@ class Published:
     def columns(self, names: Iterable[str]) -> pa.Table:
         """`index`, `rejected` (null) and the named columns of every row; `id` is its position unless named.
 
-        No other column is read, and a text from which only a length is taken is let go batch by batch.
+        No other column is read.
         """
-        sources = {name: self._source(name) for name in names}
-        found = {name: source for name, source in sources.items() if source is not None}
-        gathered = {
-            name: [chunk for path in self.files for chunk in _read(path, found[name])] for name in found
+        sources = {name: source for name in names if (source := self._source_of(name)) is not None}
+        chunks_of = {
+            name: [chunk for path in self.files for chunk in _read(path, source)]
+            for name, source in sources.items()
         }
         position = pa.array(np.arange(self.rows))
         table = {"id": position, "index": position, REJECTED.name: pa.nulls(self.rows, pa.string())}
         table |= {
             name: pa.chunked_array(chunks, type=self.schema.field(name).type)
-            for name, chunks in gathered.items()
+            for name, chunks in chunks_of.items()
         }
         return pa.table(table)
 
     def kept(self, rejected: pa.ChunkedArray) -> Iterator[pa.Table]:
         """The rows whose `rejected` is null, with all their columns; groups without such rows are not read."""
-        yield self._given.empty_table()
+        yield self._schema.empty_table()  # so that a dataset without rows has its columns
         live = rejected.is_null().combine_chunks()
         for path, file, group, first in self._groups():
             rows = file.metadata.row_group(group).num_rows
             if not pc.any(live.slice(first, rows), min_count=0).as_py():
                 continue
+            # A group may be as large as the file: its batches take their parts of the mask one after another.
             mask = live.slice(first, rows)
             for batch in _batches(path, file, group):
                 yield pa.Table.from_batches([batch]).filter(mask.slice(0, batch.num_rows))
@@ -114,31 +100,39 @@ class Published:
 
     def texts(self, at: Sequence[int]) -> dict[int, tuple[str, str]]:
         """The id and the instruction of the rows at positions `at`; their position where they have no id."""
-        sources = (self._source("id"), self._source("instruction"))
-        found = {}
+        sources = (self._source_of("id"), self._source_of("instruction"))
+        texts_at = {}
         for path, file, group, first in self._groups():
-            here = [one for one in at if first <= one < first + file.metadata.row_group(group).num_rows]
+            # Only groups with such a row are read: a few examples of a large dataset are in a few of them.
+            last = first + file.metadata.row_group(group).num_rows
+            here = [position for position in at if first <= position < last]
             if not here:
                 continue
-            chosen = pa.array([one - first for one in here])
+            chosen = pa.array([position - first for position in here])
             ids, texts = (
                 [None] * len(here)
                 if source is None
                 else _of_group(path, source, group).take(chosen).to_pylist()
                 for source in sources
             )
-            for one, row_id, text in zip(here, ids, texts, strict=True):
-                found[one] = (str(one) if row_id is None else str(row_id), "" if text is None else str(text))
-        return found
+            for position, row_id, text in zip(here, ids, texts, strict=True):
+                texts_at[position] = (
+                    str(position) if row_id is None else str(row_id),
+                    "" if text is None else str(text),
+                )
+        return texts_at
 
     def never_answered(self, rows: pa.Table) -> int:
         """0: no build has filtered the rows before."""
         return 0
 
     def refuse(self, out: Path) -> None:
-        """Raise RunError when `out` is where the dataset itself lies: it would take its place."""
+        """Raise RunError when `out` is the folder of the dataset itself: the result would replace it."""
         if out.resolve() in {path.resolve().parent for path in self.files} | {self.path.resolve()}:
             raise RunError(f"{out} holds the dataset itself; choose another folder with --out")
+
+    def _source_of(self, name: str) -> Source | None:
+        return source_of(name, self._schema)
 
     def _groups(self) -> Iterator[tuple[Path, pq.ParquetFile, int, int]]:
         """Each row group: its file, its number there, and the position of its first row."""
@@ -148,33 +142,6 @@ class Published:
             for group in range(file.metadata.num_row_groups):
                 yield path, file, group, first
                 first += file.metadata.row_group(group).num_rows
-
-    def _source(self, name: str) -> _Source | None:
-        """Where the values of a column come from; None when there is no telling."""
-        written = {column.lower(): column for column in self._given.names}
-        for known in (name, *_OTHER_NAMES.get(name, ())):
-            if known in written:
-                return _Source(written[known])
-        if name.endswith("_length"):
-            text = self._source(name.removesuffix("_length"))
-            if text is None or (text.make is None and not _is_text(self._given.field(text.column).type)):
-                return None
-            return _Source(text.column, _then_length(text.make))
-        if name in _SPEAKERS:
-            for column, (role, content) in _CONVERSATIONS.items():
-                if column in written and _is_conversation(
-                    self._given.field(written[column]).type, role, content
-                ):
-                    return _Source(written[column], _first_said_by(_SPEAKERS[name], role, content))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A column of the files, and what is made of its values; nothing when they are taken as they are."""
-
-    column: str
-    make: Make | None = None
 
 
 def _files(path: Path) -> list[Path]:
@@ -190,6 +157,7 @@ def _files(path: Path) -> list[Path]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
+    """Turns errors of Arrow and the system into one that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -202,8 +170,9 @@ def _opened(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
 
 
-def _read(path: Path, source: _Source) -> Iterator[Any]:
-    """The values of a column in a file, in chunks; of what is only a step to them no more than a batch is held."""
+def _read(path: Path, source: Source) -> Iterator[Any]:
+    """The values of a column in a file, in chunks."""
+    # Where they are made from others, such as lengths from texts, no more than a batch of those is held.
     with _reading(path), pq.ParquetFile(path) as file:
         if source.make is None:
             yield from file.read(columns=[source.column])[source.column].chunks
@@ -212,7 +181,7 @@ def _read(path: Path, source: _Source) -> Iterator[Any]:
             yield source.make(batch.column(0))
 
 
-def _of_group(path: Path, source: _Source, group: int) -> Any:
+def _of_group(path: Path, source: Source, group: int) -> Any:
     with _reading(path), pq.ParquetFile(path) as file:
         values = file.read_row_group(group, columns=[source.column])[source.column].combine_chunks()
     return values if source.make is None else source.make(values)
@@ -221,43 +190,3 @@ def _of_group(path: Path, source: _Source, group: int) -> Any:
 def _batches(path: Path, file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
     with _reading(path):
         yield from file.iter_batches(_BATCH, row_groups=[group])
-
-
-def _then_length(make: Make | None) -> Make:
-    def length(values: Any) -> Any:
-        return pc.utf8_length((values if make is None else make(values)).cast(pa.large_string())).cast(
-            pa.int64()
-        )
-
-    return length
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether values are texts, or null each of them."""
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    return any(is_one(kind) for is_one in texts)
-
-
-def _is_conversation(kind: pa.DataType, role: str, content: str) -> bool:
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return (
-        listed
-        and pa.types.is_struct(kind.value_type)
-        and all(
-            kind.value_type.get_field_index(name) >= 0 and _is_text(kind.value_type.field(name).type)
-            for name in (role, content)
-        )
-    )
-
-
-def _first_said_by(speakers: frozenset[str], role: str, content: str) -> Make:
-    def first(conversations: Any) -> Any:
-        said = (
-            next((turn[content] for turn in turns or () if turn and turn[role] in speakers), None)
-            for turns in conversations.to_pylist()
-        )
-        return pa.array(list(said), pa.string())
-
-    return first

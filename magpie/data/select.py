@@ -1,7 +1,6 @@
-"""Choosing rows by a filter: what it keeps, what each of its rules loses, and how two filters compare.
+"""Filtering the rows of a finished run or of a dataset: what is kept, what each rule loses, how two filters compare.
 
-The rows are a finished run's, or a dataset's that has no run. Only the columns that the filter reads are held; the rest
-of a kept row passes through when it is written.
+Only the columns that the filter reads are held in memory. The other columns of kept rows are read as they are written.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ EXAMPLES = 3
 
 
 class RowSource(Protocol):
-    """Rows to choose from: a finished run's, or a dataset's."""
+    """Rows to filter: those of a finished run, or of a dataset."""
 
     what: str
     """What an error calls it, such as "the run"."""
 
     @property
     def name(self) -> str:
-        """What the rows are from."""
+        """The name of the run or dataset."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -60,7 +59,7 @@ class RowSource(Protocol):
         """The id and the instruction of the rows at these positions."""
 
     def refuse(self, out: Path) -> None:
-        """Raise RunError when `out` is where the rows themselves lie."""
+        """Raise RunError when `out` is the folder of the rows themselves."""
 
     def never_answered(self, rows: pa.Table) -> int:
         """How many rows an earlier filter dropped before they were answered."""
@@ -79,16 +78,16 @@ class Explained:
 
     @property
     def share(self) -> float | None:
-        """The part of the rows the rule alone would lose that it lost here: the rules before it had the others."""
+        """`line.lost` over `alone`: below 1 where rules before it rejected some of the same rows."""
         return self.line.lost / self.alone if self.alone else None
 
 
 @dataclass(frozen=True, slots=True)
 class Refiltered:
-    """What another filter made of a run or a dataset: rows kept, the funnel, and the names of the rules left out.
+    """The result of another filter on a run or a dataset: rows kept, the funnel, and the names of the rules left out.
 
-    `explained` is the same funnel with more to say, where that was asked for. `never_answered` rows were dropped by the
-    build's own filter before they were answered, and so are out here too.
+    `explained` is the same funnel with more figures, where `explain` was set. `never_answered` rows were dropped by the
+    build's own filter before they were answered: they are out here too, whatever this filter says.
     """
 
     kept: int
@@ -101,7 +100,7 @@ class Refiltered:
 
 @dataclass(frozen=True, slots=True)
 class FilterComparison:
-    """Two filters over the same `rows`: how many both keep, one alone, and neither.
+    """Two filters over the same `rows`: how many rows both keep, only one of them, and neither.
 
     `never_answered` further rows were dropped by the build's own filter before they were answered.
     """
@@ -127,11 +126,12 @@ class FilterComparison:
 
 
 def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain: bool = False) -> Refiltered:
-    """Apply `other` to `rows`, and write what it keeps to `out`: a new folder, or an earlier result's.
+    """Apply `other` to `rows`, and write the rows it keeps to `out`: a new folder, or that of an earlier result.
 
-    With no `out`, nothing is written. Raises FilterError, DamagedShardError, RecipeError, and RunError when `out` holds
-    other things.
+    Without `out`, nothing is written. Raises FilterError, DamagedShardError, RecipeError, and RunError when `out` holds
+    other files.
     """
+    # A wrong folder is refused before the work.
     files = None if out is None else DatasetFiles(open_storage(out))
     if out is not None and files is not None:
         rows.refuse(out)
@@ -165,7 +165,7 @@ def compare_filters(rows: RowSource, one: Filter, other: Filter) -> FilterCompar
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """The filter without what was left out of it, the columns it read, and why each row is out, null where it is in."""
+    """The filter without its skipped rules, the columns that it read, and for each row why it is out, or null."""
 
     filter: Filter
     skipped: tuple[str, ...]
@@ -177,8 +177,10 @@ def _decide(rows: RowSource, other: Filter) -> _Decided:
     other, skipped = applicable(other, rows.schema)
     check(other, rows.schema, of=rows.what)
     reads = FilterStep(other, other.rules).reads
+    # A step always gets `id`, so that `reads` leaves it out. Here it is read only where a rule needs it.
     needs_id = any("id" in columns_read(expression) for _, expression in expressions(other))
     read = rows.columns([*reads, *(["id"] if needs_id else [])])
+    # Rows that are out already get a reason that is none of this filter's: its funnel does not count them.
     earlier = pc.if_else(
         pc.is_valid(read[REJECTED.name]), "out before this filter", pa.scalar(None, pa.string())
     )
@@ -188,15 +190,16 @@ def _decide(rows: RowSource, other: Filter) -> _Decided:
 
 def _explain(rows: RowSource, decided: _Decided, lines: Sequence[FunnelLine]) -> tuple[Explained, ...]:
     reasons = decided.reasons.combine_chunks()
-    places = [
+    examples = [
         pc.indices_nonzero(pc.fill_null(pc.equal(reasons, reason_of(line.name)), False))
         .slice(0, EXAMPLES)
         .to_pylist()
         for line in lines
     ]
-    texts = rows.texts(sorted({at for here in places for at in here}))
+    # All at once: each call may read the files anew.
+    texts = rows.texts(sorted({position for positions in examples for position in positions}))
     alone = lost_alone(decided.filter, decided.rows)
     return tuple(
-        Explained(line, number, tuple(texts[at] for at in here))
-        for line, number, here in zip(lines, alone, places, strict=True)
+        Explained(line, number, tuple(texts[position] for position in positions))
+        for line, number, positions in zip(lines, alone, examples, strict=True)
     )

@@ -24,17 +24,18 @@ Votes = Sequence[Sequence[str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The agreement on one tag over `rows`: those with two answers or more, of 100,000 at most.
+    """The agreement on one tag over `rows`: those with two answers or more, at most 100,000.
 
-    `judges` are the roles compared: two, each with the tag it gave, or one with itself, by its votes. Either way a row
-    has `times` labels, and `lost` of them are no answers. `unanimous` is the share of rows on which all answers are
-    equal. `alpha` is Krippendorff's, ordinal for difficulty and quality, nominal for the category. Of two labels a row,
-    over the rows with both, `kappa` is Cohen's, to which every disagreement is the same, and `weighted_kappa` is his
-    with quadratic weights, to which "good" is nearer to "average" than to "poor": None for the category, which has no
-    order. `pairs` then counts, under each label of the first, what the second said.
+    `judges` are the roles compared: two of them by their tags, or one with itself by its votes. A row has `times`
+    labels. `lost` is how many labels of all rows are missing, and `unanimous` the share of rows with equal answers.
 
-    1 is full agreement and 0 what chance would give; None where every answer is the same label, which chance explains
-    as well.
+    `alpha` is Krippendorff's, ordinal for difficulty and quality, nominal for the category. With two labels a row, over
+    the rows with both, `kappa` is Cohen's, in which every disagreement counts the same. `weighted_kappa` is Cohen's
+    with quadratic weights, in which "good" is nearer to "average" than to "poor"; None for the category, which has no
+    order. `pairs` counts for each label of the first judge the labels of the second.
+
+    1 is full agreement, and 0 is the agreement of chance. The coefficients are None where all answers are the same
+    label, since chance would give the same.
     """
 
     tag: str
@@ -52,29 +53,42 @@ class Agreement:
 def agreement(run: Run) -> tuple[Agreement, ...]:
     """Of each two judges on each question, then of each judge with itself; over the shards that have been judged."""
     judges = [run_step for run_step in run.steps if run_step.step.labels]
-    found: list[Agreement] = []
+    agreements: list[Agreement] = []
     for first, second in combinations(judges, 2):
-        others = {label.question: label for label in second.step.labels}
-        labels = [(label, others[label.question]) for label in first.step.labels if label.question in others]
-        columns = _columns(
-            run,
-            [
-                (first, first.step.labels[0].asked, [mine.column for mine, _ in labels]),
-                (second, second.step.labels[0].asked, [theirs.column for _, theirs in labels]),
-            ],
-        )
-        for mine, theirs in labels:
-            answers = list(zip(columns[mine.column], columns[theirs.column], strict=True))
-            found.append(measure_agreement(mine, answers, judges=(_role(first), _role(second)), times=2))
+        agreements += _between(run, first, second)
     for judge in judges:
-        votes = {label.votes: label for label in judge.step.labels if label.votes is not None}
-        if votes:
-            columns = _columns(run, [(judge, judge.step.labels[0].asked, list(votes))])
-            for name, label in votes.items():
-                found.append(
-                    measure_agreement(label, columns[name], judges=(_role(judge),), times=label.times)
-                )
-    return tuple(found)
+        agreements += _with_itself(run, judge)
+    return tuple(agreements)
+
+
+def _between(run: Run, first: RunStep, second: RunStep) -> Iterator[Agreement]:
+    """The agreement of two judges on each question that both were asked."""
+    label_of_question = {label.question: label for label in second.step.labels}
+    labels = [
+        (label, label_of_question[label.question])
+        for label in first.step.labels
+        if label.question in label_of_question
+    ]
+    columns = _columns(
+        run,
+        [
+            (first, first.step.labels[0].asked, [label.column for label, _ in labels]),
+            (second, second.step.labels[0].asked, [label.column for _, label in labels]),
+        ],
+    )
+    for label, other in labels:
+        answers = list(zip(columns[label.column], columns[other.column], strict=True))
+        yield measure_agreement(label, answers, judges=(_role(first), _role(second)), times=2)
+
+
+def _with_itself(run: Run, judge: RunStep) -> Iterator[Agreement]:
+    """The agreement of a judge's votes, on each question that it was asked several times."""
+    labels = {label.votes: label for label in judge.step.labels if label.votes is not None}
+    if not labels:
+        return
+    columns = _columns(run, [(judge, judge.step.labels[0].asked, list(labels))])
+    for name, label in labels.items():
+        yield measure_agreement(label, columns[name], judges=(_role(judge),), times=label.times)
 
 
 def _role(run_step: RunStep) -> str:
@@ -120,15 +134,20 @@ def _shard(run: Run, shard: int, wanted: Sequence[Wanted]) -> Iterator[tuple[str
 
 def measure_agreement(label: Label, votes: Votes, *, judges: tuple[str, ...], times: int) -> Agreement:
     """The agreement of `times` labels on each row, null where there is no answer."""
-    place = {value: number for number, value in enumerate(label.values)}
-    counts = np.zeros((len(votes), len(place)), dtype=np.int64)
-    for row, given in enumerate(votes):
-        for value in given:
+    number_of = {value: number for number, value in enumerate(label.values)}
+    counts = np.zeros((len(votes), len(number_of)), dtype=np.int64)
+    for row, votes_of_row in enumerate(votes):
+        for value in votes_of_row:
             if value is not None:
-                counts[row, place[value]] += 1
+                counts[row, number_of[value]] += 1
     answers = counts.sum(axis=1)
-    counts = counts[answers >= 2]
-    both = [(given[0], given[1]) for given in votes if times == 2 and None not in given]
+    counts = counts[answers >= 2]  # one answer agrees with nothing
+    # Kappa is for exactly two labels a row; alpha takes any number, and rows from which some are missing.
+    both = [
+        (votes_of_row[0], votes_of_row[1])
+        for votes_of_row in votes
+        if times == 2 and None not in votes_of_row
+    ]
     return Agreement(
         tag=label.question,
         judges=judges,
@@ -144,7 +163,8 @@ def measure_agreement(label: Label, votes: Votes, *, judges: tuple[str, ...], ti
 
 
 def _alpha(counts: Any, label: Label) -> float | None:
-    """`counts` are int64, (rows, labels): how many votes each label has."""
+    """Krippendorff's alpha; `counts` are int64, (rows, labels): how many votes each label has."""
+    # With one label alone the formula is 0 / 0.
     if (counts.sum(axis=0) > 0).sum() < 2:
         return None
     import krippendorff
@@ -156,6 +176,7 @@ def _alpha(counts: Any, label: Label) -> float | None:
 def _kappa(
     both: Sequence[tuple[str | None, ...]], label: Label, *, weights: str | None = None
 ) -> float | None:
+    """Cohen's kappa of pairs of labels."""
     if len({value for pair in both for value in pair}) < 2:
         return None
     from sklearn.metrics import cohen_kappa_score
@@ -165,7 +186,7 @@ def _kappa(
 
 
 def _pairs(both: Sequence[tuple[str | None, ...]], label: Label) -> dict[str, dict[str, int]]:
-    """How often the first said one label and the second another, in the labels' order; what never was is left out."""
+    """For each label of the first judge how often the second gave each label, in their order, without zeros."""
     counts = Counter(both)
     rows = {
         first: {second: counts[first, second] for second in label.values if counts[first, second]}

@@ -10,11 +10,12 @@ from magpie.steps.filter import FunnelLine, funnel_lines
 def filter_funnel(run: Run, found: Status) -> tuple[FunnelLine, ...] | None:
     """Rows in, lost and left for each rule of the run's filter, the quotas and the top; None without a filter.
 
-    A rule is counted alike wherever it was applied: rows that another step rejected on the way, such as one that got no
-    answer, did not come to the filter. What is left after one line comes to the next, and after the last it is `kept`.
+    Rows that another step rejected, such as one that got no answer, are not counted. What is left after the last line
+    is `kept`.
     """
     if run.recipe.filter is None:
         return None
+    # By step, so that pushed-down rules come first. A rule has one name in the reasons of both steps.
     rules = [rule.name for run_step in run.steps for rule in run_step.step.rules]
     lost = {reason: count for step in found.steps for reason, count in step.rejected.items()}
     return funnel_lines(run.recipe.filter, rules, lost, left=found.steps[-1].rows_out)

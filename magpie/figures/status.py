@@ -1,4 +1,4 @@
-"""How far a run has come, step by step: read from its shards, never from a log."""
+"""How much of a run is done, step by step: read from its shards, never from a log."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 class StepStatus:
     """One step of a run. `rows_in` counts rows that were still in, over the shards that are done.
 
-    rows_in = rows_out + the sum of `rejected`, whose keys are the reasons. The sum of `outcomes` is rows_in too: the
-    rows that a judge has tagged, those among them for which it had to be asked twice, and those it has not tagged, by
-    what `tag_error` says of them; those that a reward model or a guard has judged, and those it has not; None for other
-    steps.
+    rows_in = rows_out + the sum of `rejected`, whose keys are the reasons. `outcomes` counts the rows by
+    `Step.outcomes`, such as rows that a judge has tagged and rows that it has not, by error; their sum is rows_in, too.
+    None for steps without outcomes.
     """
 
     name: str
@@ -42,7 +41,7 @@ class StepStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A run as it stands. `kept` is the rows of the dataset, None until it is written.
+    """The state of a run. `kept` is how many rows the dataset has, None until it is written.
 
     `damaged` names the files that cannot be read; they count as not done. A file may be damaged in bytes that are not
     read here: `verify` reads them all. `no_saturation` says why `saturation` is None.
@@ -89,34 +88,32 @@ def status(run: Run) -> Status:
 
 
 def _step_status(run: Run, run_step: RunStep, out: dict[int, Mask], damaged: list[str]) -> StepStatus:
-    """Counts of one step; `out` holds, shard by shard, which rows earlier steps rejected, and is brought up to date."""
+    """Counts of one step. `out` holds for each shard which rows earlier steps rejected, and is updated."""
     step = run_step.step
     reasons: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     done = rows_in = tokens = 0
-    wanted = (REJECTED.name if step.rejects else None, step.token_column, *step.outcome_columns)
-    columns = [name for name in wanted if name is not None]
+    names = (REJECTED.name if step.rejects else None, step.token_column, *step.outcome_columns)
+    columns = [name for name in names if name is not None]
     for shard in range(run.shards):
-        if not run.has_shard(run_step, shard):
+        content = _read_shard(run, run_step, shard, columns, damaged)
+        if content is None:
             continue
-        try:
-            rows = count_rows(run.storage, run.shard_name(run_step, shard))
-            table = run.read(run_step, shard, columns, check=False) if columns else None
-        except DamagedShardError:
-            damaged.append(run.shard_place(run_step, shard))
-            continue
+        rows, table = content
         done += 1
         before = out.get(shard, np.zeros(rows, dtype=bool))
         rows_in += int((~before).sum())
         if table is None:
             continue
         if step.rejects:
-            here = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
-            reasons.update(table[REJECTED.name].filter(pa.array(here & ~before)).to_pylist())
-            out[shard] = before | here
+            rejected = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
+            reasons.update(table[REJECTED.name].filter(pa.array(rejected & ~before)).to_pylist())
+            out[shard] = before | rejected
         if step.outcome_columns:
-            came = pa.array(~before)
-            outcomes.update(step.outcomes({name: table[name].filter(came) for name in step.outcome_columns}))
+            still_in = pa.array(~before)
+            outcomes.update(
+                step.outcomes({name: table[name].filter(still_in) for name in step.outcome_columns})
+            )
         if step.token_column is not None:
             tokens += _sum(table[step.token_column])
     return StepStatus(
@@ -129,6 +126,21 @@ def _step_status(run: Run, run_step: RunStep, out: dict[int, Mask], damaged: lis
         tokens=None if step.token_column is None else tokens,
         outcomes=dict(outcomes.most_common()) if step.outcome_columns else None,
     )
+
+
+def _read_shard(
+    run: Run, run_step: RunStep, shard: int, columns: list[str], damaged: list[str]
+) -> tuple[int, pa.Table | None] | None:
+    """A shard's number of rows and these columns, if any; None where it is not there, or damaged."""
+    if not run.has_shard(run_step, shard):
+        return None
+    try:
+        # The footer is enough for the number of rows: a step may have no column that is counted here.
+        rows = count_rows(run.storage, run.shard_name(run_step, shard))
+        return rows, run.read(run_step, shard, columns, check=False) if columns else None
+    except DamagedShardError:
+        damaged.append(run.shard_place(run_step, shard))
+        return None
 
 
 def _sum(counts: pa.ChunkedArray) -> int:

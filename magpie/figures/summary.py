@@ -1,7 +1,7 @@
-"""A finished run in figures, `report.json`: where its rows went, what they cost in tokens, and what more would give.
+"""A finished run in figures, `report.json`: where its rows went, what they cost in tokens, what more rows would give.
 
-It follows from the run's shards alone. It holds no times and no places, so that equal runs have equal reports, and
-nothing reads it to go on: without it a run is as whole as with it.
+It is computed from the run's shards alone. It holds no times and no paths, so that equal runs have equal reports. No
+build reads it: a run without it is complete.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ def write_summary(run: Run) -> None:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """The figures of a run as JSON can hold them: `format`, its status but for places, and the filter's `funnel`."""
-    found = status(run)
-    figures = found.to_json()
-    for place in ("folder", "damaged", "finished"):
-        del figures[place]
-    lines = filter_funnel(run, found)
+    """The figures of a run as JSON can hold them: `format`, its status without paths, and the filter's `funnel`."""
+    run_status = status(run)
+    figures = run_status.to_json()
+    # A path, a list of paths, and what is always true of a finished run.
+    for name in ("folder", "damaged", "finished"):
+        del figures[name]
+    lines = filter_funnel(run, run_status)
     return {
         "format": FORMAT,
         **figures,

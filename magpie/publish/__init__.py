@@ -1,1 +1,1 @@
-"""Datasets on their way out."""
+"""Datasets for trainers and for the hub."""

@@ -11,9 +11,9 @@ these names. `input` is always empty: the whole message is the instruction.
 `preference`: `{"id", "prompt", "chosen", "rejected"}`, each of the last three a list of messages, as TRL takes pairs;
 for runs with `prefer` in their recipe.
 
-Each keeps the dataset's other columns; a pair is in `preference` alone, for TRL's trainers take a row with a `prompt`
-by that, whatever its messages. The first turn's `instruction` and `response`, which repeat what the messages say, are
-left out of `alpaca`, where the first name means the last turn.
+Each keeps the dataset's other columns. But only `preference` keeps the pair, since TRL's trainers use the `prompt` of a
+row that has one and ignore its messages. And `alpaca` leaves out the columns `instruction` and `response` of the first
+turn, since `instruction` means the last turn there.
 """
 
 from __future__ import annotations
@@ -105,7 +105,6 @@ def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
 
 
 def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
-    """`history` stands on every row or on none, so that all rows have the same columns."""
     turns = [
         _turns(row_id, messages)
         for row_id, messages in zip(rows["id"].to_pylist(), rows["messages"].to_pylist(), strict=True)
@@ -115,6 +114,7 @@ def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
         "input": pa.array([""] * rows.num_rows, pa.string()),
         "output": pa.array([pairs[-1][1] for pairs in turns], pa.string()),
     }
+    # By the run and not by the rows: all rows of all tables then have the same columns.
     if run.step_adding("later_turns") is not None:
         columns["history"] = pa.array([pairs[:-1] for pairs in turns], _HISTORY)
     others = [name for name in rows.column_names if name not in {*columns, *_PAIR, "messages", "response"}]
@@ -168,21 +168,20 @@ def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
 
 
 def _short_floats(table: pa.Table) -> pa.Table:
-    """Floats as people wrote them: 0.8 and not 0.800000011920929, which is what 32 bits of it hold; NaN is null.
-
-    Those in a list too: a reward is the same among the candidates' and beside the chosen one.
-    """
+    """Floats with as few digits as they need: 0.8, not 0.800000011920929, the same in 32 bits. NaN becomes null."""
     for at, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
             table = table.set_column(at, field.name, pa.array(_short(table[at]), pa.float64()))
         elif pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):
+            # Lists, too: a reward is then written the same among those of the candidates and beside the chosen one.
             column = table[at].combine_chunks()
-            left = iter(_short(column.flatten()))
-            lists = [None if one is None else [next(left) for _ in one] for one in column.to_pylist()]
+            values = iter(_short(column.flatten()))
+            lists = [None if items is None else [next(values) for _ in items] for items in column.to_pylist()]
             table = table.set_column(at, field.name, pa.array(lists, pa.list_(pa.float64())))
     return table
 
 
 def _short(floats: Any) -> list[float | None]:
+    # Arrow writes the shortest text that reads back as the same float32.
     values = (None if text is None else float(text) for text in floats.cast(pa.string()).to_pylist())
     return [value if value is not None and math.isfinite(value) else None for value in values]
