@@ -26,12 +26,12 @@ from magpie.execution.base import (
     ShardTask,
     Working,
 )
-from magpie.execution.worker import check_result, first_rows, rejections, stamp_for
+from magpie.execution.worker import check_result, commit, first_rows, rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.dataset import discard_dataset
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, Run, RunStep
-from magpie.runs.storage.sealed import Shard, write_shard
+from magpie.runs.storage.sealed import Shard
 from magpie.steps.base import NOTE, REJECTED, GlobalWork
 
 
@@ -217,6 +217,4 @@ class Driver:
             raise RunError(f"rows are missing before {run_step.name}; please report this")
         stamp = stamp_for(self._run, self._bound, run_step, shard, made_from)
         stale = self._manifest.get(run_step, shard) is not None
-        return write_shard(
-            self._run.storage, self._run.shard_name(run_step, shard), part, stamp, replace=stale
-        )
+        return commit(self._run, run_step, part, stamp, replace=stale)

@@ -88,8 +88,7 @@ class Worker:
     def _commit(self, run_step: RunStep, result: pa.Table, stamp: Stamp, replace: bool) -> Shard:
         if self.is_over():
             raise StoppedError("the build was stopped")
-        name = self.run.shard_name(run_step, stamp.shard)
-        return write_shard(self.run.storage, name, result, stamp, replace=replace)
+        return commit(self.run, run_step, result, stamp, replace=replace)
 
 
 def prepared_work(bound: BoundPlan, steps: tuple[RunStep, ...]) -> list[tuple[RunStep, PreparedWork[Any]]]:
@@ -122,6 +121,18 @@ def stamp_for(run: Run, bound: BoundPlan, run_step: RunStep, shard: int, made_fr
         fingerprint=bound.fingerprints[run_step.number - 1],
         made_from=made_from,
     )
+
+
+def commit(run: Run, run_step: RunStep, table: pa.Table, stamp: Stamp, *, replace: bool) -> Shard:
+    """Write a step's shard, in the place of a stale one or under a name that must be free. Raises RunError."""
+    try:
+        return write_shard(run.storage, run.shard_name(run_step, stamp.shard), table, stamp, replace=replace)
+    except FileExistsError as error:
+        place = run.shard_place(run_step, stamp.shard)
+        raise RunError(
+            f"{place} is there already, and this build did not write it; end whatever else writes to "
+            f"{run.folder}, then run the same command again"
+        ) from error
 
 
 def check_result(run_step: RunStep, rows: pa.Table, result: pa.Table) -> None:
