@@ -79,9 +79,9 @@ def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalS
     judge.
     """
     steps = _in_order(recipe, method.instructions, FIRST_COLUMNS)
-    known = columns_of(steps)
-    answers = _in_order(recipe, method.answers, known)
-    before, after = around_answers(recipe, known, answers) if method.filtered else (None, None)
+    columns = columns_of(steps)
+    answers = _in_order(recipe, method.answers, columns)
+    before, after = around_answers(recipe, columns, answers) if method.filtered else (None, None)
     return (*steps, *([before] if before else []), *answers, *([after] if after else []))
 
 

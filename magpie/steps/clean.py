@@ -60,9 +60,8 @@ _FURTHER_SPEAKER = re.compile(
 _LETTER = re.compile(r"[^\W\d_]")
 _SUM = re.compile(r"\d\s*[-+*/^=<>×÷−%]")  # "12 * 7 =" has no letter and is a task
 
-_MOST_LAYERS = (
-    8  # more than any real text has: a hostile one, such as a thousand quotes, is not peeled to its end
-)
+# More than any real text has. A hostile one, such as a thousand quotes, is not stripped to its end.
+_MOST_LAYERS = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,7 @@ def check(filter: Filter, schema: pa.Schema, *, of: str = "the run") -> None:
 
 def split(filter: Filter, early: Collection[str]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules that read only columns in `early`, those known before `respond`, and the other rules."""
-    known = set(early)
-    first = [rule for rule in filter.rules if columns_read(rule.where) <= known]
+    first = [rule for rule in filter.rules if columns_read(rule.where) <= set(early)]
     return tuple(first), tuple(rule for rule in filter.rules if rule not in first)
 
 
@@ -93,6 +92,6 @@ def columns_of(expressions: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(frozenset().union(*map(columns_read, expressions)) - _ALWAYS_GIVEN))
 
 
-def _nearest(column: str, known: Sequence[str]) -> str:
-    close = get_close_matches(column, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}"
+def _nearest(column: str, columns: Sequence[str]) -> str:
+    close = get_close_matches(column, columns, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(columns)}"
