@@ -123,7 +123,7 @@ def test_a_shard_made_from_the_same_rows_is_kept_and_one_made_from_others_replac
     assert (
         inspect_shard(run.storage, run.shard_name(run.steps[0], 0)).stamp.made_from == "made from other rows"
     )
-    with pytest.raises(FileExistsError):
+    with pytest.raises(RunError, match="is there already"):
         taken(run, bound, phase, ShardTask(0, START, {}))
 
 
