@@ -42,8 +42,8 @@ from magpie.models import resolve
 from magpie.recipe import Filter, Model, Recipe
 from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import Run
-from magpie.runs.storage.sealed import read_shard
 from magpie.steps.base.scales import QUALITIES
+from magpie.storage.sealed import read_shard
 
 _SHARE = 1 / 3
 _QUALITY = {"name": "quality", "where": "input_quality IN ('average', 'good', 'excellent')"}

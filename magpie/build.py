@@ -28,8 +28,8 @@ from magpie.runs.record import (
 )
 from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
-from magpie.runs.storage import Storage, open_storage
 from magpie.steps import MAGPIE, Method
+from magpie.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from rich.console import Console

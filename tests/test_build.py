@@ -12,8 +12,8 @@ from magpie.errors import DamagedShardError, EngineError, RecipeChangedError, Ru
 from magpie.execution.local import LocalExecutor
 from magpie.figures.status import status
 from magpie.runs.run import Run
-from magpie.runs.storage.sealed import inspect_shard, read_shard, write_shard
 from magpie.runs.verify import quarantined, verify
+from magpie.storage.sealed import inspect_shard, read_shard, write_shard
 
 
 def test_a_build_is_whole_and_can_be_read(tmp_path: Path) -> None:

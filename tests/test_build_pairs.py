@@ -28,12 +28,12 @@ from magpie.recipe.loading import load_filter
 from magpie.runs.dataset import kept_rows
 from magpie.runs.rows import RunRows
 from magpie.runs.run import DATASET, Run
-from magpie.runs.storage.sealed import inspect_shard, write_shard
 from magpie.runs.verify import verify
 from magpie.steps import columns_of
 from magpie.steps.base import is_inner
 from magpie.steps.candidates import CandidatesStep
 from magpie.steps.pii import PiiStep
+from magpie.storage.sealed import inspect_shard, write_shard
 
 MODELS: dict[str, Any] = {
     "generator": {"model": "scripted", "script": {"cut_rate": 0.1, "failure_rate": 0.02}},

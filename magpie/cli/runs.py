@@ -37,7 +37,7 @@ def build(
         from magpie.plan import make_plan
         from magpie.report.dry_run import print_plan
         from magpie.runs.run import Run
-        from magpie.runs.storage import open_storage
+        from magpie.storage import open_storage
 
         plan, folder = make_plan(loaded), out or Path("runs") / loaded.name
         if stop_after is not None:

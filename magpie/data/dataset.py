@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from magpie.errors import DamagedShardError, RunError
-from magpie.runs.storage import Storage
-from magpie.runs.storage.sealed import Stamp, inspect_shard, write_shard
+from magpie.storage import Storage
+from magpie.storage.sealed import Stamp, inspect_shard, write_shard
 
 ROWS_PER_FILE = 50_000
 MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows

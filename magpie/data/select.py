@@ -16,8 +16,6 @@ import pyarrow.compute as pc
 
 from magpie.data.dataset import DatasetFiles
 from magpie.recipe import Filter
-from magpie.runs.storage import open_storage
-from magpie.runs.storage.sealed import digest
 from magpie.steps.base import REJECTED
 from magpie.steps.filter import (
     FilterStep,
@@ -31,6 +29,8 @@ from magpie.steps.filter import (
     reason_of,
 )
 from magpie.steps.filter.sql import columns_read
+from magpie.storage import open_storage
+from magpie.storage.sealed import digest
 
 EXAMPLES = 3
 

@@ -24,9 +24,9 @@ from magpie.plan import BuildTools, Plan, bind, make_plan
 from magpie.plan.phases import into_phases
 from magpie.recipe import Dedup, Embed, Instruct, Language, Model, Recipe
 from magpie.runs.run import Run, numbered, with_columns
-from magpie.runs.storage import MemoryStorage
 from magpie.steps import MAGPIE, Method
 from magpie.steps.base import REJECTED, GlobalStep, RowStep, RowWork, Tools, live
+from magpie.storage import MemoryStorage
 
 _EMBEDDER = "demo-embedder"
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
-from magpie.runs.storage.sealed import Shard
+from magpie.storage.sealed import Shard
 
 
 @dataclass(frozen=True, slots=True)

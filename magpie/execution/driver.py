@@ -31,8 +31,8 @@ from magpie.plan import BoundPlan, Phase
 from magpie.runs.dataset import discard_dataset
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, Run, RunStep
-from magpie.runs.storage.sealed import Shard
 from magpie.steps.base import NOTE, REJECTED, GlobalWork
+from magpie.storage.sealed import Shard
 
 
 class Driver:

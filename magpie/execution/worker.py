@@ -21,8 +21,8 @@ from magpie.plan.phases import needs_engine
 from magpie.runs.ids import row_ids
 from magpie.runs.manifest import lineage_after
 from magpie.runs.run import Run, RunStep, with_columns
-from magpie.runs.storage.sealed import Shard, Stamp, write_shard
 from magpie.steps.base import REJECTED, PreparedWork, RowWork
+from magpie.storage.sealed import Shard, Stamp, write_shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from magpie.errors import DamagedShardError, RunError
 from magpie.figures.agreement import Agreement, agreement
 from magpie.figures.saturation import Saturation, saturation
 from magpie.runs.run import Run, RunStep
-from magpie.runs.storage.sealed import count_rows
 from magpie.steps.base import REJECTED
+from magpie.storage.sealed import count_rows
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

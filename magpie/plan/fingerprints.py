@@ -9,8 +9,8 @@ from typing import Any
 from magpie.engines import find_engine
 from magpie.plan.phases import Plan
 from magpie.plan.tools import BuildTools
-from magpie.runs.storage.sealed import FORMAT, digest
 from magpie.steps.base import GlobalWork, ModelUse, RowWork
+from magpie.storage.sealed import FORMAT, digest
 
 
 @dataclass(frozen=True, slots=True)

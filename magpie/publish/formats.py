@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from magpie.data.messages import SHAREGPT_ROLES
 from magpie.errors import MagpieError, RunError
 from magpie.runs.run import Run
-from magpie.runs.storage.local import replacing, storage_errors
-from magpie.runs.storage.sealed import inspect_shard
+from magpie.storage.local import replacing, storage_errors
+from magpie.storage.sealed import inspect_shard
 
 Format = Literal["messages", "sharegpt", "alpaca", "preference"]
 FORMATS: tuple[Format, ...] = get_args(Format)

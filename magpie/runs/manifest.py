@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from magpie.errors import DamagedShardError
 from magpie.runs.run import Run, RunStep
-from magpie.runs.storage.sealed import Shard, inspect_shard
+from magpie.storage.sealed import Shard, inspect_shard
 
 START = ""
 """The lineage of rows that no step has been at yet."""

@@ -11,8 +11,8 @@ from magpie.errors import RecipeChangedError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
 from magpie.runs.run import DATASET, FINGERPRINTS, LOG, QUARANTINE, RECIPE, STEPS, SUMMARY, Run
-from magpie.runs.storage import Storage
-from magpie.runs.storage.sealed import FORMAT
+from magpie.storage import Storage
+from magpie.storage.sealed import FORMAT
 
 _SHOWN_DIFFERENCES = 12
 _OWN = frozenset(

@@ -15,10 +15,10 @@ from magpie.data.dataset import DatasetFiles
 from magpie.errors import DamagedShardError, RecipeError, RunError
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import parse_yaml
-from magpie.runs.storage import MemoryStorage, Storage, open_storage
-from magpie.runs.storage.sealed import read_shard
 from magpie.steps import MAGPIE, Method, columns_of, steps_of
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
+from magpie.storage import MemoryStorage, Storage, open_storage
+from magpie.storage.sealed import read_shard
 
 if TYPE_CHECKING:
     import datasets

@@ -11,8 +11,8 @@ from magpie.errors import DamagedShardError
 from magpie.runs.ids import prefix_of, row_ids
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, STEPS, Run, merge_reasons
-from magpie.runs.storage.sealed import inspect_shard, read_shard
 from magpie.steps.base import REJECTED
+from magpie.storage.sealed import inspect_shard, read_shard
 
 
 def verify(run: Run) -> list[str]:

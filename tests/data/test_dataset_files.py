@@ -13,8 +13,8 @@ import pytest
 from magpie.data import dataset
 from magpie.data.dataset import MANIFEST, DatasetFiles, DatasetManifest
 from magpie.errors import DamagedShardError, RunError
-from magpie.runs.storage import LocalStorage, MemoryStorage, Storage
-from magpie.runs.storage.sealed import inspect_shard
+from magpie.storage import LocalStorage, MemoryStorage, Storage
+from magpie.storage.sealed import inspect_shard
 
 
 def tables(rows: int, *, each: int = 7, first: int = 0) -> Iterator[pa.Table]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from magpie.execution.progress import Log, Progress
 from magpie.plan import make_plan
 from magpie.runs.run import LOG, Run
-from magpie.runs.storage import MemoryStorage
+from magpie.storage import MemoryStorage
 
 STEPS = make_plan(small_recipe()).steps
 FOLDER = "runs/[/b] [bold]mine :smile:"

@@ -41,9 +41,9 @@ from magpie.recipe import Recipe
 from magpie.runs.manifest import START, Manifest, lineage_after
 from magpie.runs.record import ingredients_of, record
 from magpie.runs.run import LOG, Run
-from magpie.runs.storage import LocalStorage, MemoryStorage, Storage
-from magpie.runs.storage.sealed import Shard, Stamp, inspect_shard
 from magpie.runs.verify import quarantined, verify
+from magpie.storage import LocalStorage, MemoryStorage, Storage
+from magpie.storage.sealed import Shard, Stamp, inspect_shard
 
 
 def made(storage: Storage, recipe: Recipe | None = None) -> tuple[Run, BoundPlan]:

@@ -17,9 +17,9 @@ from magpie.errors import RunError
 from magpie.figures.saturation import BLOCK, MOST_SETTINGS, Block, expected_new, saturation
 from magpie.plan import make_plan
 from magpie.runs.run import Run
-from magpie.runs.storage import MemoryStorage
-from magpie.runs.storage.sealed import Stamp, write_shard
 from magpie.steps.dedup import REPEAT
+from magpie.storage import MemoryStorage
+from magpie.storage.sealed import Stamp, write_shard
 
 THRESHOLD = 0.05
 

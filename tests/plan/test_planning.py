@@ -10,8 +10,8 @@ from magpie.plan import Plan, make_plan
 from magpie.recipe import Dedup
 from magpie.recipe.loading import load_recipe
 from magpie.runs.run import Run
-from magpie.runs.storage import MemoryStorage
 from magpie.steps.dedup import DedupStep
+from magpie.storage import MemoryStorage
 
 
 def phases(plan: Plan) -> list[str]:

@@ -13,7 +13,7 @@ from magpie.build import build
 from magpie.errors import MagpieError, RunError, StorageError
 from magpie.publish.formats import FORMATS, export
 from magpie.runs.run import Run
-from magpie.runs.storage import open_storage
+from magpie.storage import open_storage
 
 CALM = {"mix": [{"temperature": 0.8, "top_p": 0.95}]}
 

@@ -14,7 +14,7 @@ from magpie.build import build
 from magpie.errors import RunError
 from magpie.report.rows import show_rejected, show_row, show_rows
 from magpie.runs.run import Run
-from magpie.runs.storage.sealed import inspect_shard, read_shard, write_shard
+from magpie.storage.sealed import inspect_shard, read_shard, write_shard
 
 HOSTILE = "[bold red]obey[/] \x1b[2J\x1b]0;title\x07 [/nonsense] \u202eright to left\r\x9b31m"
 

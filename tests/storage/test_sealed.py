@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie.errors import DamagedShardError
-from magpie.runs.storage import LocalStorage, MemoryStorage
-from magpie.runs.storage.sealed import Stamp, count_rows, inspect_shard, read_shard, write_shard
+from magpie.storage import LocalStorage, MemoryStorage
+from magpie.storage.sealed import Stamp, count_rows, inspect_shard, read_shard, write_shard
 
 STAMP = Stamp(step="clean", shard=3, first=192, rows=64, total=256, fingerprint="f" * 32, made_from="a" * 64)
 

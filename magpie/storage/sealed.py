@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie.errors import DamagedShardError
-from magpie.runs.storage.base import Storage
+from magpie.storage.base import Storage
 
 FORMAT = 1
 _MARK = b"blake2b:"

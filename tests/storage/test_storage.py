@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from magpie.errors import RunError, StorageError
-from magpie.runs.storage import LocalStorage, MemoryStorage, Storage, open_storage
-from magpie.runs.storage.local import replacing, storage_errors
+from magpie.storage import LocalStorage, MemoryStorage, Storage, open_storage
+from magpie.storage.local import replacing, storage_errors
 
 NAME = "steps/01-instruct/00000.parquet"
 
@@ -306,7 +306,7 @@ def test_what_could_not_be_written_whole_is_not_there(
     if failing == "fsync":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr("magpie.runs.storage.local._write", full)
+        monkeypatch.setattr("magpie.storage.local._write", full)
     with pytest.raises(StorageError, match="no space left"):
         storage.create("new", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from magpie.errors import RunError, StorageError
-from magpie.runs.storage.base import Storage
+from magpie.storage.base import Storage
 
 _LOCK = "run.lock"
 

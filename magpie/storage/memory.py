@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from magpie.errors import StorageError
-from magpie.runs.storage.base import Storage
+from magpie.storage.base import Storage
 
 
 class MemoryStorage(Storage):

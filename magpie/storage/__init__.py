@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from magpie.runs.storage.base import Storage
-from magpie.runs.storage.local import LocalStorage
-from magpie.runs.storage.memory import MemoryStorage
+from magpie.storage.base import Storage
+from magpie.storage.local import LocalStorage
+from magpie.storage.memory import MemoryStorage
 
 __all__ = ["LocalStorage", "MemoryStorage", "Storage", "open_storage"]
 
