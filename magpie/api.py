@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from magpie.data.select import compare_filters, refilter
 from magpie.figures.status import status as status_of
 from magpie.recipe.loading import load_filter
-from magpie.runs.rows import RunRows
+from magpie.runs.kept import RunRows
 from magpie.runs.run import RECIPE, Run
 from magpie.runs.verify import verify as problems_of
 
@@ -78,7 +78,7 @@ def show(
     """Print rows to read: `n` kept ones, the rejected ones by reason, or one `row` in full, by its id or position."""
     from rich.console import Console
 
-    from magpie.report.rows import show_rejected, show_row, show_rows
+    from magpie.report.show import show_rejected, show_row, show_rows
 
     opened, console = _open(run), console or Console(emoji=False)
     if row is not None:

@@ -17,7 +17,7 @@ from magpie.figures.summary import write_summary
 from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
 from magpie.recipe import EngineKind, Recipe
 from magpie.recipe.loading import load_recipe
-from magpie.runs.dataset import write_dataset
+from magpie.runs.kept import write_dataset
 from magpie.runs.record import (
     ingredients_of,
     record,

@@ -25,8 +25,7 @@ from magpie.plan import BuildTools, bind, make_plan
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Pii, Prefer, Recipe
 from magpie.recipe.loading import load_filter
-from magpie.runs.dataset import kept_rows
-from magpie.runs.rows import RunRows
+from magpie.runs.kept import RunRows, kept_rows
 from magpie.runs.run import DATASET, Run
 from magpie.runs.verify import verify
 from magpie.steps import columns_of

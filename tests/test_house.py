@@ -153,7 +153,7 @@ def test_imports_point_down_only() -> None:
         ("storage.local", "runs.run", False),
         ("chat", "engines.base", False),
         ("models", "chat", False),
-        ("report.rows", "publish.formats", False),
+        ("report.show", "publish.formats", False),
         ("steps.tag", "plan", False),
         ("doctor.doctor", "report.text", False),
         ("build", "api", False),

@@ -34,9 +34,9 @@ from magpie.plan import make_plan
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Model, Recipe, Rule
 from magpie.report.dry_run import print_plan
-from magpie.report.rows import show_rejected, show_row, show_rows
 from magpie.report.run_table import print_status
-from magpie.runs.rows import RunRows
+from magpie.report.show import show_rejected, show_row, show_rows
+from magpie.runs.kept import RunRows
 from magpie.runs.run import Run
 from magpie.runs.verify import quarantined, verify
 from magpie.steps import MAGPIE, Method

@@ -27,7 +27,7 @@ def doctor(
     """Say whether a model can write instructions, and with which settings."""
     from magpie.doctor.doctor import doctor as examine
     from magpie.report.diagnosis import print_diagnosis
-    from magpie.report.progress import shown_progress
+    from magpie.report.sample_progress import shown_progress
 
     if fix and no_sample:
         raise RecipeError("--fix samples the model and --no-sample does not; give one of them")
@@ -62,7 +62,7 @@ def tune(
 ) -> None:
     """Try temperatures and top_p, and print the mix of the best."""
     from magpie.doctor.tune import tune as try_settings
-    from magpie.report.progress import shown_progress
+    from magpie.report.sample_progress import shown_progress
     from magpie.report.tuning import print_tuning
 
     with shown_progress(new_console(stderr=True)) as on_progress:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.doctor.measures import Neighbors, Written, neighbors_of, problems_of
+from magpie.engines import find_engine
 from magpie.errors import ModelError
 from magpie.execution.base import Began, Completed, Event, Loading, Report
 from magpie.execution.driver import Driver
@@ -217,7 +218,9 @@ def _comparing_steps(recipe: Recipe) -> tuple[RowStep | GlobalStep, RowStep | Gl
 
 
 def _embedder(generator: Model) -> Model:
-    return Model(model=_EMBEDDER, engine="scripted" if generator.engine == "scripted" else None)
+    # An engine that loads no files embeds by rule too, and then nothing is loaded for the sample.
+    by_rule = not find_engine(generator.engine).capabilities.loads_files
+    return Model(model=_EMBEDDER, engine=generator.engine if by_rule else None)
 
 
 def _ignore(_: Event) -> None:

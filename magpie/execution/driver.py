@@ -28,7 +28,7 @@ from magpie.execution.base import (
 )
 from magpie.execution.worker import check_result, commit, first_rows, rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
-from magpie.runs.dataset import discard_dataset
+from magpie.runs.kept import discard_dataset
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, Run, RunStep
 from magpie.steps.base import NOTE, REJECTED, GlobalWork

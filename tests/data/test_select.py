@@ -16,7 +16,7 @@ from magpie.data.published import Published
 from magpie.data.select import EXAMPLES, compare_filters, refilter
 from magpie.errors import FilterError, MagpieError, RecipeError, RunError
 from magpie.recipe import Filter, Quotas, Rule, Top
-from magpie.runs.rows import RunRows
+from magpie.runs.kept import RunRows
 from magpie.runs.run import DATASET
 from magpie.runs.verify import verify
 

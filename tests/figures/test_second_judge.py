@@ -23,7 +23,7 @@ from magpie.recipe import Recipe
 from magpie.recipe.loading import load_filter
 from magpie.report.filter_tables import print_funnel
 from magpie.report.run_table import print_status
-from magpie.runs.rows import RunRows
+from magpie.runs.kept import RunRows
 from magpie.runs.run import SUMMARY, Run
 from magpie.runs.verify import verify
 from magpie.steps.base.scales import DIFFICULTIES

@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from magpie.report.progress import shown_progress
+from magpie.report.sample_progress import shown_progress
 
 
 def test_a_terminal_shows_a_bar_and_keeps_nothing_of_it() -> None:

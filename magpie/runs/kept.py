@@ -1,20 +1,24 @@
-"""The final dataset of a run: the rows that were kept, as `messages` and the columns that say what they are.
+"""What is kept of a run: the rows of its final dataset, and its rows for another filter to choose from.
 
-A run that makes preference pairs has them as `prompt`, `chosen` and `rejected`, each a list of messages, as TRL takes
-them. The run's own `rejected`, why a row is out, is null in every kept row and stays behind.
+In a dataset a row has `messages` and the columns that say what it is. A run that makes preference pairs has them as
+`prompt`, `chosen` and `rejected`, each a list of messages, as TRL takes them. The run's own `rejected`, why a row is
+out, is null in every kept row and stays behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.data.messages import messages_of, pairs_of
-from magpie.runs.run import SUMMARY, Run
+from magpie.errors import RunError
+from magpie.runs.run import DATASET, SUMMARY, Run
 from magpie.steps.base import REJECTED, is_inner
+from magpie.steps.filter import is_reason_of_filter
 
 # Inner columns that the messages are made of.
 _IN_MESSAGES = ("later_turns", "chosen_response", "rejected_response")
@@ -27,7 +31,7 @@ def write_dataset(run: Run, made_from: str, kept: int) -> None:
     """
     files = run.dataset_files
     if not files.is_made_from(made_from, kept):
-        # What is there is of an earlier state of this run: nobody wants it beside the new one.
+        # What is there is of an earlier state of this run: it must not stay beside the new one.
         files.discard()
         files.write(kept_rows(run), kept, name=run.recipe.name, made_from=made_from)
 
@@ -88,3 +92,53 @@ def _keeps_reasoning(run: Run, *columns: str) -> bool:
     writers = (run.step_adding(column) for column in columns)
     writer = next((run_step for run_step in writers if run_step is not None), None)
     return writer is not None and writer.step.keeps_reasoning
+
+
+class RunRows:
+    """The rows of a run, to choose from: a RowSource."""
+
+    what = "the run"
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self._run.recipe.name
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Every column of the run."""
+        return self._run.schema
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """`id`, `index`, `rejected` and the named columns of every row."""
+        run = self._run
+        shards = (run.rows(shard, names, before=run.own_filter) for shard in range(run.shards))
+        return pa.concat_tables(shards)
+
+    def kept(self, rejected: pa.ChunkedArray) -> Iterator[pa.Table]:
+        """The rows whose `rejected` is null, in dataset form."""
+        return kept_rows(self._run, rejected)
+
+    def texts(self, at: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """The id and the instruction of the rows at these positions."""
+        texts: dict[int, tuple[str, str]] = {}
+        for shard in sorted({index // self._run.recipe.shard_rows for index in at}):
+            here = self._run.shard_range(shard)
+            rows = self._run.rows(shard, ["instruction"], check=False)
+            for index in (index for index in at if index in here):
+                place = index - here.start
+                texts[index] = (rows["id"][place].as_py(), rows["instruction"][place].as_py() or "")
+        return texts
+
+    def refuse(self, out: Path) -> None:
+        """Raise RunError when `out` is the run itself."""
+        run = self._run.folder.resolve()
+        if out.resolve() in {run, run / DATASET}:
+            raise RunError(f"{out} is the run itself; choose another folder with --out")
+
+    def never_answered(self, rows: pa.Table) -> int:
+        """How many rows the build's own filter dropped before they were answered."""
+        return int(pc.sum(is_reason_of_filter(rows[REJECTED.name])).as_py() or 0)

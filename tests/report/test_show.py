@@ -12,7 +12,7 @@ from rich.console import Console
 
 from magpie.build import build
 from magpie.errors import RunError
-from magpie.report.rows import show_rejected, show_row, show_rows
+from magpie.report.show import show_rejected, show_row, show_rows
 from magpie.runs.run import Run
 from magpie.storage.sealed import inspect_shard, read_shard, write_shard
 
