@@ -1,1 +1,1 @@
-"""Runs: from a recipe to phases, from phases to shards on disk, and back from disk to rows."""
+"""A run: its files, its shards and what they were made from, and rows put together from them."""

@@ -10,14 +10,11 @@ import yaml
 from magpie.errors import RecipeChangedError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
-from magpie.runs.run import DATASET, FINGERPRINTS, LOG, QUARANTINE, RECIPE, STEPS, SUMMARY, Run
+from magpie.runs.run import FINGERPRINTS, LOG, RECIPE, Run
 from magpie.storage import Storage
 from magpie.storage.sealed import FORMAT
 
 _SHOWN_DIFFERENCES = 12
-_OWN = frozenset(
-    {LOG, RECIPE, FINGERPRINTS, SUMMARY, *(name.strip("/") for name in (STEPS, DATASET, QUARANTINE))}
-)
 
 Ingredients = dict[str, Any]
 """All that decides what the shards of a run hold: its shape under "run", then each step under its name."""
