@@ -59,7 +59,8 @@ class DatasetManifest:
 
     def to_json(self) -> str:
         """The manifest as it is written."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        written = {name: value for name, value in asdict(self).items() if name != "about" or value}
+        return json.dumps({"format": FORMAT, **written}, indent=1) + "\n"
 
     @classmethod
     def parse(cls, data: bytes) -> DatasetManifest:
