@@ -189,7 +189,8 @@ class DatasetFiles:
     def _write_configs(self, columns: Sequence[str]) -> None:
         name, configs = f"{self.prefix}{CONFIGS}", _configs(columns)
         if configs is None:
-            self.storage.delete(name)
+            if self.storage.exists(name):
+                self.storage.delete(name)
         elif not self.storage.exists(name) or self.storage.read(name) != configs.encode():
             self.storage.replace(name, configs.encode())
 
