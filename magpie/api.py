@@ -76,11 +76,10 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Print rows to read: `n` kept ones, the rejected ones by reason, or one `row` in full, by its id or position."""
-    from rich.console import Console
-
     from magpie.report.show import show_rejected, show_row, show_rows
+    from magpie.terminal import new_console
 
-    opened, console = _open(run), console or Console(emoji=False)
+    opened, console = _open(run), console or new_console()
     if row is not None:
         show_row(opened, str(row), console)
     elif rejected:

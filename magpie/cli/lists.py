@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from magpie.terminal import print_json, print_line
 
 
 class YamlKind(StrEnum):
@@ -47,10 +48,10 @@ def schema(
     from magpie.recipe.schema import filter_schema, recipe_schema
 
     schema = recipe_schema(engine_names()) if what is YamlKind.recipe else filter_schema()
-    typer.echo(json.dumps(schema, indent=2, ensure_ascii=False))
+    print_json(schema, indent=2)
 
 
 def _list(items: list[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in items), default=0)
     for name, description in items:
-        typer.echo(f"{name:<{width}}  {' '.join(description.split())}")
+        print_line(f"{name:<{width}}  {' '.join(description.split())}")

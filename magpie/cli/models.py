@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, engine_kind, new_console, numbers
+from magpie.cli.options import EngineName, engine_kind, numbers
 from magpie.errors import RecipeError
+from magpie.terminal import new_console, print_json
 
 
 def doctor(
@@ -41,7 +41,7 @@ def doctor(
             on_progress=on_progress,
         )
     if json_:
-        typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
+        print_json(diagnosis.to_json())
     else:
         print_diagnosis(diagnosis, new_console())
 
@@ -77,6 +77,6 @@ def tune(
             on_progress=on_progress,
         )
     if json_:
-        typer.echo(json.dumps(tuning.to_json(), ensure_ascii=False))
+        print_json(tuning.to_json())
     else:
         print_tuning(tuning, new_console())

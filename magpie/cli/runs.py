@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_run, recipe_from
+from magpie.cli.options import EngineName, RunFolder, Sets, open_run, recipe_from
 from magpie.errors import RecipeError
+from magpie.names import file_name
+from magpie.terminal import new_console, print_json, print_line
 
 if TYPE_CHECKING:
     from magpie.runs.run import Run
@@ -62,7 +63,7 @@ def status(
 
     result = api.status(run)
     if json_:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        print_json(result.to_json())
     else:
         print_status(result, new_console())
 
@@ -74,11 +75,11 @@ def verify(run: RunFolder) -> None:
     opened = open_run(run)
     problems = api.verify(opened)
     for problem in problems:
-        typer.echo(problem, err=True)
+        print_line(problem, stderr=True)
     if problems:
         raise typer.Exit(1)
     shards = opened.shards * len(opened.steps)
-    typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+    print_line(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
 
 
 def filter_(
@@ -125,7 +126,7 @@ def filter_(
             raise RecipeError(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
-        folder = run.folder / "filtered" / chosen.name
+        folder = run.folder / "filtered" / file_name(chosen.name)
     result = api.filter(source, chosen, folder, explain=explain)
     print_funnel(result, console, () if run is None else agreement(run))
     rows = "row" if result.kept == 1 else "rows"
@@ -145,7 +146,7 @@ def export(
     if format_ not in FORMATS:
         raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
     rows = api.export(run, format_, out)
-    typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
+    print_line(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
 
 
 def show(

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from magpie.data.escaping import one_line
+from magpie.escaping import one_line
 from magpie.steps.base import is_looping
 
 if TYPE_CHECKING:

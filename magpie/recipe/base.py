@@ -6,14 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+
+from magpie.names import file_name
 
 Share = Annotated[float, Field(gt=0)]
 """How many of the rows, relative to the other shares of a list. Shares need not add up to 1."""
 
 Text = Annotated[str, Field(min_length=1)]
 """A string that is not empty."""
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+"""A name that is also the name of a file or a folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from magpie.data.escaping import harmless
+from magpie.escaping import harmless
 
 
 def as_text(text: str, style: str = "") -> Text:
