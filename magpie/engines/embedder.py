@@ -38,7 +38,8 @@ BETTER_EMBEDDER = "BAAI/bge-m3"
 def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_size: int) -> Vectors:
     """The vectors of texts (texts, dimensions), of length 1; `scripted_vectors` where there is no encoder.
 
-    Texts are read in the form in which they are compared: the same text, written in two ways, has one vector. Raises ModelError when a vector is zero or not finite.
+    Texts are read in the form in which they are compared: the same text, written in two ways, has one vector. Raises
+    ModelError when a vector is zero or not finite.
     """
     if not texts:
         return np.empty((0, 1), np.float32)

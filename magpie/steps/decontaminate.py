@@ -54,7 +54,16 @@ class DecontaminateStep(GlobalStep):
     embedder: Model | None = None
 
     name = "decontaminate"
-    adds = pa.schema([inner("contaminated_by", pa.string()), REJECTED])
+    adds = pa.schema(
+        [
+            inner(
+                "contaminated_by",
+                pa.string(),
+                "What it shares with an evaluation set, as FILE:LINE: the words.",
+            ),
+            REJECTED,
+        ]
+    )
     version = 2
 
     @classmethod

@@ -29,7 +29,7 @@ class EmbedStep(RowStep):
 
     name = "embed"
     reads = ("instruction",)
-    adds = pa.schema([inner("embedding", pa.list_(pa.float16()))])
+    adds = pa.schema([inner("embedding", pa.list_(pa.float16()), "The vector of the instruction.")])
 
     @classmethod
     def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[EmbedStep, ...]:

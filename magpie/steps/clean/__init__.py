@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from magpie.recipe import Clean, Model, Recipe
-from magpie.steps.base import REJECTED, ModelUse, RowStep, RowWork, Tools, is_looping, live, spread, values_at
+from magpie.steps.base import (
+    REJECTED,
+    ModelUse,
+    RowStep,
+    RowWork,
+    Tools,
+    column,
+    is_looping,
+    live,
+    spread,
+    values_at,
+)
 from magpie.steps.clean.dialogue import is_conversation
 from magpie.steps.clean.numbering import strip_numbering
 from magpie.text import COLONS
@@ -73,7 +84,17 @@ class CleanStep(RowStep):
 
     name = "clean"
     reads = ("raw_instruction", "instruct_finish_reason", "instruct_error")
-    adds = pa.schema([pa.field("instruction", pa.string()), REJECTED])
+    adds = pa.schema(
+        [
+            column(
+                "instruction",
+                pa.string(),
+                "The user's first message, cleaned of what leaks of the template and of numbering.",
+                published="instruction",
+            ),
+            REJECTED,
+        ]
+    )
     version = 2
 
     @property

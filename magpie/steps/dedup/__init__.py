@@ -22,7 +22,16 @@ from magpie.neighbors.order import keep_in_order
 from magpie.neighbors.survey import Survey, survey
 from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors, no_progress
 from magpie.recipe import Dedup, Model, Recipe
-from magpie.steps.base import REJECTED, GlobalStep, GlobalWork, Instructions, Tools, inner, unit_vectors
+from magpie.steps.base import (
+    REJECTED,
+    GlobalStep,
+    GlobalWork,
+    Instructions,
+    Tools,
+    column,
+    inner,
+    unit_vectors,
+)
 from magpie.steps.base.scales import QUALITIES
 from magpie.steps.base.unread import first_like, groups, misses, texts_in
 from magpie.steps.dedup.columns import (
@@ -74,10 +83,29 @@ class DedupStep(GlobalStep):
     name = "dedup"
     adds = pa.schema(
         [
-            pa.field("min_neighbor_distance", pa.float32()),
-            pa.field("min_similar_id", pa.string()),
-            pa.field("repeat_count", pa.int32()),
-            inner("duplicate_of", pa.string()),
+            column(
+                "min_neighbor_distance",
+                pa.float32(),
+                "Squared distance of its vector to that of the nearest other row; null where it is alone.",
+                published="min_neighbor_distance",
+            ),
+            column(
+                "min_similar_id",
+                pa.string(),
+                "The id of that nearest row.",
+                published="min_similar_uuid",
+            ),
+            column(
+                "repeat_count",
+                pa.int32(),
+                "How many other rows are nearer than dedup.threshold.",
+                published="repeat_count",
+            ),
+            inner(
+                "duplicate_of",
+                pa.string(),
+                "The kept row, or the row of another dataset, that this one repeats.",
+            ),
             REJECTED,
         ]
     )
