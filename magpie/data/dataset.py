@@ -59,7 +59,8 @@ class DatasetManifest:
 
     def to_json(self) -> str:
         """The manifest as it is written."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        written = {name: value for name, value in asdict(self).items() if name != "about" or value}
+        return json.dumps({"format": FORMAT, **written}, indent=1) + "\n"
 
     @classmethod
     def parse(cls, data: bytes) -> DatasetManifest:
@@ -188,7 +189,8 @@ class DatasetFiles:
     def _write_configs(self, columns: Sequence[str]) -> None:
         name, configs = f"{self.prefix}{CONFIGS}", _configs(columns)
         if configs is None:
-            self.storage.delete(name)
+            if self.storage.exists(name):
+                self.storage.delete(name)
         elif not self.storage.exists(name) or self.storage.read(name) != configs.encode():
             self.storage.replace(name, configs.encode())
 
