@@ -80,19 +80,23 @@ class Lease:
             "until": time.time() + LASTS,
         }
         result = self._store.put(self._name, json.dumps(content).encode(), mode=mode, use_multipart=False)
-        return {"e_tag": result["e_tag"], "version": result["version"]}
+        return _version(result)
 
     def _holder(self) -> tuple[dict[str, Any], Any]:
         answer = self._store.get(self._name)
-        meta = answer.meta
         try:
             holder = json.loads(bytes(answer.bytes()))
         except ValueError:
             holder = {}
-        return holder, {"e_tag": meta["e_tag"], "version": meta["version"]}
+        return holder, _version(answer.meta)
 
     def _renew(self) -> None:
         while not self._ended.wait(_RENEW_EVERY):
             # A request that fails is made again at the next turn: there are three before the lease runs out.
             with suppress(Exception):
                 self._version = self._put(self._version)
+
+
+def _version(meta: Any) -> dict[str, str]:
+    """What names this version of an object in a conditional write: a store gives one of the two, or both."""
+    return {key: meta[key] for key in ("e_tag", "version") if meta[key] is not None}

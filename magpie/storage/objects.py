@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,7 +169,7 @@ class ObjectStorage(Storage):
             yield
         except AlreadyExistsError as error:
             raise FileExistsError(self.place(name)) from error
-        except (FileNotFoundError, StorageError):
+        except StorageError:
             raise
         except Exception as error:
             raise StorageError(
@@ -231,5 +232,9 @@ def _unreachable(url: str, error: Exception) -> OSError:
 
 
 def _first_line(error: Exception) -> str:
+    """What a store said, in one line: obstore adds the request, and pages of its own state."""
+    said = re.search("<Message>(.*?)</Message>", str(error))
+    if said is not None:
+        return said[1]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
