@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
 from magpie.errors import DamagedShardError, RunError
 from magpie.storage import Storage
@@ -21,11 +24,15 @@ from magpie.storage.sealed import Stamp, inspect_shard, write_shard
 
 ROWS_PER_FILE = 50_000
 MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows
+CONFIGS = ".huggingface.yaml"  # where `datasets` looks for the configurations of a folder, besides a card
 FORMAT = 1
+
+PAIR = ("prompt", "chosen", "rejected")
+"""The columns of a preference pair."""
 
 # The files of a dataset, which may be replaced and deleted; all others are somebody else's.
 _FIRST_FILE = re.compile(r"train-\d{5}\.parquet")
-_FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json")
+_FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json|\.huggingface\.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +46,28 @@ class DatasetFile:
 
 @dataclass(frozen=True, slots=True)
 class DatasetManifest:
-    """The files of a dataset. `made_from` is the lineage of the run or filter that made it."""
+    """The files of a dataset. `made_from` is the lineage of the run or filter that made it.
+
+    `about` is where its rows come from: see `runs/provenance.py`. It is empty in datasets of earlier versions, and in
+    those that were made elsewhere.
+    """
 
     made_from: str
     rows: int
     files: tuple[DatasetFile, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as it is written."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        written = {name: value for name, value in asdict(self).items() if name != "about" or value}
+        return json.dumps({"format": FORMAT, **written}, indent=1) + "\n"
 
     @classmethod
     def parse(cls, data: bytes) -> DatasetManifest:
         """The manifest in the bytes of its file. Raises ValueError, TypeError or KeyError when they are none."""
         content = json.loads(data)
         files = tuple(DatasetFile(**entry) for entry in content["files"])
-        return cls(str(content["made_from"]), int(content["rows"]), files)
+        return cls(str(content["made_from"]), int(content["rows"]), files, dict(content.get("about") or {}))
 
 
 class DatasetFiles:
@@ -91,7 +104,7 @@ class DatasetFiles:
 
         A writer that was stopped leaves them behind. Raises DamagedShardError.
         """
-        named = {f"{self.prefix}{MANIFEST}", *self.names()}
+        named = {f"{self.prefix}{MANIFEST}", f"{self.prefix}{CONFIGS}", *self.names()}
         return [name for name in self.storage.names(self.prefix) if name not in named]
 
     def is_made_from(self, made_from: str, rows: int) -> bool:
@@ -111,7 +124,15 @@ class DatasetFiles:
         except DamagedShardError:
             return False
 
-    def write(self, tables: Iterator[pa.Table], rows: int, *, name: str, made_from: str) -> None:
+    def write(
+        self,
+        tables: Iterator[pa.Table],
+        rows: int,
+        *,
+        name: str,
+        made_from: str,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write tables of `rows` rows as files of up to 50,000, in the place of an earlier dataset.
 
         At least one file is written, so that an empty dataset has its columns. `name` is that of the run or dataset it
@@ -122,8 +143,9 @@ class DatasetFiles:
         # Names that no earlier file has: until the manifest is replaced, the earlier files are the dataset.
         suffix = f"-{uuid.uuid4().hex[:8]}" if earlier else ""
         files: list[DatasetFile] = []
-        first = 0
+        first, columns = 0, []
         for number, table in enumerate(_regrouped(tables)):
+            columns = table.column_names
             stamp = Stamp("dataset", number, first, table.num_rows, rows, name, made_from)
             file = f"train-{number:05d}{suffix}.parquet"
             written = write_shard(self.storage, f"{self.prefix}{file}", table, stamp)
@@ -132,11 +154,19 @@ class DatasetFiles:
         # Before the manifest is replaced: a wrong count must not replace a right dataset.
         if first != rows:
             raise RunError(f"{self.place}: {first} rows came where {rows} were announced; please report this")
-        manifest = DatasetManifest(made_from, rows, tuple(files))
+        manifest = DatasetManifest(made_from, rows, tuple(files), about or {})
+        self._write_configs(columns)
         self.storage.replace(f"{self.prefix}{MANIFEST}", manifest.to_json().encode())
         for file in earlier:
-            if not file.endswith(MANIFEST):
+            if not file.endswith((MANIFEST, CONFIGS)):
                 self.storage.delete(file)
+
+    def restore_configs(self) -> None:
+        """Write the file of configurations where a dataset of pairs lacks it: it is lost, or older than such files."""
+        names = self.names()
+        if names:
+            with self.storage.open(names[0]) as file:
+                self._write_configs(pq.read_schema(file).names)
 
     def discard(self) -> None:
         """Delete the dataset."""
@@ -155,6 +185,14 @@ class DatasetFiles:
                 raise RunError(
                     f"{self.place} holds other things ({other}); choose an empty folder with --out"
                 )
+
+    def _write_configs(self, columns: Sequence[str]) -> None:
+        name, configs = f"{self.prefix}{CONFIGS}", _configs(columns)
+        if configs is None:
+            if self.storage.exists(name):
+                self.storage.delete(name)
+        elif not self.storage.exists(name) or self.storage.read(name) != configs.encode():
+            self.storage.replace(name, configs.encode())
 
     def _own_files(self) -> list[str]:
         names = self.storage.names(self.prefix)
@@ -181,6 +219,26 @@ class DatasetFiles:
             for name, shard in zip(names, shards, strict=True)
         )
         return DatasetManifest(shards[0].stamp.made_from, first, tuple(files))
+
+
+def _configs(columns: Sequence[str]) -> str | None:
+    """The configurations of a dataset of pairs for `datasets`, as YAML; None where one way of loading is enough.
+
+    TRL's trainers take the `prompt` of a row that has one, and its messages no more: so what `load_dataset(folder)`
+    gives has no pair, and what `load_dataset(folder, "pairs")` gives has no messages. The rows are in the files once.
+    """
+    if not {"messages", *PAIR} <= set(columns):
+        return None
+    hidden = {"default": set(PAIR), "pairs": {"messages"}}
+    configs = [
+        {
+            "config_name": name,
+            "data_files": "train-*.parquet",
+            "columns": [column for column in columns if column not in left_out],
+        }
+        for name, left_out in hidden.items()
+    ]
+    return yaml.safe_dump({"configs": configs}, sort_keys=False, allow_unicode=True)
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ there too: see `sources`. Kept rows are returned as the files have them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from magpie.data.dataset import DatasetFiles
 from magpie.data.sources import OTHER_NAMES, Source, source_of
 from magpie.errors import RecipeError, RunError
 from magpie.steps.base import REJECTED
+from magpie.storage import open_storage
 
 _BATCH = 10_000  # rows that are held at once where columns are made from others, or rows pass through
 
@@ -50,6 +52,12 @@ class Published:
     def name(self) -> str:
         """What the dataset is called: its file or folder."""
         return self.path.resolve().stem
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Where the rows come from, as the manifest of a dataset that magpie wrote says; else empty."""
+        manifest = DatasetFiles(open_storage(self.path)).manifest() if self.path.is_dir() else None
+        return {} if manifest is None else manifest.about
 
     @cached_property
     def schema(self) -> pa.Schema:

@@ -5,10 +5,10 @@ Only the columns that the filter reads are held in memory. The other columns of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,10 @@ class RowSource(Protocol):
     @property
     def name(self) -> str:
         """The name of the run or dataset."""
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Where the rows come from, for the manifest of what is kept; empty where that is not known."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -143,7 +147,7 @@ def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain
     if files is not None:
         files.storage.prepare()  # not before: a filter that fails leaves nothing behind
         made_from = digest({"run": rows.name, "filter": decided.filter.model_dump(mode="json")})
-        files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from)
+        files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from, about=rows.about)
     never = rows.never_answered(decided.rows)
     return Refiltered(kept, never, lines, decided.skipped, rows.what, explained)
 

@@ -146,6 +146,11 @@ class EngineSpec:
     problem: Callable[[Model, str], str | None] = lambda model, place: None
     tokenizer: Callable[[], Any] | None = None
     identity: Callable[[Model], Mapping[str, Any]] | None = None
+    credit: Callable[[Model], str] | None = None
+
+    def credited(self, model: Model) -> str:
+        """Who is named as the writer of what comes out; the model itself unless `credit` says otherwise."""
+        return model.model if self.credit is None else self.credit(model)
 
     @property
     def is_installed(self) -> bool:

@@ -214,6 +214,12 @@ def _identity(model: Model) -> dict[str, Any]:
     return {"name": model.model, "revision": "scripted", "script": model.script.model_dump(mode="json")}
 
 
+def _credit(model: Model) -> str:
+    """That no model wrote it, and which one is stood in for."""
+    # A name such as "scripted-reward" says it by itself.
+    return model.model if model.model.startswith("scripted") else f"scripted ({model.model})"
+
+
 SPEC = EngineSpec(
     name="scripted",
     capabilities=Capabilities(loads_weights=False, loads_files=False),
@@ -221,4 +227,5 @@ SPEC = EngineSpec(
     open_scorer=_open_scorer,
     tokenizer=ScriptedTokenizer,
     identity=_identity,
+    credit=_credit,
 )

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from magpie.recipe.base import Part, Section, Share, Text
 from magpie.recipe.languages import LANGUAGES
 from magpie.recipe.problems import nearest
+from magpie.text import normal
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z]\w*)\}")
 _ESCAPED = re.compile(r"\{\{([A-Za-z]\w*)\}\}")  # {{domain}} stands for the text {domain}
@@ -129,6 +130,6 @@ class Steer(Section):
 def _refuse_same_ids(texts: Iterable[SteerText], what: str) -> None:
     ids: set[str] = set()
     for text in texts:
-        if text.id in ids:
+        if normal(text.id) in ids:
             raise ValueError(f"the id {text.id!r} is given to two of {what}; give each an `id` of its own")
-        ids.add(text.id)
+        ids.add(normal(text.id))

@@ -14,11 +14,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.data.messages import messages_of, pairs_of
+from magpie.data.messages import MESSAGES, messages_of, pairs_of
 from magpie.errors import RunError
+from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, SUMMARY, Run
-from magpie.steps.base import REJECTED, is_inner
+from magpie.steps.base import REJECTED, column, is_inner
 from magpie.steps.filter import is_reason_of_filter
+
+DATASET_COLUMNS = (
+    column("id", pa.string(), "The row's name: the run's, and its position in the run.", published="uuid"),
+    column(
+        "messages",
+        MESSAGES,
+        "The whole conversation; in a dataset of pairs with the chosen answer.",
+        published="conversations",
+    ),
+)
+PAIR_COLUMNS = (
+    column("prompt", MESSAGES, "The instruction of a pair."),
+    column("chosen", MESSAGES, "The answer to it with the highest reward."),
+    column("rejected", MESSAGES, "The answer to it with the lowest reward."),
+)
+"""The columns of a dataset that no step has under this name: those of every dataset, and those of pairs."""
 
 # Inner columns that the messages are made of.
 _IN_MESSAGES = ("later_turns", "chosen_response", "rejected_response")
@@ -33,7 +50,10 @@ def write_dataset(run: Run, made_from: str, kept: int) -> None:
     if not files.is_made_from(made_from, kept):
         # What is there is of an earlier state of this run: it must not stay beside the new one.
         files.discard()
-        files.write(kept_rows(run), kept, name=run.recipe.name, made_from=made_from)
+        about = Provenance.of(run).to_json()
+        files.write(kept_rows(run), kept, name=run.recipe.name, made_from=made_from, about=about)
+    else:
+        files.restore_configs()
 
 
 def discard_dataset(run: Run) -> None:
@@ -49,37 +69,30 @@ def kept_rows(run: Run, rejected: Any = None) -> Iterator[pa.Table]:
     """
     columns = [field.name for field in run.schema if not _stays(field) or field.name in _IN_MESSAGES]
     before = None if rejected is None else run.own_filter
+    provenance = Provenance.of(run)
     for shard in range(run.shards):
         rows = run.rows(shard, columns, before=before)
         reasons = rows[REJECTED.name]
         if rejected is not None:
             reasons = rejected.slice(run.shard_range(shard).start, rows.num_rows)
-        yield _in_dataset_form(run, rows.filter(pc.is_null(reasons)))
+        yield _in_dataset_form(run, provenance, rows.filter(pc.is_null(reasons)))
 
 
-def _in_dataset_form(run: Run, rows: pa.Table) -> pa.Table:
+def _in_dataset_form(run: Run, provenance: Provenance, rows: pa.Table) -> pa.Table:
     messages = messages_of(rows, with_reasoning=_keeps_reasoning(run, "response", "candidates"))
     table = pa.table({"id": rows["id"], "messages": messages})
     if run.step_adding("chosen_response") is not None:
         pairs = pairs_of(rows, with_reasoning=_keeps_reasoning(run, "candidates"))
-        for column, answers in pairs.items():
-            table = table.append_column(column, answers)
+        for name, answers in pairs.items():
+            table = table.append_column(name, answers)
     for field in run.schema:
         if field.name in rows.column_names and not _stays(field) and field.name != "id":
             table = table.append_column(field.name, rows[field.name])
-    for column, model in _credits(run).items():
-        table = table.append_column(column, pa.array([model] * rows.num_rows, pa.string()))
+    for name, values in provenance.derive(rows, provenance.derived_in_dataset).items():
+        table = table.append_column(name, values)
+    for name, model in provenance.credits.items():
+        table = table.append_column(name, pa.array([model] * rows.num_rows, pa.string()))
     return table.combine_chunks()
-
-
-def _credits(run: Run) -> dict[str, str]:
-    """The models to name in each row; of two steps that name theirs in one column, the first."""
-    models: dict[str, str] = {}
-    for run_step in run.steps:
-        column, use = run_step.step.credited_as, run_step.step.uses
-        if column is not None and use is not None:
-            models.setdefault(column, run.recipe.models[use.role].model)
-    return models
 
 
 def _stays(field: pa.Field) -> bool:
@@ -106,6 +119,11 @@ class RunRows:
     def name(self) -> str:
         """The recipe's name."""
         return self._run.recipe.name
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The recipe of the run and the engines of its models."""
+        return Provenance.of(self._run).to_json()
 
     @property
     def schema(self) -> pa.Schema:

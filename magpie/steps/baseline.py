@@ -21,6 +21,7 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    column,
     complete_each,
     counts_tokens,
     live,
@@ -52,9 +53,15 @@ class BaselineStep(RowStep):
     reads = ("instruction",)
     adds = pa.schema(
         [
-            ("base_response", pa.string()),
-            counts_tokens("base_tokens"),
-            ("base_finish_reason", pa.string()),
+            column(
+                "base_response", pa.string(), "What the base model answers, to compare the response with."
+            ),
+            counts_tokens("base_tokens", meaning="Tokens of the base model's answer."),
+            column(
+                "base_finish_reason",
+                pa.string(),
+                "How the base model's answer ended, as response_finish_reason.",
+            ),
         ]
     )
     version = 1

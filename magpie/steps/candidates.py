@@ -52,11 +52,17 @@ class CandidatesStep(RowStep):
     version = 1
     adds = pa.schema(
         [
-            inner("candidates", pa.list_(pa.string())),
-            inner("candidate_reasoning", pa.list_(pa.string())),
-            counts_tokens("candidate_tokens", pa.list_(pa.int32())),
-            inner("candidate_seeds", pa.list_(pa.int64())),
-            inner("candidate_finish_reasons", pa.list_(pa.string())),
+            inner("candidates", pa.list_(pa.string()), "The answers that a pair is chosen from."),
+            inner(
+                "candidate_reasoning", pa.list_(pa.string()), "What the model reasoned before each of them."
+            ),
+            counts_tokens("candidate_tokens", pa.list_(pa.int32()), "Tokens of each candidate."),
+            inner("candidate_seeds", pa.list_(pa.int64()), "The seed of each candidate."),
+            inner(
+                "candidate_finish_reasons",
+                pa.list_(pa.string()),
+                "How each candidate ended, as response_finish_reason.",
+            ),
         ]
     )
 

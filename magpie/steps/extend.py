@@ -17,6 +17,7 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    column,
     counts_tokens,
     inner,
     live,
@@ -67,11 +68,19 @@ class ExtendStep(RowStep):
     version = 2
     adds = pa.schema(
         [
-            inner("later_turns", pa.list_(MESSAGE)),
-            ("later_reasoning", pa.list_(pa.string())),
-            ("turns", pa.int32()),
-            counts_tokens("extend_tokens"),
-            ("extend_ended", pa.string()),
+            inner("later_turns", pa.list_(MESSAGE), "The messages after the first response."),
+            column(
+                "later_reasoning",
+                pa.list_(pa.string()),
+                "What the model reasoned before each later answer; null where it did not.",
+            ),
+            column("turns", pa.int32(), "How many turns the conversation has, the first included."),
+            counts_tokens("extend_tokens", meaning="Tokens of the later turns, instructions and answers."),
+            column(
+                "extend_ended",
+                pa.string(),
+                "Why the conversation has fewer turns than were asked for; null where it has them all.",
+            ),
         ]
     )
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from magpie.engines.base import Completion, Sampling
 from magpie.errors import ChatFormatError
 from magpie.recipe import Guard, GuardSubject, Model, Recipe
-from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, judged_or_not, live, spread
+from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, column, judged_or_not, live, spread
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
@@ -83,10 +83,26 @@ class GuardStep(RowStep):
     @property
     def adds(self) -> pa.Schema:
         """The columns for all messages together, then those for each, such as `response_guard`."""
-        names = ["llama_guard", "guard_category"]
+        fields = [
+            column(
+                "llama_guard",
+                pa.string(),
+                '"unsafe" if the guard finds any message of the row unsafe, "safe" if none; null where a verdict is '
+                "missing.",
+                published="llama_guard_2",
+            ),
+            column(
+                "guard_category",
+                pa.string(),
+                "What is unsafe, such as S1, with commas; null where nothing is.",
+            ),
+        ]
         for subject in self.part.of:
-            names += [f"{subject}_guard", f"{subject}_guard_category"]
-        return pa.schema([(name, pa.string()) for name in (*names, "guard_error")])
+            fields += [
+                column(f"{subject}_guard", pa.string(), f"The guard's verdict on the {subject} alone."),
+                column(f"{subject}_guard_category", pa.string(), f"What is unsafe in the {subject}."),
+            ]
+        return pa.schema([*fields, column("guard_error", pa.string(), "Which verdict is missing, and why.")])
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from magpie.errors import RecipeError
 from magpie.recipe import Language, Recipe
 from magpie.recipe.languages import LANGUAGES
 from magpie.recipe.steer import Steer
-from magpie.steps.base import REJECTED, PreparedWork, RowStep, Tools, live, spread, values_at
+from magpie.steps.base import REJECTED, PreparedWork, RowStep, Tools, column, live, spread, values_at
 
 if TYPE_CHECKING:
     from lingua import LanguageDetector
@@ -57,7 +57,12 @@ class LanguageStep(RowStep):
     @property
     def adds(self) -> pa.Schema:
         """`language`, and `rejected` when only some languages are kept."""
-        language = pa.field("language", pa.string())
+        language = column(
+            "language",
+            pa.string(),
+            "The language of the instruction, as an ISO 639-1 code; null where it cannot be told.",
+            published="language",
+        )
         return pa.schema([language] if self.part.keep is None else [language, REJECTED])
 
     @property

@@ -19,6 +19,7 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    column,
     inner,
     live,
     score_answer,
@@ -68,15 +69,21 @@ class PreferStep(RowStep):
     reads = ("instruction", "candidates", "candidate_reasoning", "candidate_finish_reasons")
     adds = pa.schema(
         [
-            ("candidate_rewards", pa.list_(pa.float32())),
-            ("chosen_reasoning", pa.string()),
-            inner("chosen_response", pa.string()),
-            ("chosen_reward", pa.float32()),
-            ("rejected_reasoning", pa.string()),
-            inner("rejected_response", pa.string()),
-            ("rejected_reward", pa.float32()),
-            ("rejected_finish_reason", pa.string()),
-            inner("prefer_error", pa.string()),
+            column(
+                "candidate_rewards", pa.list_(pa.float32()), "The reward of each candidate, as a raw logit."
+            ),
+            column("chosen_reasoning", pa.string(), "What the model reasoned before the chosen answer."),
+            inner("chosen_response", pa.string(), "The candidate with the highest reward that is whole."),
+            column("chosen_reward", pa.float32(), "The reward of the chosen answer."),
+            column("rejected_reasoning", pa.string(), "What the model reasoned before the rejected answer."),
+            inner("rejected_response", pa.string(), "The candidate with the lowest reward."),
+            column("rejected_reward", pa.float32(), "The reward of the rejected answer."),
+            column(
+                "rejected_finish_reason",
+                pa.string(),
+                "How the rejected answer ended, as response_finish_reason; the chosen one always by itself.",
+            ),
+            inner("prefer_error", pa.string(), "Why candidates have no reward; null where all have one."),
             REJECTED,
         ]
     )

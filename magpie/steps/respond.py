@@ -16,6 +16,7 @@ from magpie.steps.base import (
     RowWork,
     Tools,
     answer_sampling,
+    column,
     complete_each,
     counts_tokens,
     live,
@@ -49,12 +50,20 @@ class RespondStep(RowStep):
     version = 2
     adds = pa.schema(
         [
-            ("reasoning", pa.string()),
-            ("response", pa.string()),
-            ("response_length", pa.int32()),
-            ("response_seed", pa.int64()),
-            counts_tokens("response_tokens"),
-            ("response_finish_reason", pa.string()),
+            column(
+                "reasoning",
+                pa.string(),
+                "What the model reasoned before the response; null where it did not.",
+            ),
+            column("response", pa.string(), "The assistant's first answer.", published="response"),
+            column("response_length", pa.int32(), "Characters of the response.", published="response_length"),
+            column("response_seed", pa.int64(), "The seed that the response was drawn with."),
+            counts_tokens("response_tokens", meaning="Tokens of the response, its reasoning included."),
+            column(
+                "response_finish_reason",
+                pa.string(),
+                'How the response ended: "stop" by itself, "length" cut, "error" the engine failed.',
+            ),
             REJECTED,
         ]
     )

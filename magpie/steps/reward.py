@@ -16,6 +16,7 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    column,
     judged_or_not,
     live,
     score_answer,
@@ -25,6 +26,20 @@ from magpie.steps.base import (
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
+
+_REWARDS = {
+    field.name: field
+    for field in (
+        column(
+            "instruct_reward",
+            pa.float32(),
+            "The reward model's score of the response, as a raw logit.",
+            published="instruct_reward",
+        ),
+        column("base_reward", pa.float32(), "The score of the base model's answer."),
+        column("reward_difference", pa.float32(), "instruct_reward less base_reward."),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +74,10 @@ class RewardStep(RowStep):
     def adds(self) -> pa.Schema:
         """The rewards, and why they are null where they are."""
         base = ("base_reward", "reward_difference") if self.part.baseline else ()
-        rewards = [(name, pa.float32()) for name in ("instruct_reward", *base)]
-        return pa.schema([*rewards, ("reward_error", pa.string())])
+        error = column(
+            "reward_error", pa.string(), "Why a reward of the row is null; null where none is missing."
+        )
+        return pa.schema([*(_REWARDS[name] for name in ("instruct_reward", *base)), error])
 
     @property
     def settings(self) -> dict[str, Any]:

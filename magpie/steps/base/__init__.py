@@ -1,6 +1,16 @@
 """What steps share, and all that they share: the contract, the columns, requests, and rows in and out."""
 
-from magpie.steps.base.columns import MESSAGE, REJECTED, counts_tokens, inner, is_inner, token_column
+from magpie.steps.base.columns import (
+    MESSAGE,
+    REJECTED,
+    column,
+    counts_tokens,
+    inner,
+    is_inner,
+    meaning_of,
+    published_name,
+    token_column,
+)
 from magpie.steps.base.looping import is_looping
 from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
 from magpie.steps.base.rows import judged_or_not, live, seeds, spread, text_bytes, unit_vectors, values_at
@@ -36,6 +46,7 @@ __all__ = [
     "Step",
     "Tools",
     "answer_sampling",
+    "column",
     "complete_each",
     "counts_tokens",
     "inner",
@@ -43,6 +54,8 @@ __all__ = [
     "is_looping",
     "judged_or_not",
     "live",
+    "meaning_of",
+    "published_name",
     "score_answer",
     "seeds",
     "spread",

@@ -189,6 +189,18 @@ class Step(ABC):
         return None
 
     @property
+    def derives(self) -> pa.Schema:
+        """Columns that stand in no shard: they follow from the settings and from columns that the step adds.
+
+        They are in the dataset as well, unless they are made with `inner`.
+        """
+        return pa.schema([])
+
+    def derive(self, rows: pa.Table) -> Mapping[str, Any]:
+        """The columns of `derives`, as Arrow arrays, for rows with the columns of the dataset."""
+        return {}
+
+    @property
     def credited_as(self) -> str | None:
         """The dataset's column that names the model, such as "generator"; None where none does."""
         return None

@@ -19,6 +19,7 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    column,
     complete_each,
     counts_tokens,
     inner,
@@ -26,7 +27,7 @@ from magpie.steps.base import (
     try_system_prompt,
 )
 from magpie.steps.instruct.shares import mix_entries
-from magpie.steps.instruct.steering import Steered, every_wording, steered
+from magpie.steps.instruct.steering import Steered, every_wording, prompts_by_id, steered, values_in
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -40,6 +41,8 @@ __all__ = [
     "mix_entries",
     "steered",
 ]
+
+_SYSTEM_PROMPT = "instruct_system_prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +72,70 @@ class InstructStep(RowStep):
     def adds(self) -> pa.Schema:
         """The columns, those of steering last."""
         fields = [
-            inner("raw_instruction", pa.string()),
-            ("temperature", pa.float32()),
-            ("top_p", pa.float32()),
-            ("top_k", pa.int32()),
-            ("min_p", pa.float32()),
-            ("instruct_seed", pa.int64()),
-            counts_tokens("instruct_tokens"),
-            ("instruct_finish_reason", pa.string()),
-            inner("instruct_error", pa.string()),
+            inner("raw_instruction", pa.string(), "The instruction as the generator wrote it."),
+            column(
+                "temperature",
+                pa.float32(),
+                "The temperature that the instruction was drawn at.",
+                published="gen_input_configs",
+            ),
+            column("top_p", pa.float32(), "Its top_p; 1 is off.", published="gen_input_configs"),
+            column("top_k", pa.int32(), "Its top_k; 0 is off."),
+            column("min_p", pa.float32(), "Its min_p; 0 is off."),
+            column(
+                "instruct_seed",
+                pa.int64(),
+                "The seed that the instruction was drawn with.",
+                published="gen_input_configs",
+            ),
+            counts_tokens("instruct_tokens", meaning="Tokens of the instruction as it was written."),
+            column(
+                "instruct_finish_reason", pa.string(), "How the instruction ended, as response_finish_reason."
+            ),
+            inner("instruct_error", pa.string(), "Why the engine gave no instruction; null where it did."),
         ]
         if self.steer is not None:
-            fields.append(("steer_id", pa.string()))
+            fields.append(
+                column("steer_id", pa.string(), "The prompt that steered the row, and the values in it.")
+            )
         if self.steer is not None and self.steer.names_languages:
-            fields.append(("steer_language", pa.string()))
+            fields.append(column("steer_language", pa.string(), "The language that the row was steered to."))
         return pa.schema(fields)
+
+    @property
+    def derives(self) -> pa.Schema:
+        """A column for each variable of steering, and the system prompt of the instruction."""
+        names = {} if self.steer is None else self.steer.variables
+        fields = [
+            column(f"steer_{name}", pa.string(), f"The value of `{name}` that the row was steered by.")
+            for name in names
+        ]
+        prompt = inner(
+            _SYSTEM_PROMPT,
+            pa.string(),
+            "The system prompt that stood before the user's message; null where there was none.",
+        )
+        # A column that the step adds is not made a second time: `steer_language`, or a variable that is called `id`.
+        return pa.schema([field for field in (*fields, prompt) if field.name not in self.adds.names])
+
+    def derive(self, rows: pa.Table) -> dict[str, Any]:
+        """Reads the column `steer_id`, where the recipe steers."""
+        if self.steer is None:
+            prompts = pa.array([self.part.system_prompt] * rows.num_rows, pa.string())
+            return {field.name: prompts for field in self.derives}
+        ids: list[str | None] = rows["steer_id"].to_pylist()
+        values = {steer_id: values_in(steer_id) for steer_id in set(ids) if steer_id is not None}
+        columns: dict[str, dict[str, str | None]] = {
+            f"steer_{name}": {steer_id: value.get(name) for steer_id, value in values.items()}
+            for name in self.steer.variables
+        }
+        columns[_SYSTEM_PROMPT] = {
+            steer_id: choice.prompt for steer_id, choice in prompts_by_id(self.steer, values).items()
+        }
+        return {
+            field.name: pa.array([columns[field.name].get(steer_id or "") for steer_id in ids], pa.string())
+            for field in self.derives
+        }
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ may differ in how many variables they have, and choices in how long they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -35,6 +35,31 @@ def steered(steer: Steer, run_seed: int, index: np.ndarray[Any, Any]) -> list[St
     # A shard has many more rows than there are choices: each is filled in once.
     filled = {choice: _filled(steer, choice) for choice in dict.fromkeys(choices)}
     return [filled[choice] for choice in choices]
+
+
+def prompts_by_id(steer: Steer, ids: Iterable[str]) -> dict[str, Steered]:
+    """What stands behind each id of the column `steer_id`; ids that are not of this recipe are left out."""
+    prompts = {prompt.id: number for number, prompt in enumerate(steer.prompts)}
+    positions = {
+        name: {value.id: position for position, value in enumerate(values)}
+        for name, values in steer.variables.items()
+    }
+    steered_by = {}
+    for steer_id in ids:
+        number = prompts.get(steer_id.partition(";")[0])
+        if number is None:
+            continue
+        values = values_in(steer_id)
+        names = steer.variables_of(steer.prompts[number])
+        if all(values.get(name) in positions[name] for name in names):
+            choice = (number, *(positions[name][values[name]] for name in names))
+            steered_by[steer_id] = _filled(steer, choice)
+    return steered_by
+
+
+def values_in(steer_id: str) -> dict[str, str]:
+    """The variables in an id such as "exercise;domain=graphs", and the id of the value that each has."""
+    return dict(part.split("=", 1) for part in steer_id.split(";")[1:])
 
 
 def every_wording(steer: Steer) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from magpie.recipe import Pii, PiiKind, Recipe
-from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, live, spread
+from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, column, live, spread
 from magpie.steps.pii.detection import Found, find
 
 __all__ = [
@@ -28,6 +28,11 @@ KINDS: tuple[PiiKind, ...] = ("email", "phone", "secret")
 _ANSWERS = (
     "response", "reasoning", "later_turns", "later_reasoning", "candidates", "candidate_reasoning", "base_response",
 )  # fmt: skip
+
+_MEANINGS = {
+    "instruction": "Kinds of personal data found in the instruction, such as email; null where none is.",
+    "response": "Kinds of personal data found in the answers; null where none is.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +84,20 @@ class PiiStep(RowStep, RowWork[None]):
     @property
     def adds(self) -> pa.Schema:
         """What was found; where rows are rejected or redacted, what becomes of them."""
-        fields = [pa.field(self.name, pa.list_(pa.string()))]
+        fields = [column(self.name, pa.list_(pa.string()), _MEANINGS[self.place])]
         if self.part.action == "reject":
             fields.append(REJECTED)
         if self.part.action == "redact":
             fields += self.columns
             if "response" in self.reads:
-                fields.append(pa.field("response_length", pa.int32()))
+                fields.append(
+                    column(
+                        "response_length",
+                        pa.int32(),
+                        "Characters of the response, as it is redacted.",
+                        published="response_length",
+                    )
+                )
         return pa.schema(fields)
 
     @property

@@ -22,9 +22,11 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    column,
     counts_tokens,
     inner,
     live,
+    meaning_of,
     spread,
     values_at,
 )
@@ -102,14 +104,30 @@ class TagStep(RowStep):
         fields = [field for tag in self.tags for field in QUESTIONS[tag].fields]
         if self.part.times > 1:
             fields += [
-                pa.field(votes_column(QUESTIONS[tag].label), pa.list_(pa.string())) for tag in self.tags
+                column(
+                    votes_column(QUESTIONS[tag].label),
+                    pa.list_(pa.string()),
+                    f"The {QUESTIONS[tag].label} that each vote of the judge gives; null for a vote that is no answer.",
+                )
+                for tag in self.tags
             ]
         fields += [
-            inner("tag_error", pa.string()),
-            counts_tokens("tag_tokens"),
-            inner("tag_retries", pa.int32()),
+            inner("tag_error", pa.string(), "Which tags of the row are missing, and why."),
+            counts_tokens(
+                "tag_tokens", meaning="Tokens that the judge wrote for the row, all tags together."
+            ),
+            inner("tag_retries", pa.int32(), "How many of its answers were cut and asked for again."),
         ]
-        return pa.schema([field.with_name(f"{self.prefix}{field.name}") for field in fields])
+        return pa.schema([self._named(field) for field in fields])
+
+    def _named(self, field: pa.Field) -> pa.Field:
+        """The column under the name that it has for this judge."""
+        if not self.prefix:
+            return field
+        # The published datasets have one judge. What the column is marked as, such as inner, stays.
+        second = column(field.name, field.type, f"By the second judge. {meaning_of(field)}")
+        marks = {key: value for key, value in field.metadata.items() if not value}
+        return second.with_name(f"{self.prefix}{field.name}").with_metadata({**second.metadata, **marks})
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import TagName
+from magpie.steps.base import column
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 
 _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories`
@@ -40,8 +41,8 @@ class Question:
     @property
     def fields(self) -> list[pa.Field]:
         """The columns the answer fills, in the order the judge writes them."""
-        fields = [pa.field(name, pa.string()) for name in (*self.texts, self.label)]
-        return [*fields, pa.field(self.others, pa.list_(pa.string()))] if self.others else fields
+        fields = [_described(name, pa.string()) for name in (*self.texts, self.label)]
+        return [*fields, _described(self.others, pa.list_(pa.string()))] if self.others else fields
 
     def schema(self, *, max_text_length: int, most_others: int = _MOST_OTHERS) -> str:
         """The JSON schema of an answer, as JSON; a text is at most `max_text_length` characters."""
@@ -115,6 +116,23 @@ class Question:
         """The question's label that this is, in whichever case it was written; None where it is none of them."""
         canonical = {name.casefold(): name for name in self.labels}
         return canonical.get(label.strip().casefold()) if isinstance(label, str) else None
+
+
+# For each column its meaning, and its name in the published datasets.
+_COLUMNS = {
+    "intent": ("What the user wants, in the judge's words.", "intent"),
+    "knowledge": ("What one has to know to answer, in the judge's words.", "knowledge"),
+    "difficulty": (f"How hard the instruction is: {', '.join(DIFFICULTIES)}.", "difficulty"),
+    "quality_explanation": ("Why the judge gives this quality.", "quality_explanation"),
+    "input_quality": (f"How clear and useful the instruction is: {', '.join(QUALITIES)}.", "input_quality"),
+    "task_category": (f"What kind of task it is: {', '.join(CATEGORIES)}.", "task_category"),
+    "other_task_categories": ("Further kinds of task that it is.", "other_task_category"),
+}
+
+
+def _described(name: str, kind: pa.DataType) -> pa.Field:
+    meaning, published = _COLUMNS[name]
+    return column(name, kind, meaning, published=published)
 
 
 QUESTIONS: Mapping[TagName, Question] = {
