@@ -5,6 +5,7 @@ Nothing heavy is imported before `main` has seen to signals and streams: a perso
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -32,10 +33,8 @@ def _stopped_at_the_start(*_: object) -> None:
 
 
 def _last_words(line: bytes) -> None:
-    try:
+    with contextlib.suppress(OSError):  # nobody may be listening
         os.write(2, line + b"\n")
-    except OSError:
-        pass  # nobody is listening
 
 
 if __name__ == "__main__":

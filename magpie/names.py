@@ -5,7 +5,13 @@ from __future__ import annotations
 _MOST_BYTES = 100  # file systems take 255, and what is made of a name adds to it
 _MARKS = "._- "
 # Windows opens its devices under these names, in every folder and with every ending.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{digit}" for kind in ("com", "lpt") for digit in range(1, 10))}
+_DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{kind}{digit}" for kind in ("com", "lpt") for digit in range(1, 10)),
+}
 
 RULE = "letters, digits, `.`, `_`, `-` and single spaces, a letter or digit first and no `.` or space last"
 
@@ -16,7 +22,7 @@ def file_name(name: str) -> str:
         raise ValueError(f"is longer than {_MOST_BYTES} bytes; shorten it")
     is_plain = name[:1].isalnum() and all(letter.isalnum() or letter in _MARKS for letter in name)
     if not is_plain or name[-1] in ". " or "  " in name:
-        raise ValueError(f"must be {RULE}, not {name!r}")
+        raise ValueError(f"must be {RULE}")
     if name.partition(".")[0].strip().lower() in _DEVICES:
         raise ValueError(f"must not be the name of a device, {name!r}; choose another")
     return name

@@ -29,7 +29,10 @@ class Guarded(io.TextIOBase):
     """
 
     def __init__(self, stream: TextIO | None, descriptor: int, *, escapes: bool = True) -> None:
-        self.stream, self.failure = stream, None if stream is not None else OSError(errno.EBADF, "it is closed")
+        self.stream, self.failure = (
+            stream,
+            None if stream is not None else OSError(errno.EBADF, "it is closed"),
+        )
         self.was_used = False
         self._descriptor, self._escapes = descriptor, escapes
         self.for_console = self if not escapes else Guarded(stream, descriptor, escapes=False)

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "magpie"
 
 # From the bottom to the top, as CONTRIBUTING.md draws the house.
 LEVELS = (
-    {"errors", "escaping", "machine", "names", "shipped"},
+    {"errors", "escaping", "machine", "names", "shipped", "text"},
     {"terminal"},
     {"neighbors", "storage"},
     {"recipe"},

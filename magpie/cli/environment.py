@@ -30,6 +30,7 @@ _HINTS = {
     errno.EIO: "the disk reports an error: check it",
     errno.ESTALE: "the network file system lost it: try again",
 }
+_LESS = "give it more, or ask for less: a smaller model, fewer slots, fewer rows a shard"
 
 
 def prepare() -> None:
@@ -63,23 +64,34 @@ def prepare() -> None:
 
 def of_the_machine(error: BaseException) -> str | None:
     """One line about an error that the machine made, such as a full disk; None when it is another kind of error."""
-    for cause in _causes(error):
-        text = " ".join(str(cause).split())
-        if isinstance(cause, MemoryError) or "std::bad_alloc" in text or "Cannot allocate memory" in text:
-            return f"out of memory{_allowed()}; give it more, or ask for less: a smaller model, fewer slots"
-        if isinstance(cause, RuntimeError) and "can't start new thread" in text:
-            return f"no further thread could be started{_allowed()}; raise `ulimit -v` and `ulimit -u`"
-        if isinstance(cause, RecursionError):
-            return "something is nested too deeply to be read; write it flatter"
-        if isinstance(cause, RuntimeError) and "home directory" in text:
-            return "no home directory is known; set HOME, or MAGPIE_CACHE and HF_HOME, to folders that can be written"
-        if isinstance(cause, OSError) and cause.errno in _HINTS:
-            about = f"{cause.filename}: " if cause.filename else ""
-            return f"{about}{cause.strerror or text}; {_HINTS[cause.errno]}"
-        if isinstance(cause, FileNotFoundError) and "temporary directory" in text:
-            return "no folder for temporary files can be written; set TMPDIR to one that can"
-        if isinstance(cause, ImportError):
-            return f"a library cannot be loaded ({text}); install magpie again, or see the limits of `ulimit -a`"
+    return next(filter(None, map(_explained, _causes(error))), None)
+
+
+def _explained(error: BaseException) -> str | None:
+    text = " ".join(str(error).split())
+    for kind, words, line in (
+        (MemoryError, "", f"out of memory{_allowed()}; {_LESS}"),
+        (Exception, "bad_alloc", f"out of memory{_allowed()}; {_LESS}"),
+        (Exception, "Cannot allocate memory", f"out of memory{_allowed()}; {_LESS}"),
+        (
+            RuntimeError,
+            "can't start new thread",
+            f"no more threads{_allowed()}; raise `ulimit -v` and `ulimit -u`",
+        ),
+        (RecursionError, "", "something is nested too deeply to be read; write it flatter"),
+        (RuntimeError, "home directory", "no home directory is known; set HOME, or MAGPIE_CACHE and HF_HOME"),
+        (
+            OSError,
+            "temporary directory",
+            "no folder for temporary files can be written; set TMPDIR to one that can",
+        ),
+        (ImportError, "", f"a library cannot be loaded ({text}); install magpie again, or see `ulimit -a`"),
+    ):
+        if isinstance(error, kind) and words in text:
+            return line
+    if isinstance(error, OSError) and error.errno in _HINTS:
+        about = f"{error.filename}: " if error.filename else ""
+        return f"{about}{error.strerror or text}; {_HINTS[error.errno]}"
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from magpie.names import file_name
 from magpie.terminal import new_console, print_json, print_line
 
 if TYPE_CHECKING:
+    from magpie.execution.choice import ExecutorName
     from magpie.runs.run import Run
 
 
@@ -27,6 +28,15 @@ def build(
     reuse: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Another run, to take over what this one would make alike."),
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="local, ray, or auto: Ray where there are GPUs for several engines.")
+    ] = "auto",
+    replicas: Annotated[
+        int | None, typer.Option(help="How many engines Ray runs; as many as the GPUs hold by default.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster to use, such as auto; this machine alone by default.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
@@ -50,7 +60,17 @@ def build(
     from magpie.report.run_table import print_outcome
 
     console = new_console()
-    print_outcome(build_run(loaded, out, stop_after=stop_after, reuse=reuse, console=console), console)
+    run = build_run(
+        loaded,
+        out,
+        stop_after=stop_after,
+        reuse=reuse,
+        executor=cast("ExecutorName", executor),
+        replicas=replicas,
+        address=address,
+        console=console,
+    )
+    print_outcome(run, console)
 
 
 def status(
