@@ -29,6 +29,11 @@ def free_memory(root: Path = ROOT) -> int:
     return min([_meminfo(root, "MemAvailable"), *free])
 
 
+def used_memory(root: Path = ROOT) -> int:
+    """How much memory this process has now."""
+    return _own("VmRSS", root)
+
+
 def processors(root: Path = ROOT) -> int:
     """How many processors this process may use: those it is bound to, or fewer where a group's quota says so."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
