@@ -70,6 +70,8 @@ def _setting(name: str, field: FieldInfo, value: Any, indent: str, *, is_off: bo
         if inner is not None:
             yield from _entries_have(inner, f"{indent}  ")
     else:
+        if inner is not None:
+            yield from _entries_have(inner, indent)
         yield f"{indent}{name}: {inline(plain(value))}"
 
 
