@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import export, filter, show, status, verify
+    from magpie.api import columns, export, filter, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -34,6 +34,7 @@ _HOMES = {
     "Recipe": "magpie.recipe",
     "Run": "magpie.runs.run",
     "build": "magpie.build",
+    "columns": "magpie.api",
     "doctor": "magpie.doctor.doctor",
     "export": "magpie.api",
     "filter": "magpie.api",
@@ -52,6 +53,7 @@ __all__ = [
     "Recipe",
     "Run",
     "build",
+    "columns",
     "doctor",
     "export",
     "filter",
