@@ -15,6 +15,7 @@ from recording import run
 from magpie import shipped
 from magpie.recipe.loading import load_filter
 from magpie.steps.filter import FilterStep, applicable, check, funnel
+from magpie.text import COLONS
 
 FILTERS = {
     "A": "air-300k", "P": "pro-300k", "a": "air-mt-300k", "p": "pro-mt-300k", "z": "qwen2-zh-200k",
@@ -60,7 +61,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"instruct_reward": -10.01}, "Aab"),
     ({"instruct_reward": None}, "Aab"),
     ({"instruction": "Tell me:"}, "Aazd"),
-    ({"instruction": "Tell me: "}, "APapzrdbs"),
+    ({"instruction": "Tell me： \n"}, "Aazd"),
     ({"min_similar_uuid": "uuid-0", "repeat_count": 1}, "zrdb"),
     ({"min_similar_uuid": "uuid-21", "repeat_count": 1}, "APapzrdb"),
     ({"language": "en", "chosen_reward": -5.01}, "APaprbs"),
@@ -117,6 +118,25 @@ def test_a_filter_keeps_the_rows_that_a_person_would(letter: str) -> None:
     rows = table()
     assert applicable(load_filter(FILTERS[letter]), rows.schema)[1] == ()
     assert kept(FILTERS[letter], rows) == told(letter)
+
+
+@pytest.mark.parametrize("letter", "Pprbs")
+def test_a_colon_is_one_in_any_script_and_before_any_space(letter: str) -> None:
+    colons = [
+        f"Tell me{colon}{after}" for colon in COLONS for after in ("", " ", "\u3000", "\n", "**", "\u200b ")
+    ]
+    others = ["Tell me: why?", "", "Ասա ինձ:", "Ասա ինձ։", "Tell me;", "Tell me: 1", "10:30"]
+    texts = [*colons, *others]
+    rows = table().slice(0, 1)
+    rows = pa.concat_tables([rows] * len(texts)).set_column(
+        rows.column_names.index("instruction"), "instruction", pa.array(texts)
+    )
+    filter, _ = applicable(load_filter(FILTERS[letter]), rows.schema)
+    (rule,) = [rule for rule in filter.rules if rule.name == "does not end in a colon"]
+    alone = filter.model_copy(update={"rules": (rule,), "top": None, "quotas": None})
+    decided = run(FilterStep(alone, alone.rules), rows)
+    left = [text for text, why in zip(texts, decided["rejected"].to_pylist(), strict=True) if why is None]
+    assert left == others
 
 
 @pytest.mark.parametrize(

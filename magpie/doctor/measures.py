@@ -19,7 +19,6 @@ as expected.
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +30,8 @@ import numpy as np
 
 from magpie.data.escaping import one_line
 from magpie.steps.base import is_looping
+from magpie.text import folded
+from magpie.text import words as words_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,6 @@ Keep = tuple[str, ...] | Literal["steered"] | None
 """The recipe's `language.keep`."""
 
 _EXAMPLES = 3
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def measure(written: Written) -> Sample:
         valid_rows.append(problem == "valid")
         examples[problem].append(_example(row, problem))
         if row["instruction"] is not None:
-            seen.add(row["instruction"].casefold())
+            seen.add(folded(row["instruction"]))
     tokens = written.rows["instruct_tokens"].to_pylist()
     kept = [row["instruction"] for row in table if row["rejected"] is None]
     return Sample(
@@ -188,7 +188,7 @@ def measure(written: Written) -> Sample:
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:
     """`distinct_first_words`, `distinct_1` and `distinct_2` of some texts; 0 where there is nothing to count."""
-    word_lists = [_WORD.findall(text.casefold()) for text in texts]
+    word_lists = [words_of(text) for text in texts]
     return {
         "distinct_first_words": len({words[0] for words in word_lists if words}) / max(1, len(texts)),
         "distinct_1": _distinct(word for words in word_lists for word in words),
@@ -255,7 +255,7 @@ def _problem(row: Mapping[str, Any], written: Written, seen: set[str], expected:
         return str(problem)
     # What is left has an instruction, also where `language` rejected it. A repeated text is counted as that, whatever
     # language it is in.
-    if row["instruction"].casefold() in seen:
+    if folded(row["instruction"]) in seen:
         return "repeated"
     language, steered_to = row.get("language"), row.get("steer_language")
     expected_here = (steered_to,) if steered_to else expected

@@ -6,10 +6,12 @@ With an engine that loads no files there is no model: vectors are computed from 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ import numpy as np
 from magpie.engines import find_engine
 from magpie.errors import ModelError
 from magpie.recipe import Model
+from magpie.text import folded, normal
+from magpie.text import words as words_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,13 +30,16 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 SCRIPTED_DIMENSIONS = 64
 
 _BATCH = 128
-_WORD = re.compile(r"\w+")
+_READ_AT_ONCE = 10_000
+BETTER_EMBEDDER = "BAAI/bge-m3"
+"""An embedder that reads 100 languages, and texts of 8,192 tokens: for those that another one cannot read."""
 
 
 def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_size: int) -> Vectors:
     """The vectors of texts (texts, dimensions), of length 1; `scripted_vectors` where there is no encoder.
 
-    Raises ModelError when a vector is zero or not finite.
+    Texts are read in the form in which they are compared: the same text, written in two ways, has one vector. Raises
+    ModelError when a vector is zero or not finite.
     """
     if not texts:
         return np.empty((0, 1), np.float32)
@@ -40,7 +47,10 @@ def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_s
         return unit(scripted_vectors(texts))
     # sentence-transformers sorts by length itself, so that a batch needs little padding.
     vectors = encoder.encode(
-        list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True
+        [normal(text) for text in texts],
+        batch_size=batch_size,
+        show_progress_bar=False,
+        convert_to_numpy=True,
     )
     return unit(np.asarray(vectors, np.float32))
 
@@ -48,6 +58,24 @@ def encode(encoder: SentenceTransformer | None, texts: Sequence[str], *, batch_s
 def encode_all(model: Model, texts: Sequence[str]) -> Vectors:
     """The vectors of texts, by a model that is loaded for this call. Raises ModelError."""
     return encode(load_encoder(model), texts, batch_size=_BATCH)
+
+
+def blind_spots(model: Model, texts: Iterable[str]) -> list[str]:
+    """For each text a digest of what the embedder cannot read of it, "" where it reads all of it.
+
+    That is words which its tokenizer does not know, and what comes after the most tokens that it takes. Vectors say
+    nothing about these: only texts with equal digests may be compared by distance. Raises ModelError.
+    """
+    remaining = iter(texts)
+    tokenizer, longest = _eyes(model)
+    spots: list[str] = []
+    while batch := [normal(text) for text in islice(remaining, _READ_AT_ONCE)]:
+        if tokenizer is None:
+            spots += [""] * len(batch)
+            continue
+        for text, read in zip(batch, tokenizer.encode_batch(batch, add_special_tokens=False), strict=True):
+            spots.append(_digest_of_unread(text, read, longest, tokenizer.unknown))
+    return spots
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -101,7 +129,7 @@ def scripted_vectors(texts: Sequence[str]) -> Vectors:
     Each word has a direction, given by a hash of the word, and a text is the sum of its words: equal texts have equal
     vectors, texts that share most words are near, and others are not.
     """
-    words_of_texts = [_WORD.findall(text.casefold()) or [text] for text in texts]
+    words_of_texts = [words_of(text) or [text] for text in texts]
     if not words_of_texts:
         return np.empty((0, SCRIPTED_DIMENSIONS), np.float32)
     digests = b"".join(
@@ -116,6 +144,66 @@ def scripted_vectors(texts: Sequence[str]) -> Vectors:
     # Words that cancel each other out would leave a vector without a direction.
     sums[~sums.any(axis=1), 0] = 1
     return np.asarray(sums, np.float32)
+
+
+class _Tokenizer:
+    """The embedder's own tokenizer, without its limit."""
+
+    def __init__(self, backend: Any, unknown: int | None) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.encode_batch, self.unknown = backend.encode_batch, unknown
+
+
+def _eyes(model: Model) -> tuple[_Tokenizer | None, int]:
+    """The embedder's tokenizer, and how many tokens of a text it reads; None where nothing escapes it."""
+    if not find_engine(model.engine).capabilities.loads_files:
+        return None, 0
+    from transformers import AutoTokenizer
+
+    from magpie.models import resolve
+
+    files = resolve(model, weights=False)
+    folder, most = _first_module(files.path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError):
+        return None, 0  # static embeddings and bags of words have none of transformers' tokenizers
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None, 0
+    longest = min(model.context_length, most or tokenizer.model_max_length)
+    return _Tokenizer(backend, tokenizer.unk_token_id), longest - tokenizer.num_special_tokens_to_add()
+
+
+def _first_module(folder: Path) -> tuple[Path, int | None]:
+    """The folder of the module that reads the text, and the most tokens that its settings name."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8-sig"))
+        inside = folder / modules[0]["path"]
+        folder = inside if (inside / "tokenizer_config.json").is_file() else folder
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # a plain transformers folder is an embedder too
+    try:
+        most = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8-sig"))[
+            "max_seq_length"
+        ]
+    except (OSError, ValueError, LookupError, TypeError):
+        return folder, None
+    return folder, most if isinstance(most, int) else None
+
+
+def _digest_of_unread(text: str, read: Any, longest: int, unknown: int | None) -> str:
+    ids, offsets = read.ids, read.offsets
+    beyond = text[offsets[longest - 1][1] :] if len(ids) > longest else ""
+    unread = [text[slice(*offsets[at])] for at in range(min(len(ids), longest)) if ids[at] == unknown]
+    # A smile or a rare mark that is not known changes no meaning: only words do.
+    missed = [*(word for piece in unread for word in words_of(piece)), folded(beyond.strip())]
+    if not any(missed):
+        return ""
+    return hashlib.blake2b("\0".join(missed).encode(), digest_size=16).hexdigest()
 
 
 def _dtype(model: Model) -> Any:

@@ -1,15 +1,16 @@
 """Rejects instructions that contain questions of evaluation sets, or are near to one.
 
-A model trained on them would answer a benchmark from memory. Words are compared in lower case and without punctuation.
+A model trained on them would answer a benchmark from memory. Words are compared in one form (`magpie.text`),
+without regard to case and punctuation.
 A text of an evaluation set with fewer words than an n-gram is compared as a whole. One with fewer than five words is
 contaminating only if an instruction is equal to it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.engines.embedder import encode_all
-from magpie.neighbors.order import first_before
 from magpie.neighbors.vectors import ProgressCallback, UnitVectors
 from magpie.recipe import Decontaminate, Model, Recipe
 from magpie.steps.base import (
@@ -31,16 +31,12 @@ from magpie.steps.base import (
     spread,
     unit_vectors,
 )
+from magpie.steps.base.unread import first_like, misses
+from magpie.text import words as words_of
 
 SHARED_WORDS = "decontaminate: words of an evaluation set"
 NEAR = "decontaminate: near an evaluation set"
 
-# Chinese and Japanese are written without spaces: each of their characters counts as a word. Kana first, then Han.
-_UNSPACED = (
-    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
-    r"\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _FEWEST_WORDS = 5  # of a text that is looked for inside instructions: "what is the time" is part of many
 _SHOWN = 80  # characters of an evaluation set's text in `contaminated_by`
 _ROWS_BETWEEN_REPORTS = 20_000
@@ -137,9 +133,10 @@ class Decontaminator(GlobalWork):
             return [-1] * len(at)
         units = unit_vectors(rows, np.array(at))
         vectors = encode_all(self.embedder, texts).astype(units.stored.dtype)
-        # The texts stand before the rows, so that `first_before` compares each row with texts only.
+        # The texts stand before the rows, so that `first_like` compares each row with texts only.
         both = UnitVectors.of(np.concatenate([vectors, units.stored]))
-        nearest = first_before(both, len(texts), self.part.distance, on_progress=on_progress)
+        unread = misses(self.embedder, chain(texts, _instructions(rows, at)))
+        nearest = first_like(both, len(texts), unread, self.part.distance, on_progress)
         return [int(number) for number in nearest]
 
 
@@ -151,7 +148,7 @@ class NGrams:
         self._lengths: dict[str, set[int]] = {}  # a word: the lengths of the n-grams that begin with it
         self._phrases: dict[str, int] = {}  # a text that is compared as a whole: its number
         for number, text in enumerate(texts):
-            words = _words(text)
+            words = words_of(text)
             size = min(length, len(words))
             # An n-gram that is set shorter than that is what the user wants: then no text is too short for it.
             if size < min(length, _FEWEST_WORDS):
@@ -163,7 +160,7 @@ class NGrams:
 
     def first_in(self, text: str) -> tuple[int, str] | None:
         """The first n-gram of `text` that is among these: the number of the text it is from, and its words."""
-        words = _words(text)
+        words = words_of(text)
         whole = " ".join(words)
         if words and whole in self._phrases:
             return self._phrases[whole], whole
@@ -175,10 +172,6 @@ class NGrams:
                 if start + size <= len(words) and gram in self._text_of:
                     return self._text_of[gram], gram
         return None
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
 
 
 def _instructions(rows: pa.Table, at: Sequence[int]) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from magpie.engines.embedder import encode, load_encoder
 from magpie.recipe import Embed, Model, Recipe
 from magpie.steps.base import ModelUse, PreparedWork, RowStep, Tools, inner, live, spread, values_at
+from magpie.text import normal
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -95,7 +96,7 @@ class Embedder(PreparedWork[None]):
 
     def _embed(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
-        texts = values_at(rows, "instruction", at)
+        texts = [normal(text) for text in values_at(rows, "instruction", at)]
         # Each text once: so equal texts have the very same vector, and many generators repeat themselves.
         distinct = list(dict.fromkeys(texts))
         encoder = self._load() if distinct else None  # a shard without live rows needs no model

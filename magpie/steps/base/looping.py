@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from magpie.text import SENTENCE_ENDS, folded
+
 _LETTER = re.compile(r"[^\W\d_]")
 _SEED = 8  # characters of the piece of text whose next occurrence is looked for
-_PIECE_END = re.compile(r"[.!?;。！？；\n]+\s*")
+_PIECE_END = re.compile(rf"[{re.escape(SENTENCE_ENDS)};；؛\n]+\s*")
 
 
 def is_looping(text: str) -> bool:
@@ -86,7 +88,7 @@ def _repeated(pieces: Iterable[str]) -> int:
     seen: set[str] = set()
     repeated = 0
     for piece in pieces:
-        key = piece.strip().casefold()
+        key = folded(piece.strip())
         # Shorter pieces count as new: values in a table repeat, and lines with a closing bracket do.
         if len(key) >= 16 and key in seen:
             repeated += len(piece)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie.engines import find_engine
 from magpie.engines.embedder import encode_all
 from magpie.errors import ModelError
-from magpie.neighbors.order import first_before, keep_in_order
+from magpie.neighbors.order import keep_in_order
 from magpie.neighbors.survey import Survey, survey
-from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors
+from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors, no_progress
 from magpie.recipe import Dedup, Model, Recipe
 from magpie.steps.base import (
     REJECTED,
@@ -31,7 +33,16 @@ from magpie.steps.base import (
     unit_vectors,
 )
 from magpie.steps.base.scales import QUALITIES
-from magpie.steps.dedup.columns import REPEAT, id_column, inverse, recall_note, value_column, with_foreign
+from magpie.steps.base.unread import first_like, groups, misses, texts_in
+from magpie.steps.dedup.columns import (
+    REPEAT,
+    Found,
+    id_column,
+    inverse,
+    note_of,
+    value_column,
+    with_foreign,
+)
 
 __all__ = [
     "REPEAT",
@@ -57,7 +68,8 @@ class DedupStep(GlobalStep):
     when one that is kept already is nearer than the threshold: strictly nearer, so that a threshold of 0 rejects
     nothing. `duplicate_of` is the first kept row that a repeat is near. A row that is as near to an instruction of a
     dataset in `against` is rejected first: it is not compared with other rows, `duplicate_of` is the id of that
-    instruction, and the other columns are null.
+    instruction, and the other columns are null. Rows that hold what the embedder cannot read, unknown words or more
+    tokens than it takes, are compared only with rows that hold the same.
 
     `pairs` and `nearest` say how near pairs and nearest neighbours are searched. An approximate search leaves a note
     of its measured recall in the shards; a distance above the threshold is then that of the nearest row it found.
@@ -123,8 +135,14 @@ class DedupStep(GlobalStep):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The vectors, and what the order of keeping goes by."""
-        return ("embedding", *_ORDERED_BY[self.part.keep])
+        """The vectors, what the order of keeping goes by, and the text where the embedder may miss some of it."""
+        text = ("instruction",) if self.embedder_reads else ()
+        return tuple(dict.fromkeys(("embedding", *_ORDERED_BY[self.part.keep], *text)))
+
+    @property
+    def embedder_reads(self) -> bool:
+        """Whether the vectors are of a model, which may not be able to read a text, and not of words."""
+        return self.embedder is not None and find_engine(self.embedder.engine).capabilities.loads_files
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -183,33 +201,57 @@ class Deduplicator(GlobalWork):
         # By `index`: "the first" of two rows is then the one that was made first, whatever the order of the table.
         at = at[np.argsort(rows["index"].to_numpy()[at], kind="stable")]
         units = unit_vectors(rows, at)
+        texts = [text for dataset in self.against for text in dataset.texts]
+        # Foreign instructions come first, as everywhere below.
+        unread = self._unread(texts, rows, at)
         # `units` is a copy of the vectors. Where the caller keeps no reference to the rows, this frees the column, half
         # of the memory; Arrow's pool would otherwise keep it for later use.
         rows = rows.drop_columns(["embedding"])
         pa.default_memory_pool().release_unused()
-        texts = [text for dataset in self.against for text in dataset.texts]
         # Foreign instructions come first, so that no row is rejected as a repeat of a row that is out itself.
-        near_foreign = self._near_foreign(units, texts, on_progress)
+        near_foreign = self._near_foreign(units, texts, unread, on_progress)
         own = np.flatnonzero(near_foreign < 0)
         if len(own) < len(at):
             units.keep_only(own)
-        columns = self._own_columns(rows, at[own], units, on_progress)
+        columns = self._own_columns(rows, at[own], units, unread[len(texts) :][own], on_progress)
         if self.against:
             columns = with_foreign(columns, self.against, at, near_foreign)
         # `cast` gives the columns their types, and would drop the note that is in the metadata of the schema.
         note = columns.schema.metadata
         return columns.cast(pa.schema([("id", pa.string()), *self.step.adds], metadata=note))
 
+    def _unread(self, texts: Sequence[str], rows: pa.Table, at: Positions) -> Positions:
+        """What the embedder misses of the texts, and then of each live row, by number: see `misses`."""
+        if not self.step.embedder_reads:
+            return np.zeros(len(texts) + len(at), np.int64)
+        assert self.step.embedder is not None
+        instructions = rows["instruction"].take(pa.array(at))
+        return misses(self.step.embedder, chain(texts, texts_in(instructions)))
+
     def _own_columns(
-        self, rows: pa.Table, at: Positions, units: UnitVectors, on_progress: ProgressCallback
+        self,
+        rows: pa.Table,
+        at: Positions,
+        units: UnitVectors,
+        unread: Positions,
+        on_progress: ProgressCallback,
     ) -> pa.Table:
         """The columns from comparing the rows at `at` with each other.
 
-        `units` holds the vectors of these rows, and only the distinct ones of them afterwards.
+        `units` holds the vectors of these rows, and only distinct ones of them afterwards.
         """
-        pairs, nearest = self.step.pairs, self.step.nearest
-        neighbors = survey(units, self.part.threshold, pairs=pairs, nearest=nearest, on_progress=on_progress)
-        repeat_of = self._repeats(units, neighbors, self._ranks(rows, at), on_progress)
+        ranks, neighbors = self._ranks(rows, at), Found.nothing(len(at))
+        # Small groups of rows that the embedder cannot read whole: equal in that, they may be repeats by the rest.
+        for group in groups(unread):
+            part = self._compare(units.take(group), _ranked_anew(ranks[group]), "exact", "exact", no_progress)
+            neighbors.put(group, part)
+        read = np.flatnonzero(unread == 0)
+        if len(read) < len(at):
+            units.keep_only(read)
+        part = self._compare(
+            units, _ranked_anew(ranks[read]), self.step.pairs, self.step.nearest, on_progress
+        )
+        neighbors.put(read, part)
         places = inverse(at, rows.num_rows)
         alone = np.isnan(neighbors.distance)
         columns = {
@@ -217,11 +259,24 @@ class Deduplicator(GlobalWork):
             "min_neighbor_distance": value_column(neighbors.distance, places, alone, pa.float32()),
             "min_similar_id": id_column(rows, at, np.where(alone, -1, neighbors.nearest), places),
             "repeat_count": value_column(neighbors.count, places, np.zeros(len(at), np.bool_), pa.int32()),
-            "duplicate_of": id_column(rows, at, repeat_of, places),
+            "duplicate_of": id_column(rows, at, neighbors.repeat_of, places),
         }
         is_repeat = pc.is_valid(columns["duplicate_of"])
         columns[REJECTED.name] = pc.if_else(is_repeat, pa.scalar(REPEAT), pa.scalar(None, pa.string()))
-        return pa.table(columns, metadata=recall_note(neighbors))
+        return pa.table(columns, metadata=note_of(neighbors, int(np.count_nonzero(unread))))
+
+    def _compare(
+        self,
+        units: UnitVectors,
+        ranks: Positions,
+        pairs: Search,
+        nearest: Search,
+        on_progress: ProgressCallback,
+    ) -> Found:
+        """What is found among some live rows. Leaves only the distinct vectors in `units`."""
+        found = survey(units, self.part.threshold, pairs=pairs, nearest=nearest, on_progress=on_progress)
+        repeat_of = self._repeats(units, found, ranks, on_progress)
+        return Found(found.distance, found.nearest, found.count, repeat_of, found.recall)
 
     def _ranks(self, rows: pa.Table, at: Positions) -> Positions:
         """The rank of each live row in the order of keeping, 0 for the first; equal rows are ranked by `index`."""
@@ -239,9 +294,9 @@ class Deduplicator(GlobalWork):
         return ranks
 
     def _near_foreign(
-        self, units: UnitVectors, texts: Sequence[str], on_progress: ProgressCallback
+        self, units: UnitVectors, texts: Sequence[str], unread: Positions, on_progress: ProgressCallback
     ) -> Positions:
-        """For each vector the first of the texts that it is near, or -1."""
+        """For each vector the first of the texts that it is near, or -1. `unread` is of the texts, then the vectors."""
         embedder = self.step.embedder
         if embedder is None or not texts or not len(units) or self.part.threshold == 0:
             return np.full(len(units), -1, np.int64)
@@ -252,10 +307,10 @@ class Deduplicator(GlobalWork):
                 f"the embedder gives vectors of {vectors.shape[1]} dimensions, the run has {units.width}; "
                 "run the build again with one embedder"
             )
-        # The texts stand before the rows, so that `first_before` compares each row with texts only. They are rounded
+        # The texts stand before the rows, so that `first_like` compares each row with texts only. They are rounded
         # like the rows: an equal text then has the very same vector.
         both = UnitVectors.of(np.concatenate([vectors.astype(units.stored.dtype), units.stored]))
-        return first_before(both, len(texts), self.part.threshold, on_progress=on_progress)
+        return first_like(both, len(texts), unread, self.part.threshold, on_progress)
 
     def _repeats(
         self, units: UnitVectors, neighbors: Survey, ranks: Positions, on_progress: ProgressCallback
@@ -283,3 +338,8 @@ class Deduplicator(GlobalWork):
         repeat_of = first_row[kept_vector[neighbors.kind]] if len(units) else repeat_of
         repeat_of[repeat_of == np.arange(len(ranks))] = -1  # a kept row is no repeat of itself
         return np.asarray(repeat_of)
+
+
+def _ranked_anew(ranks: Positions) -> Positions:
+    """The ranks of some rows among themselves: 0 for the first, and no gap."""
+    return np.argsort(np.argsort(ranks, kind="stable"), kind="stable")

@@ -8,17 +8,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.neighbors.survey import Survey
-from magpie.neighbors.vectors import Positions
+from magpie.engines.embedder import BETTER_EMBEDDER
+from magpie.neighbors.cells import Recall
+from magpie.neighbors.vectors import Distances, Positions
 from magpie.steps.base import NOTE, REJECTED, Instructions
 
 REPEAT = "dedup: repeat"
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found for each live row: as in a `Survey`, and the live row that it repeats, or -1."""
+
+    distance: Distances
+    nearest: Positions
+    count: Positions
+    repeat_of: Positions
+    recall: Recall | None = None
+
+    @classmethod
+    def nothing(cls, rows: int) -> Found:
+        """So many rows that are each alone."""
+        none = np.full(rows, -1, np.int64)
+        return cls(np.full(rows, np.nan), none, np.zeros(rows, np.int64), none.copy())
+
+    def put(self, at: Positions, part: Found) -> None:
+        """Enter what was found for the rows at these positions, where positions counted those rows alone."""
+        self.distance[at], self.count[at] = part.distance, part.count
+        self.nearest[at] = np.where(part.nearest < 0, -1, at[part.nearest])
+        self.repeat_of[at] = np.where(part.repeat_of < 0, -1, at[part.repeat_of])
+        self.recall = part.recall or self.recall
 
 
 def inverse(at: Positions, count: int) -> Positions:
@@ -68,10 +94,18 @@ def with_foreign(
     return columns
 
 
-def recall_note(neighbors: Survey) -> dict[bytes, bytes] | None:
-    """The measured recall of an approximate search, for the metadata of the shards; None where all was exact."""
-    if neighbors.recall is None:
-        return None
-    recall = neighbors.recall
-    note = {"probes": recall.probes, "pair_recall": recall.pairs, "nearest_recall": recall.nearest}
-    return {NOTE: json.dumps(note).encode()}
+def note_of(neighbors: Found, unread: int) -> dict[bytes, bytes] | None:
+    """What there is to say of the result, for the metadata of the shards; None where all was exact and read.
+
+    That is the measured recall of an approximate search, and how many texts the embedder could not read whole.
+    """
+    note: dict[str, Any] = {}
+    if unread:
+        note["not_compared_by_distance_alone"] = (
+            f"{unread:,} rows that hold words the embedder does not know, or more tokens than it reads; "
+            f"name an embedder of their languages and lengths, such as {BETTER_EMBEDDER}"
+        )
+    if neighbors.recall is not None:
+        recall = neighbors.recall
+        note |= {"probes": recall.probes, "pair_recall": recall.pairs, "nearest_recall": recall.nearest}
+    return {NOTE: json.dumps(note).encode()} if note else None

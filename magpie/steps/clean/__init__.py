@@ -27,6 +27,9 @@ from magpie.steps.base import (
     spread,
     values_at,
 )
+from magpie.steps.clean.dialogue import is_conversation
+from magpie.steps.clean.numbering import strip_numbering
+from magpie.text import COLONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,27 +49,23 @@ REASONS = (ENGINE_ERROR, CUT, ROLE_HEADER, EMPTY, NO_WORDS, TOO_SHORT, TOO_LONG,
 # The reasons that point to a wrong chat format or sampling, in the words of `doctor`. A length is a matter of taste.
 _PROBLEMS = {ROLE_HEADER: "leaked", LOOPING: "looping", CUT: "cut", EMPTY: "empty", NO_WORDS: "empty"}
 _BROKEN_OFF = {"error": ENGINE_ERROR, "length": CUT, "repetition": LOOPING}
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`", "**": "**"}
+# What may close a quotation: „Deutsch“ and „polski” differ.
+_QUOTES: dict[str, tuple[str, ...]] = {
+    '"': ('"',), "'": ("'",), "“": ("”",), "‘": ("’",), "«": ("»",), "»": ("«",), "„": ("“", "”", "„"), "‚": ("‘", "’"),
+    "‹": ("›",), "「": ("」",), "『": ("』",), "＂": ("＂",), "`": ("`",), "**": ("**",),
+}  # fmt: skip
 _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 _LABEL = (
     r"(?:user['’]?s?\s+(?:question|query|prompt|message|request|input|instruction)|questions?|instructions?|prompts?"
-    r"|problem|task|query|request|exercise|user|human|q|问题|問題|指令|用户)"
+    r"|problem|task|query|request|exercise|user|human|q|frage|aufgabe|nutzer|pregunta|usuario|domanda|pergunta|vraag"
+    r"|fråga|spørgsmål|spørsmål|otázka|pytanie|kérdés|kysymys|soru|вопрос|задание|пользователь|سؤال|السؤال|प्रश्न"
+    r"|câu hỏi|问题|問題|指令|用户|用戶|質問|指示|ユーザー|질문|사용자)"
 )
 # Either a label with a colon, in any mix of # > * _ and spaces: "**Question 3:** ". Or a Markdown heading that is a
 # label and nothing else, with the message on the next line: "### Instruction".
 _PREFIX = re.compile(
-    rf"[#>*_\s]*{_LABEL}\s*\#?\d{{0,4}}[*_\s]*[:：][*_]*\s*|\#{{1,6}}\s*{_LABEL}\s*\d{{0,4}}\s*\n\s*",
+    rf"[#>*_\s]*{_LABEL}\s*\#?\d{{0,4}}[*_\s]*[{COLONS}][*_]*\s*|\#{{1,6}}\s*{_LABEL}\s*\d{{0,4}}\s*\n\s*",
     re.IGNORECASE,
-)
-_NUMBER = re.compile(r"\(?(\d{1,3})(?:[.)]\s+|、\s*)")  # the space tells "1. Why?" from "1.5 litres"
-# Not before a digit: "- 3 + 5" may begin with a minus.
-_BULLET = re.compile(r"[-–*•]\s+(?=[^\d\s])")
-_FURTHER_BULLET = re.compile(r"\n\s*[-–*•]\s")
-
-# Punctuation around a name is that of Markdown, such as "**User**:".
-_SPEAKER = re.compile(r"\W{0,8}(?:user|human)\W{0,4}:", re.IGNORECASE)
-_FURTHER_SPEAKER = re.compile(
-    r"\n\W{0,8}(?:assistant|ai|chatbot|bot|system|user|human)\W{0,4}:", re.IGNORECASE
 )
 _LETTER = re.compile(r"[^\W\d_]")
 _SUM = re.compile(r"\d\s*[-+*/^=<>×÷−%]")  # "12 * 7 =" has no letter and is a task
@@ -191,16 +190,11 @@ def strip(text: str, *, prefixes: Sequence[str] = ()) -> str:
     for _ in range(_MOST_LAYERS):
         bare = _unwrap(text.strip())
         prefix = _PREFIX.match(bare) or own.match(bare)
-        shorter = _strip_numbering(bare[prefix.end() :] if prefix else bare)
+        shorter = strip_numbering(bare[prefix.end() :] if prefix else bare)
         if shorter == text:
             break
         text = shorter
     return text
-
-
-def is_conversation(text: str) -> bool:
-    """Whether the text opens with a speaker's name and goes on with another: the model wrote both sides."""
-    return bool(_SPEAKER.match(text)) and bool(_FURTHER_SPEAKER.search(text))
 
 
 def _unwrap(text: str) -> str:
@@ -211,22 +205,11 @@ def _unwrap(text: str) -> str:
             return text[1:].strip()
         return text[:-1].strip() if text[-1] == '"' and not text[-2].isdecimal() else text
     mark = text[:2] if text[:2] == "**" else text[:1]
-    close = _QUOTES.get(mark)
-    if close is None or len(text) <= 2 * len(mark) or not text.endswith(close):
+    close = next((close for close in _QUOTES.get(mark, ()) if text.endswith(close)), None)
+    if close is None or len(text) <= 2 * len(mark):
         return text
     inside = text[len(mark) : -len(close)]
     # More such marks inside: the two at the ends may belong to different quotations, as in '"Yes" or "no"'. An
     # apostrophe inside a word, as in "it's", is no such mark.
     bare = _APOSTROPHE.sub("", inside) if close in "'’" else inside
     return text if mark in bare or close in bare else inside.strip()
-
-
-def _strip_numbering(text: str) -> str:
-    """Without a number or a bullet before the text, unless it begins a list that goes on: then it is part of that."""
-    if number := _NUMBER.match(text):
-        following = int(number[1]) + 1
-        counts_on = re.search(rf"(?<!\S)\(?{following}[.)、]", text[number.end() :])
-        return text if counts_on else text[number.end() :]
-    if bullet := _BULLET.match(text):
-        return text if _FURTHER_BULLET.search(text) else text[bullet.end() :]
-    return text
