@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import compare, export, filter, new, recipe, show, status, verify
+    from magpie.api import columns, compare, export, filter, new, recipe, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -34,6 +34,7 @@ _HOMES = {
     "Recipe": "magpie.recipe",
     "Run": "magpie.runs.run",
     "build": "magpie.build",
+    "columns": "magpie.api",
     "compare": "magpie.api",
     "doctor": "magpie.doctor.doctor",
     "export": "magpie.api",
@@ -55,6 +56,7 @@ __all__ = [
     "Recipe",
     "Run",
     "build",
+    "columns",
     "compare",
     "doctor",
     "export",

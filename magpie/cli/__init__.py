@@ -14,9 +14,10 @@ from typing import Annotated
 import typer
 
 from magpie import __version__
+from magpie.cli.datasets import columns, export
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
-from magpie.cli.runs import build, export, filter_, show, status, verify
+from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
 
 app = typer.Typer(
@@ -30,7 +31,8 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 VERBS = (
-    build, status, verify, filter_, export, show, doctor, tune, new, recipe, templates, filters, recipes, schema,
+    build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
+    schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
