@@ -15,10 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from magpie import __version__
+from magpie.cli.datasets import columns, export
 from magpie.cli.environment import of_the_machine, prepare
-from magpie.cli.lists import filters, recipes, schema, templates
+from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
-from magpie.cli.runs import build, export, filter_, show, status, verify
+from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
 from magpie.terminal import Guarded, guard, print_line
 
@@ -28,11 +29,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 VERBS = (
-    build, status, verify, filter_, export, show, doctor, tune, templates, filters, recipes, schema,
+    build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
+    schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
