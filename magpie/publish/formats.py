@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from magpie.data.messages import SHAREGPT_ROLES
 from magpie.errors import MagpieError, RunError
 from magpie.runs.run import Run
-from magpie.storage.local import replacing, storage_errors
 from magpie.storage.sealed import inspect_shard
+from magpie.storage.writing import make_folders, replacing
 
 Format = Literal["messages", "sharegpt", "alpaca", "preference"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -53,8 +53,7 @@ def export(run: Run, *, format: Format, out: Path) -> int:
     write = _writer(out)
     if not run.dataset_files.names():
         raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
-    with storage_errors(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(out.parent)
     with replacing(out) as temporary:
         return write(temporary, _shaped(run, format))
 
