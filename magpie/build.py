@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
-from magpie.execution.local import LocalExecutor
 from magpie.execution.progress import Log, Progress
 from magpie.execution.signals import Stoppable
 from magpie.figures.summary import write_summary
@@ -47,7 +47,9 @@ def build(
     overrides: dict[str, Any] | None = None,
     stop_after: str | None = None,
     reuse: str | Path | None = None,
-    executor: Executor | None = None,
+    executor: Executor | ExecutorName = "auto",
+    replicas: int | None = None,
+    address: str | None = None,
     method: Method = MAGPIE,
     console: Console | None = None,
 ) -> Run:
@@ -55,8 +57,9 @@ def build(
 
     Run it again to go on where it stopped: whole shards are kept, damaged ones made again. `stop_after` names the last
     step to run. `reuse` is the folder of another run, from which steps are taken over up to the first that differs.
-    `executor` takes shards through the phases; the default does so in this process, and is closed at the end. One that
-    is given stays open. `method` lists the steps that a recipe may ask for. Progress is shown on `console`.
+    `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
+    cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
+    that is given open stays open. `method` lists the steps that a recipe may ask for. Progress is shown on `console`.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on SIGINT and SIGTERM.
@@ -81,11 +84,15 @@ def build(
             plan = _planned_with(pin_commits(plan, tools), plan, method)
             run, bound = Run(storage, plan.recipe, plan.steps), bind(plan, tools)
             _open_record(run, bound, source, progress)
-            lent = executor
-            executor = LocalExecutor() if lent is None else lent
-            driver = Driver(run, bound, executor, progress.handle)
+            named = isinstance(executor, str)
+            hands = (
+                open_executor(executor, plan, address=address, replicas=replicas)
+                if isinstance(executor, str)
+                else executor
+            )
+            driver = Driver(run, bound, hands, progress.handle)
             try:
-                stoppable.run(_drive(driver, executor, stop_after, close=lent is None))
+                stoppable.run(_drive(driver, hands, stop_after, close=named))
                 _finish(run, driver, progress, stop_after)
             except BaseException as error:
                 progress.log.write("ended early", why=f"{type(error).__name__}: {error}")

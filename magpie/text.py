@@ -57,6 +57,12 @@ def words(text: str) -> list[str]:
     return found
 
 
+def printable(text: str) -> str:
+    """The text on one line, with all that could act on a terminal written out, as in `\\x1b[2J`."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 def _with_caret(match: re.Match[str]) -> str:
     return f"^{unicodedata.normalize('NFKC', match[0])}"
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builds import dataset_paths, shard_path, small_recipe, tree
-from pydantic import ValidationError
 from recording import base_rows
 
 from magpie.build import build
@@ -325,7 +324,7 @@ def test_a_recipe_that_cannot_make_pairs_is_refused(changes: dict[str, Any], why
 
 def test_five_answers_at_eight_tenths_are_the_default() -> None:
     assert (Prefer().responses, Prefer().temperature, Prefer().margin) == (5, 0.8, 0.0)
-    with pytest.raises(ValidationError):
+    with pytest.raises(RecipeError):
         Prefer(margin=float("inf"))
 
 

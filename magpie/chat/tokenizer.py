@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from magpie import shipped
-from magpie.chat.jinja import Variables, read_variables
+from magpie.chat.jinja import Variables, read_variables, render
 from magpie.chat.reasoning import find_switches
 from magpie.errors import ChatFormatError, ModelError
+from magpie.text import printable
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The date that templates get as today's, so that prompts do not change overnight: Llama 3.1's own fallback."""
@@ -43,6 +44,7 @@ class ModelTokenizer:
         self._name = name
         self._template_kwargs = dict(template_kwargs or {})
         self._tokenizer = tokenizer = _load(folder, name, trust_remote_code=trust_remote_code)
+        self._renders_itself = _has_own_rendering(tokenizer)
         self._template, self._others = _choose_template(_templates(tokenizer, folder), template_name, name)
         self._variables = self._read_variables()
         switches = find_switches(self._template or "", self._variables.read)
@@ -139,25 +141,43 @@ class ModelTokenizer:
         )
 
     def _render(self, messages: Sequence[Message], today: datetime, *, add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
         if self._template is None:
             raise self.without_template()
         try:
-            rendered = self._tokenizer.apply_chat_template(
+            if self._renders_itself:
+                return self._rendered_by_own_code(messages, today, add_generation_prompt)
+            variables = {
+                "tools": None,
+                "documents": None,
+                **self._tokenizer.special_tokens_map,
+                **self._off,
+                **self._template_kwargs,
+                "messages": [dict(message) for message in messages],
+                "add_generation_prompt": add_generation_prompt,
+            }
+            return render(self._template, variables, today)
+        except ChatFormatError as error:
+            # One line, and nothing that acts on a terminal: an exception from inside a template may say anything.
+            reason = printable(str(error))
+            raise ChatFormatError(
+                f"the chat template of {self._name} fails ({reason[:200]}); {self._advice()}"
+            ) from error
+
+    def _rendered_by_own_code(
+        self, messages: Sequence[Message], today: datetime, add_generation_prompt: bool
+    ) -> str:
+        """The conversation as code that came with the tokenizer writes it: it is trusted, or was not loaded."""
+        try:
+            text = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 **{"strftime_now": today.strftime, **self._off, **self._template_kwargs},
             )
-        except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
-            # One line: an exception from inside a template may quote many lines of it.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ChatFormatError(
-                f"the chat template of {self._name} fails ({reason[:200]}); {self._advice()}"
-            ) from error
-        return str(rendered)
+        except Exception as error:  # foreign code raises of every kind
+            raise ChatFormatError(str(error) or type(error).__name__) from error
+        return str(text)
 
     def _advice(self) -> str:
         missing = sorted(self._variables.needed - self._template_kwargs.keys())
@@ -171,7 +191,13 @@ class ModelTokenizer:
     def _read_variables(self) -> Variables:
         if self._template is None:
             return Variables()
-        return read_variables(self._template, given=frozenset(self._tokenizer.special_tokens_map))
+        try:
+            return read_variables(self._template, given=frozenset(self._tokenizer.special_tokens_map))
+        except ChatFormatError as error:
+            raise ChatFormatError(
+                f"the chat template of {self._name} cannot be read ({printable(str(error))}); "
+                "name one of templates/chat in the model's `chat_template`"
+            ) from error
 
     def _writes_the_date(self) -> bool:
         if "strftime_now" not in (self._template or ""):
@@ -202,6 +228,13 @@ def _load(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
         raise ModelError(f"the tokenizer of {name} cannot be loaded ({reason}); check {folder}") from error
 
 
+def _has_own_rendering(tokenizer: Any) -> bool:
+    from transformers import PreTrainedTokenizerBase
+
+    own = type(tokenizer).apply_chat_template
+    return own is not PreTrainedTokenizerBase.apply_chat_template
+
+
 def _templates(tokenizer: Any, folder: Path) -> dict[str, str]:
     """The chat templates by name."""
     template = tokenizer.chat_template
@@ -209,7 +242,7 @@ def _templates(tokenizer: Any, folder: Path) -> dict[str, str]:
     processor_file = folder / "chat_template.json"
     if template is None and processor_file.is_file():
         try:
-            template = json.loads(processor_file.read_text(encoding="utf-8"))["chat_template"]
+            template = json.loads(processor_file.read_text(encoding="utf-8-sig"))["chat_template"]
         except (ValueError, KeyError, TypeError) as error:
             raise ChatFormatError(
                 f"{processor_file} holds no chat template; fetch it again, or remove it"
@@ -217,8 +250,13 @@ def _templates(tokenizer: Any, folder: Path) -> dict[str, str]:
     if template is None:
         return {}
     if isinstance(template, Mapping):
-        return {str(name): str(text) for name, text in template.items()}
-    return {_DEFAULT: str(template)}
+        return {str(name): _without_mark(str(text)) for name, text in template.items()}
+    return {_DEFAULT: _without_mark(str(template))}
+
+
+def _without_mark(text: str) -> str:
+    """Without the byte-order mark that some editors put at the beginning of a file."""
+    return text.removeprefix("\ufeff")
 
 
 def _choose_template(

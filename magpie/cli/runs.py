@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_ru
 from magpie.errors import RecipeError
 
 if TYPE_CHECKING:
+    from magpie.execution.choice import ExecutorName
     from magpie.runs.run import Run
 
 
@@ -26,6 +27,15 @@ def build(
     reuse: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Another run, to take over what this one would make alike."),
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="local, ray, or auto: Ray where there are GPUs for several engines.")
+    ] = "auto",
+    replicas: Annotated[
+        int | None, typer.Option(help="How many engines Ray runs; as many as the GPUs hold by default.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster to use, such as auto; this machine alone by default.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
@@ -49,7 +59,17 @@ def build(
     from magpie.report.run_table import print_outcome
 
     console = new_console()
-    print_outcome(build_run(loaded, out, stop_after=stop_after, reuse=reuse, console=console), console)
+    run = build_run(
+        loaded,
+        out,
+        stop_after=stop_after,
+        reuse=reuse,
+        executor=cast("ExecutorName", executor),
+        replicas=replicas,
+        address=address,
+        console=console,
+    )
+    print_outcome(run, console)
 
 
 def status(

@@ -140,7 +140,7 @@ class Sampler:
         self, recipe: Recipe, steps: Sequence[RowStep | GlobalStep], report: Report, *, shard: int
     ) -> Run:
         run_steps = numbered(steps)
-        bound = bind(Plan(recipe, run_steps, into_phases(run_steps)), self._tools)
+        bound = bind(Plan(recipe, MAGPIE, run_steps, into_phases(run_steps)), self._tools)
         run = Run(MemoryStorage(), recipe, run_steps)
         await Driver(run, bound, self._executor, report, shards=[shard]).build()
         return run

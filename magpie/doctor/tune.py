@@ -152,7 +152,7 @@ def tune(
         draws = [
             Draw(temperature=t, top_p=p) for p in dict.fromkeys(top_ps) for t in dict.fromkeys(temperatures)
         ]
-    except ValueError as error:
+    except RecipeError as error:
         raise RecipeError(
             f"a temperature must be 0 or more, and a top_p above 0 and at most 1; got {temperatures} and {top_ps}"
         ) from error

@@ -12,6 +12,19 @@ from magpie.storage.sealed import Shard
 
 
 @dataclass(frozen=True, slots=True)
+class Isolation:
+    """How the requests of a shard are made whose engine has died, to find the request that kills it.
+
+    Every request is announced before it is made, and of the `suspects`, or of all requests where these are None, so
+    many are in the engine `at_once`. Those in `deadly` are not made: their rows get an engine error.
+    """
+
+    at_once: int
+    suspects: frozenset[str] | None = None
+    deadly: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ShardTask:
     """One shard to be taken through the steps of a phase.
 
@@ -22,6 +35,7 @@ class ShardTask:
     shard: int
     made_from: str
     committed: Mapping[int, Shard]
+    isolation: Isolation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +47,12 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An engine is loaded."""
+    """An engine is loaded, which works on so many completions at once."""
 
     model: str
     revision: str
     engine: str
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,22 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A shard in isolation is about to make a request."""
+
+    shard: int
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request of a shard in isolation came back."""
+
+    shard: int
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """A step's shard is on disk, with so many rows, of which the step rejected so many."""
 
@@ -78,6 +109,13 @@ class Committed:
     rows: int
     rejected: int
     committed: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """A shard is through with the phase."""
+
+    shard: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +152,8 @@ class Noted:
 
 
 Event = (
-    Loading | Loaded | Working | Began | Completed | Committed | Found | Advanced | PhaseEnded | Noted
+    Loading | Loaded | Working | Began | Completed | Asked | Answered | Committed | Through | Found | Advanced
+    | PhaseEnded | Noted
 )  # fmt: skip
 Report = Callable[[Event], None]
 """Takes events, of workers and of the driver. It may be called from any thread, and returns at once."""

@@ -118,8 +118,8 @@ class Progress:
                 self.found(step, rows, rejected)
             case Loading(what):
                 self.doing(f"loading {what}")
-            case Loaded(model, revision, engine):
-                self.log.write("loaded", model=model, revision=revision, engine=engine)
+            case Loaded(model, revision, engine, slots):
+                self.log.write("loaded", model=model, revision=revision, engine=engine, slots=slots)
             case Working(steps):
                 self.doing(steps)
             case Began(step, _):

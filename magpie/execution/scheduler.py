@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -109,8 +109,40 @@ class QueuedEngine:
         """The executor closes the engine, not the shard."""
 
 
+class TaskQueue:
+    """Shard tasks that wait to be begun. Unless it is `ended`, more may be put in while it is worked through."""
+
+    def __init__(self, tasks: Iterable[ShardTask] = (), *, ended: bool = True) -> None:
+        self._tasks = deque(tasks)
+        self._ended = ended
+        self.running = 0  # tasks that have begun and are not through
+        self.changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether more tasks may come."""
+        return not self._ended
+
+    def put(self, tasks: Iterable[ShardTask]) -> None:
+        """Add tasks."""
+        self._tasks.extend(tasks)
+        self.changed.set()
+
+    def end(self) -> None:
+        """Say that no more tasks come."""
+        self._ended = True
+        self.changed.set()
+
+    def take(self) -> ShardTask:
+        """The task that has waited longest."""
+        return self._tasks.popleft()
+
+
 async def stream(
-    tasks: Sequence[ShardTask],
+    tasks: TaskQueue,
     take: Callable[[ShardTask], Awaitable[None]],
     queue: EngineQueue | None,
     *,
@@ -118,29 +150,48 @@ async def stream(
     shard_rows: int,
 ) -> None:
     """Begin with shards as the engine has room for them, until all are through. The first error ends it."""
-    waiting, running = deque(tasks), set[asyncio.Task[Any]]()
+    running = set[asyncio.Task[Any]]()
     try:
-        while waiting or running:
-            while waiting and (
-                len(running) < _SHARDS_WITHOUT_ENGINE
-                if queue is None
-                else queue.may_begin(len(running), shard_rows)
-            ):
-                task = waiting.popleft()
+        while tasks or tasks.may_grow or running:
+            while tasks and has_room(queue, len(running), shard_rows):
+                task = tasks.take()
                 if queue is not None:
                     queue.begin(task.shard, rows_of(task.shard))
                 running.add(asyncio.ensure_future(take(task)))
-            room: set[asyncio.Task[Any]] = set()
-            if waiting and queue is not None:
+            tasks.running = len(running)
+            signals = set[asyncio.Task[Any]]()
+            if tasks and queue is not None:
                 queue.has_room.clear()
-                room = {asyncio.create_task(queue.has_room.wait())}
-            done, _ = await asyncio.wait(running | room, return_when=asyncio.FIRST_COMPLETED)
-            for task_of_room in room:
-                task_of_room.cancel()
-            for finished in done - room:
+                signals.add(asyncio.create_task(queue.has_room.wait()))
+            if tasks.may_grow:
+                tasks.changed.clear()
+                signals.add(asyncio.create_task(tasks.changed.wait()))
+            done, _ = await asyncio.wait(running | signals, return_when=asyncio.FIRST_COMPLETED)
+            for signal in signals:
+                signal.cancel()
+            for finished in done - signals:
                 running.discard(finished)
                 finished.result()  # raises what the shard raised
     finally:
         for unfinished in running:
             unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def has_room(queue: EngineQueue | None, running: int, shard_rows: int) -> bool:
+    """Whether another shard may begin beside those that run."""
+    return running < _SHARDS_WITHOUT_ENGINE if queue is None else queue.may_begin(running, shard_rows)
+
+
+def shards_wanted(queue: EngineQueue | None, waiting: int, running: int, shard_rows: int) -> int:
+    """How many more tasks a worker should be handed, so that it can begin at once whenever there is room.
+
+    One waits beyond those that can begin now; more would be missed by other workers at the end of a phase.
+    """
+    if queue is None:
+        can_begin = max(0, _SHARDS_WITHOUT_ENGINE - running)
+    elif queue.may_begin(running, shard_rows):
+        can_begin = -(-(2 * queue.slots - queue.requests) // shard_rows)
+    else:
+        can_begin = 0
+    return max(0, can_begin + 1 - waiting)

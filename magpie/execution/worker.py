@@ -7,14 +7,15 @@ else: what a shard is made from comes with the task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from magpie.errors import RunError, StoppedError
-from magpie.execution.base import Began, Committed, Report, ShardTask
+from magpie.errors import DamagedShardError, RunError, StoppedError
+from magpie.execution.base import Began, Committed, Report, ShardTask, Through
+from magpie.execution.isolation import IsolatedEngine
 from magpie.execution.scheduler import EngineQueue, QueuedEngine
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.phases import needs_engine
@@ -22,7 +23,11 @@ from magpie.runs.ids import row_ids
 from magpie.runs.manifest import lineage_after
 from magpie.runs.run import Run, RunStep, with_columns
 from magpie.steps.base import REJECTED, PreparedWork, RowWork
-from magpie.storage.sealed import Shard, Stamp, write_shard
+from magpie.storage.sealed import Shard, Stamp, inspect_shard, write_shard
+
+
+async def at_once() -> None:
+    """What is reported inside one process is delivered when the report returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,8 @@ class Worker:
     """One loaded engine, if the phase needs one, and the phase whose steps it does.
 
     `queue` keeps count of what the engine has to do. `is_over` says whether the build has ended: a thread may outlive
-    it, and the folder is then no longer ours to write to.
+    it, and the folder is then no longer ours to write to. `delivered` returns when all that was reported has reached
+    whoever watches over this process.
     """
 
     run: Run
@@ -39,6 +45,7 @@ class Worker:
     queue: EngineQueue | None
     report: Report
     is_over: Callable[[], bool] = lambda: False
+    delivered: Callable[[], Awaitable[None]] = at_once
 
     async def take(self, task: ShardTask) -> None:
         """Take one shard through the steps of the phase, and commit what each adds."""
@@ -47,6 +54,9 @@ class Worker:
             None  # what the steps of this phase have made of the shard so far, while it is known
         )
         engine = None if self.queue is None else QueuedEngine(self.queue, shard, self.report)
+        asked: QueuedEngine | IsolatedEngine | None = engine
+        if engine is not None and task.isolation is not None:
+            asked = IsolatedEngine(engine, shard, task.isolation, self.report, self.delivered)
         try:
             for run_step in self.phase.steps:
                 stale = task.committed.get(run_step.number)
@@ -55,23 +65,31 @@ class Worker:
                     continue
                 given = await asyncio.to_thread(self._rows, run_step, shard, rows)
                 self.report(Began(run_step.name, shard))
-                result = await self._work(run_step, given, engine)
+                if engine is not None:
+                    engine.step = run_step.name
+                result = await self._work(run_step, given, asked)
                 stamp = stamp_for(self.run, self.bound, run_step, shard, lineage)
-                committed = await asyncio.to_thread(self._commit, run_step, result, stamp, stale is not None)
+                mine = await asyncio.to_thread(self._commit, run_step, result, stamp, stale is not None)
+                if mine is not None:
+                    committed, rows = mine, with_columns(given, result)
+                else:  # a worker that was thought dead was faster: its rows count, not these
+                    committed, result = await asyncio.to_thread(self._reread, run_step, shard)
+                    rows = None
                 rejected = rejections(result)
                 self.report(
                     Committed(run_step.name, run_step.number, shard, result.num_rows, rejected, committed)
                 )
-                lineage, rows = lineage_after(lineage, committed), with_columns(given, result)
+                lineage = lineage_after(lineage, committed)
+            self.report(Through(shard))
         finally:
             if self.queue is not None:
                 self.queue.leave(shard)
 
-    async def _work(self, run_step: RunStep, rows: pa.Table, engine: QueuedEngine | None) -> pa.Table:
+    async def _work(
+        self, run_step: RunStep, rows: pa.Table, engine: QueuedEngine | IsolatedEngine | None
+    ) -> pa.Table:
         work = self.bound.work[run_step.number - 1]
         assert isinstance(work, RowWork), "a global step is done by the driver"
-        if engine is not None:
-            engine.step = run_step.name
         result = await work.run(rows, engine if needs_engine(run_step) else None)
         check_result(run_step, rows, result)
         return result
@@ -85,10 +103,28 @@ class Worker:
             return made
         return self.run.rows(shard, reads, before=run_step)
 
-    def _commit(self, run_step: RunStep, result: pa.Table, stamp: Stamp, replace: bool) -> Shard:
+    def _commit(self, run_step: RunStep, result: pa.Table, stamp: Stamp, replace: bool) -> Shard | None:
+        """The committed shard; None where the very shard is there already."""
         if self.is_over():
             raise StoppedError("the build was stopped")
-        return commit(self.run, run_step, result, stamp, replace=replace)
+        try:
+            return commit(self.run, run_step, result, stamp, replace=replace)
+        except RunError as error:
+            if isinstance(error.__cause__, FileExistsError) and self._is_committed(run_step, stamp):
+                return None
+            raise
+
+    def _is_committed(self, run_step: RunStep, stamp: Stamp) -> bool:
+        try:
+            name = self.run.shard_name(run_step, stamp.shard)
+            return inspect_shard(self.run.storage, name).stamp == stamp
+        except DamagedShardError:
+            return False
+
+    def _reread(self, run_step: RunStep, shard: int) -> tuple[Shard, pa.Table]:
+        committed = inspect_shard(self.run.storage, self.run.shard_name(run_step, shard))
+        columns = [REJECTED.name] if run_step.step.rejects else ["id"]
+        return committed, self.run.read(run_step, shard, columns)
 
 
 def prepared_work(bound: BoundPlan, steps: tuple[RunStep, ...]) -> list[tuple[RunStep, PreparedWork[Any]]]:

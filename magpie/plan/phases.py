@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from magpie.recipe import Model, Recipe
 from magpie.runs.run import RunStep
+from magpie.steps import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a build will do."""
+    """What a build will do, by the steps of a method."""
 
     recipe: Recipe
+    method: Method
     steps: tuple[RunStep, ...]
     phases: tuple[Phase, ...]
 

@@ -22,7 +22,7 @@ def make_plan(recipe: Recipe, method: Method = MAGPIE) -> Plan:
     for run_step in steps:
         if run_step.step.uses is not None:
             _check_engine(run_step.step.section, run_step.step.uses)
-    return Plan(recipe=recipe, steps=steps, phases=into_phases(steps))
+    return Plan(recipe=recipe, method=method, steps=steps, phases=into_phases(steps))
 
 
 def _check_engine(section: str, use: ModelUse) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+
+from magpie.recipe.problems import recipe_error
 
 Share = Annotated[float, Field(gt=0)]
 """How many of the rows, relative to the other shares of a list. Shares need not add up to 1."""
@@ -43,6 +45,16 @@ class Part(BaseModel):
         protected_namespaces=(),
         use_attribute_docstrings=True,  # the text below a setting is its description in the JSON schema
     )
+
+    def __init__(self, /, **settings: Any) -> None:
+        """Made in Python, a part raises RecipeError as one from a file does."""
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise recipe_error(type(self), error, type(self).__name__) from None
+
+    # Pydantic then goes on to make the parts inside a part, and those of files, without this `__init__`.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @field_validator("*", mode="before")
     @classmethod

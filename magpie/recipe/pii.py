@@ -7,10 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from magpie.recipe.base import Section
+from magpie.recipe.problems import COUNTRY
 
 PiiKind = Literal["email", "phone", "secret"]
-
-COUNTRY = r"^[A-Z]{2}$"
 
 
 class Pii(Section):

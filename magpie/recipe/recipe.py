@@ -23,12 +23,14 @@ from magpie.recipe.language import Language
 from magpie.recipe.models import Model
 from magpie.recipe.pii import Pii
 from magpie.recipe.prefer import Prefer
+from magpie.recipe.problems import NAME
 from magpie.recipe.respond import Respond
 from magpie.recipe.reward import Reward
+from magpie.recipe.short_forms import write_out
 from magpie.recipe.steer import Steer
 from magpie.recipe.tag import Tag
 
-NAME = r"^[a-z0-9][a-z0-9._-]*$"  # a name is also a folder and part of every row id
+_EMBEDDER = "demo-embedder"  # comes with magpie, so that it is always there
 
 
 class Recipe(Part):
@@ -50,7 +52,7 @@ class Recipe(Part):
     """The model for each role, such as `generator`, `judge` or `embedder`.
 
     A value may be the name of a model alone, or of another role (`judge: generator`): both roles then share one loaded
-    model.
+    model. The generator is enough: where it is not named, `judge` is the generator and `embedder` is `demo-embedder`.
     """
     steer: Steer | None = None
     """Describe the user that the generator writes as."""
@@ -83,9 +85,17 @@ class Recipe(Part):
     filter: Filter | None = None
     """Which rows are kept: the name of a filter, a filter file, or the rules themselves. null keeps all."""
 
+    def __init__(self, /, **settings: Any) -> None:
+        """A recipe made in Python: the short forms of recipe files work here too. Raises RecipeError."""
+        super().__init__(**write_out(settings, "Recipe"))
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @model_validator(mode="after")
     def _check_roles(self) -> Recipe:
         for setting, role, mark in named_roles(self):
+            if role not in self.models and (model := self._default_model(role)) is not None:
+                self.models[role] = model  # the dict was made by this validation, and nobody else has it yet
             if role not in self.models:
                 roles = ", ".join(self.models) or "none"
                 advice = f"; {mark.advice}" if mark.advice else ""
@@ -99,6 +109,12 @@ class Recipe(Part):
         for _, section in self.sections():
             section.check(self)
         return self
+
+    def _default_model(self, role: str) -> Model | None:
+        """The model of a role that the recipe names nowhere, if there is a usual one."""
+        if role == "judge":
+            return self.models.get(self.instruct.model)
+        return Model(model=_EMBEDDER) if role == "embedder" else None
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """The sections that are on, each with its name, in the order of the fields."""

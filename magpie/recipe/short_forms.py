@@ -7,14 +7,35 @@ A change here needs the same change in `schema.py`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from magpie.errors import RecipeError
+from magpie.recipe.filters import load_filter
 from magpie.recipe.reading import read_texts
 
 _LONGEST_ID = 40  # characters of a text that may be its own id
 _DATASETS = (("decontaminate", "files"), ("dedup", "against"))
+
+
+def write_out(recipe: Mapping[Any, Any], origin: str, folder: Path | None = None) -> dict[Any, Any]:
+    """The recipe without short forms. Files that `steer` names are read from `folder`, by default the working one.
+
+    `origin` is what an error calls the recipe. Raises RecipeError.
+    """
+    written = dict(recipe)
+    if isinstance(written.get("models"), dict):
+        written["models"] = write_out_models(written["models"], origin)
+    if isinstance(written.get("steer"), dict):
+        written["steer"] = write_out_steer(written["steer"], origin, folder or Path())
+    if folder is not None:
+        written = write_out_datasets(written, folder)
+    if isinstance(written.get("filter"), str):
+        written["filter"] = load_filter(written["filter"], origin=origin).model_dump(mode="json")
+    elif isinstance(written.get("filter"), list):
+        written["filter"] = {"rules": written["filter"]}
+    return written
 
 
 def write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from math import prod
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Part, Section, Share, Text
 from magpie.recipe.languages import LANGUAGES
+from magpie.recipe.problems import nearest
 from magpie.text import normal
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z]\w*)\}")
@@ -93,8 +93,8 @@ class Steer(Section):
         """Every variable in a prompt has values, and every variable is in a prompt."""
         for prompt in self.prompts:
             for name in sorted(prompt.slots - self.variables.keys()):
-                close = get_close_matches(name, self.variables, n=1, cutoff=0.5)
-                advice = f"write `{{{close[0]}}}`" if close else "add it to `variables`"
+                close = nearest(name, self.variables)
+                advice = f"write `{{{close}}}`" if close else "add it to `variables`"
                 raise ValueError(
                     f"the prompt {prompt.id!r} holds `{{{name}}}`, which is no variable; {advice}, "
                     f"or `{{{{{name}}}}}` for the braces themselves"

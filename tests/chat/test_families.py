@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from magpie import shipped
 from magpie.chat import ChatFormat
@@ -25,7 +24,7 @@ from magpie.chat.families import (
 )
 from magpie.chat.template import read_texts
 from magpie.chat.tokenizer import TEMPLATE_DATE, ModelTokenizer
-from magpie.errors import ChatFormatError
+from magpie.errors import ChatFormatError, RecipeError
 from magpie.recipe.loading import load_recipe, parse_value
 
 TALK = ("Name a bird.", "The wren.", "And another.")
@@ -254,7 +253,7 @@ def test_the_advice_for_llama_3_1_is_the_published_one() -> None:
     )
     assert Advice(why="a test", thinking="off").lines() == ('models.generator.thinking: "off"',)
     assert Advice().lines() == ()
-    with pytest.raises(ValidationError, match="needs `why`"):
+    with pytest.raises(RecipeError, match="needs `why`"):
         Advice(temperature=0.5)
 
 

@@ -30,6 +30,7 @@ from magpie.execution.base import (
     Loading,
     Report,
     ShardTask,
+    Through,
     Working,
 )
 from magpie.execution.driver import Driver
@@ -76,7 +77,8 @@ def test_a_shard_is_taken_through_a_phase_in_order() -> None:
     run, bound = made(MemoryStorage())
     phase = first_steps(bound)
     events = taken(run, bound, phase, ShardTask(2, START, {}))
-    assert [type(event) for event in events] == [Began, *[Completed] * 16, Committed, Began, Committed]
+    kinds = [Began, *[Completed] * 16, Committed, Began, Committed, Through]
+    assert [type(event) for event in events] == kinds
     begun = [event for event in events if isinstance(event, Began)]
     assert begun == [Began("instruct", 2), Began("clean", 2)]
     completed = [event for event in events if isinstance(event, Completed)]
@@ -113,10 +115,10 @@ def test_a_shard_made_from_the_same_rows_is_kept_and_one_made_from_others_replac
     phase = first_steps(bound)
     first = [one for one in taken(run, bound, phase, ShardTask(0, START, {})) if isinstance(one, Committed)]
     there: dict[int, Shard] = {one.number: one.committed for one in first}
-    assert taken(run, bound, phase, ShardTask(0, START, there)) == []
+    assert taken(run, bound, phase, ShardTask(0, START, there)) == [Through(0)]
     run.storage.delete(run.shard_name(run.steps[1], 0))
     again = taken(run, bound, phase, ShardTask(0, START, {1: there[1]}))
-    assert [type(event) for event in again] == [Began, Committed]
+    assert [type(event) for event in again] == [Began, Committed, Through]
     assert again[1] == first[1]
     stale = taken(run, bound, phase, ShardTask(0, "made from other rows", there))
     assert [event.step for event in stale if isinstance(event, Committed)] == ["instruct", "clean"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from difflib import get_close_matches
 
 import pyarrow as pa
 
 from magpie.errors import FilterError
 from magpie.recipe import Filter, Rule
+from magpie.recipe.problems import nearest
 from magpie.steps.base import REJECTED
 from magpie.steps.filter.sql import RowValues, columns_read
 
@@ -93,5 +93,5 @@ def columns_of(expressions: Iterable[str]) -> tuple[str, ...]:
 
 
 def _nearest(column: str, columns: Sequence[str]) -> str:
-    close = get_close_matches(column, columns, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(columns)}"
+    close = nearest(column, columns)
+    return f"; did you mean {close!r}?" if close else f"; it has {', '.join(columns)}"

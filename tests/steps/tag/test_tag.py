@@ -13,6 +13,7 @@ from recording import CHAT, SCRIPTED, run
 
 from magpie.engines.base import Completion, ModelInfo, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
+from magpie.errors import RecipeError
 from magpie.recipe import Script, Tag
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 from magpie.steps.tag import QUESTIONS, JudgePrompt, TagStep
@@ -279,5 +280,5 @@ def test_the_first_vote_is_what_a_judge_asked_once_says() -> None:
 
 
 def test_asking_a_greedy_judge_again_is_refused() -> None:
-    with pytest.raises(ValueError, match="set `temperature` above 0"):
+    with pytest.raises(RecipeError, match="set `temperature` above 0"):
         Tag(times=2)

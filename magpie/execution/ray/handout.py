@@ -1,0 +1,160 @@
+"""Which shards of a phase wait, which worker has which, and what became of those whose worker died.
+
+A shard whose worker dies is handed out again. One that has lost three workers is suspected of killing them: it gets a
+worker for itself, which announces every request before it makes it. When that dies too, what was announced and not
+answered is suspect, and is made one by one in the next worker; the one that was being made when that died is deadly.
+It is not made again, and its row is rejected with an engine error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from magpie.errors import DamagedShardError, EngineError
+from magpie.execution.base import (
+    Answered,
+    Asked,
+    Committed,
+    Event,
+    Isolation,
+    Noted,
+    Report,
+    ShardTask,
+    Through,
+)
+from magpie.execution.worker import rejections, stamp_for
+from magpie.plan import BoundPlan, Phase
+from magpie.runs.manifest import lineage_after
+from magpie.runs.run import Run
+from magpie.steps.base import REJECTED
+from magpie.storage.sealed import Shard, inspect_shard
+
+SUSPECT_AFTER = 3
+"""Workers that a shard may lose before it is suspected of killing them."""
+
+_AT_ONCE = 32
+"""Requests of a suspected shard in the engine at once: two more workers are lost until the deadly one is known."""
+
+_MOST_WORKERS = 24
+"""Workers that one shard may lose in all: an engine that dies again and again is not the shard's fault."""
+
+
+class Handout:
+    """The shards of one phase. `worker` is any number that names a worker to the executor."""
+
+    def __init__(
+        self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
+    ) -> None:
+        self._run, self._bound, self._phase, self._report = run, bound, phase, report
+        self._tasks = {task.shard: task for task in tasks}
+        self._waiting = deque(self._tasks)
+        self._suspected: deque[int] = deque()
+        self._held: dict[int, set[int]] = {}  # by worker
+        self._workers_lost: Counter[int] = Counter()  # by shard
+        self._announced: dict[int, set[str]] = {}  # requests by shard, made and not answered
+        self._reported: set[tuple[int, int]] = set()  # what the driver knows, by step number and shard
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every shard is through."""
+        return not self._tasks
+
+    @property
+    def left(self) -> int:
+        """How many shards are not through."""
+        return len(self._tasks)
+
+    def take(self, worker: int, wanted: int) -> list[ShardTask]:
+        """Up to so many shards for a worker that could begin with them."""
+        held = self._held.setdefault(worker, set())
+        if any(self._tasks[shard].isolation is not None for shard in held):
+            return []  # it has the suspected one for itself
+        shards: list[int] = []
+        while self._waiting and len(shards) < wanted:
+            shards.append(self._waiting.popleft())
+        if not shards and not held and self._suspected:
+            shards.append(self._suspected.popleft())
+        held.update(shards)
+        return [self._tasks[shard] for shard in shards]
+
+    def handle(self, worker: int, event: Event) -> None:
+        """Note what a worker reports, and pass it on."""
+        match event:
+            case Asked(shard, request):
+                self._announced.setdefault(shard, set()).add(request)
+                return
+            case Answered(shard, request):
+                self._announced.get(shard, set()).discard(request)
+                return
+            case Through(shard):
+                self._tasks.pop(shard, None)
+                self._held.get(worker, set()).discard(shard)
+            case Committed(_, number, shard, _, _, _):
+                if (number, shard) in self._reported:
+                    return
+                self._reported.add((number, shard))
+        self._report(event)
+
+    def lost(self, worker: int) -> int:
+        """A worker has died: its shards wait again; how many. Raises EngineError for a shard that loses too many."""
+        shards = sorted(self._held.pop(worker, set()))
+        for shard in reversed(shards):
+            self._workers_lost[shard] += 1
+            if self._workers_lost[shard] > _MOST_WORKERS:
+                raise EngineError(
+                    f"shard {shard} has lost {_MOST_WORKERS} workers and no request of it is to blame; "
+                    "see what the engine says with MAGPIE_LOG=debug"
+                )
+            self._look_again(shard)
+            task = self._tasks.get(shard)
+            if task is None:
+                continue
+            if self._workers_lost[shard] < SUSPECT_AFTER:
+                self._waiting.appendleft(shard)
+                continue
+            self._tasks[shard] = replace(task, isolation=self._next_isolation(task))
+            self._suspected.append(shard)
+        return len(shards)
+
+    def _next_isolation(self, task: ShardTask) -> Isolation:
+        unanswered = frozenset(self._announced.pop(task.shard, set()))
+        before = task.isolation
+        if before is None or not unanswered:
+            return before or Isolation(_AT_ONCE)
+        if before.at_once > 1 and len(unanswered) > 1:
+            return Isolation(1, unanswered, before.deadly)
+        # One request was in the engine when it died.
+        self._report(Noted(f"shard {task.shard}: a request killed its engine; its row is rejected"))
+        return Isolation(_AT_ONCE, None, before.deadly | unanswered)
+
+    def _look_again(self, shard: int) -> None:
+        """See what a dead worker has committed of a shard: its last report may be lost."""
+        task = self._tasks[shard]
+        committed, lineage = dict(task.committed), task.made_from
+        for run_step in self._phase.steps:
+            found = self._on_storage(run_step.number, shard, lineage)
+            if found is None:
+                break
+            if committed.get(run_step.number) != found:
+                committed[run_step.number] = found
+                columns = [REJECTED.name] if run_step.step.rejects else ["id"]
+                rejected = rejections(self._run.read(run_step, shard, columns))
+                rows = found.stamp.rows
+                self.handle(-1, Committed(run_step.name, run_step.number, shard, rows, rejected, found))
+            lineage = lineage_after(lineage, found)
+        else:
+            self.handle(-1, Through(shard))
+            return
+        self._tasks[shard] = replace(task, committed=committed)
+
+    def _on_storage(self, number: int, shard: int, lineage: str) -> Shard | None:
+        run_step = self._run.steps[number - 1]
+        if not self._run.has_shard(run_step, shard):
+            return None
+        try:
+            found = inspect_shard(self._run.storage, self._run.shard_name(run_step, shard))
+        except DamagedShardError:
+            return None
+        return found if found.stamp == stamp_for(self._run, self._bound, run_step, shard, lineage) else None

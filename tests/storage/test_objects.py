@@ -1,0 +1,129 @@
+"""Files in a bucket, on a real S3 server."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from storage.buckets import bucket, s3_server  # noqa: F401
+
+from magpie.errors import RunError, StorageError
+from magpie.storage import lease
+from magpie.storage.objects import ObjectStorage
+
+
+def test_what_is_written_is_read_back(bucket: str) -> None:  # noqa: F811
+    storage = ObjectStorage(bucket)
+    storage.prepare()
+    assert storage.names() == []
+    storage.create("steps/01-instruct/00000.parquet", b"rows")
+    storage.create("steps/01-instruct/00001.parquet", b"more")
+    storage.replace("recipe.yaml", b"name: x")
+    storage.replace("recipe.yaml", b"name: y")
+    assert storage.names() == [
+        "recipe.yaml",
+        "steps/01-instruct/00000.parquet",
+        "steps/01-instruct/00001.parquet",
+    ]
+    assert storage.names("steps/01-instruct/00001") == ["steps/01-instruct/00001.parquet"]
+    assert storage.read("recipe.yaml") == b"name: y"
+    assert storage.open("recipe.yaml").read() == b"name: y"
+    assert storage.exists("recipe.yaml") and not storage.exists("recipe")
+    assert storage.unrelated(frozenset({"recipe.yaml"})) == "steps"
+    assert storage.unrelated(frozenset({"recipe.yaml", "steps"})) is None
+    storage.move("recipe.yaml", "old/recipe.yaml")
+    assert not storage.exists("recipe.yaml") and storage.read("old/recipe.yaml") == b"name: y"
+    storage.delete("old/recipe.yaml")
+    storage.delete("old/recipe.yaml")
+    with pytest.raises(FileNotFoundError):
+        storage.read("old/recipe.yaml")
+
+
+def test_of_many_writers_of_one_name_one_gets_through(bucket: str) -> None:  # noqa: F811
+    def write(writer: int) -> bool:
+        storage = ObjectStorage(bucket)
+        try:
+            storage.create("steps/01-instruct/00000.parquet", b"%d" % writer)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as writers:
+        won = [writer for writer, wins in enumerate(writers.map(write, range(8))) if wins]
+    assert len(won) == 1
+    assert ObjectStorage(bucket).read("steps/01-instruct/00000.parquet") == b"%d" % won[0]
+
+
+def test_it_travels_to_another_process(bucket: str) -> None:  # noqa: F811
+    storage = ObjectStorage(bucket)
+    storage.create("a", b"1")
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"1"
+
+
+def test_a_log_is_added_to(bucket: str) -> None:  # noqa: F811
+    for begin in range(2):
+        storage = ObjectStorage(bucket)
+        with storage.lock():
+            for line in range(3):
+                storage.append("log.jsonl", f"{begin}.{line}\n")
+    assert storage.read("log.jsonl") == b"0.0\n0.1\n0.2\n1.0\n1.1\n1.2\n"
+
+
+def test_one_build_at_a_time(bucket: str) -> None:  # noqa: F811
+    with ObjectStorage(bucket).lock():
+        with pytest.raises(RunError, match=r"another build is at work in s3://.*: process"):
+            with ObjectStorage(bucket).lock():
+                pass
+    with ObjectStorage(bucket).lock():
+        pass
+    assert ObjectStorage(bucket).names() == []
+
+
+def test_a_lease_that_is_not_renewed_runs_out(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(lease, "LASTS", 1.0)
+    monkeypatch.setattr(lease, "_RENEW_EVERY", 60.0)
+    dead = lease.Lease(ObjectStorage(bucket)._store, "run.lock", bucket)
+    dead.__enter__()
+    time.sleep(1.1)
+    won = []
+
+    def take() -> None:
+        try:
+            with ObjectStorage(bucket).lock():
+                won.append(1)
+                time.sleep(0.5)
+        except RunError:
+            pass
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+def test_a_store_that_lets_two_writers_through_is_refused(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = ObjectStorage(bucket)
+    whole = storage._write
+
+    def careless(name: str, data: bytes, *, mode: Any) -> None:
+        whole(name, data, mode="overwrite")
+
+    monkeypatch.setattr(storage, "_write", careless)
+    with pytest.raises(StorageError, match="lets two writers create the same object"):
+        storage.prepare()
+
+
+def test_a_bucket_that_is_not_there_is_one_line(bucket: str) -> None:  # noqa: F811
+    nowhere = ObjectStorage("s3://no-such-bucket-here/run")
+    with pytest.raises(StorageError, match="see that the bucket is there") as caught:
+        nowhere.prepare()
+    assert "\n" not in str(caught.value)
