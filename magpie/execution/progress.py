@@ -7,6 +7,7 @@ gets an event a line, with seconds since 1970.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,6 +34,7 @@ from magpie.execution.base import (
     Working,
 )
 from magpie.plan.phases import needs_engine
+from magpie.runs.live import Announcer, StepProgress
 from magpie.runs.run import LOG, Run, RunStep
 
 _PLAIN_EVERY = 15.0
@@ -43,6 +45,7 @@ class StepCount:
     """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them.
 
     `prompt_tokens` and `cached_tokens` count the prompts of which the engine says how much it had in its prefix cache.
+    `in_hand` counts the completions since the last shard was committed.
     """
 
     name: str
@@ -54,6 +57,7 @@ class StepCount:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     fresh: int = 0
+    in_hand: int = 0
     started: float | None = None
     last: float = field(default_factory=time.monotonic)
 
@@ -61,6 +65,10 @@ class StepCount:
     def seconds(self) -> float:
         """Seconds from the step's first work in this build to its latest."""
         return 0.0 if self.started is None else max(self.last - self.started, 1e-9)
+
+    def seconds_left(self, rows: int) -> float | None:
+        """Seconds to go to `rows` at the rate of this build; None while that is not known, or all is done."""
+        return (rows - self.rows) * self.seconds / self.fresh if self.fresh and self.rows < rows else None
 
     def note_work(self) -> None:
         """Note that work was done now."""
@@ -73,6 +81,7 @@ class Log:
 
     def __init__(self, run: Run | None) -> None:
         self._run = run
+        self.announcer = Announcer(run, os.getpid())
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
@@ -110,6 +119,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self.log.announcer.end()
 
     def handle(self, event: Event) -> None:
         """Count and show what has happened."""
@@ -144,6 +154,7 @@ class Progress:
     def doing(self, what: str, **facts: Any) -> None:
         """Say what the build is at now, such as loading a model."""
         self._doing = what
+        self._announce()
         self.log.write("doing", what=what, **facts)
         self._print(what)
 
@@ -155,6 +166,7 @@ class Progress:
         """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
         count = self.counts[step]
         count.answered += 1
+        count.in_hand += 1
         count.tokens += tokens
         if cached is not None:
             count.prompt_tokens += prompt
@@ -167,6 +179,7 @@ class Progress:
         count = self.counts[step]
         count.rows += rows
         count.fresh += rows
+        count.in_hand = max(0, count.in_hand - rows)
         count.rejected += rejected
         count.note_work()
         self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
@@ -192,6 +205,8 @@ class Progress:
         seconds, fresh = now - self._stage[1], done - self._stage[2]
         left = f", {_clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
         self._doing = f"{step}: {what}, {done / max(total, 1):.0%}{left}"
+        if self.log.announcer.is_due:
+            self._announce()
         if now - self._last_line >= _PLAIN_EVERY:
             self._print(self._doing)
 
@@ -201,8 +216,23 @@ class Progress:
         if self._console is not None:
             self._console.print(Text.assemble(("note", "yellow"), " ", text))
 
+    def _announce(self) -> None:
+        self.log.announcer.say(
+            self._doing,
+            [
+                StepProgress(
+                    count.name, count.rows, self._rows, count.fresh, count.in_hand, count.tokens,
+                    count.fresh / count.seconds if count.fresh else None, count.seconds_left(self._rows),
+                )
+                for count in list(self.counts.values())
+                if count.rows or count.started is not None
+            ],
+        )  # fmt: skip
+
     def _tick(self) -> None:
         now = time.monotonic()
+        if self.log.announcer.is_due:
+            self._announce()
         if self._console is not None and self._live is None and now - self._last_line >= _PLAIN_EVERY:
             busy = [
                 self._line(count)
@@ -228,9 +258,8 @@ class Progress:
         return ", ".join(parts)
 
     def _eta(self, count: StepCount) -> str:
-        if not count.fresh or count.rows >= self._rows:
-            return ""
-        return _clock((self._rows - count.rows) * count.seconds / count.fresh)
+        left = count.seconds_left(self._rows)
+        return "" if left is None else _clock(left)
 
     def _render(self) -> Table:
         title = Text(self._doing, style="bold")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,4 +101,5 @@ class Announcer:
     def end(self) -> None:
         """Take it away: the build is over."""
         if self._run is not None:
-            self._run.storage.note(PROGRESS, "")
+            with suppress(StorageError):
+                self._run.storage.delete(PROGRESS)
