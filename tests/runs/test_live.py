@@ -48,7 +48,7 @@ def test_what_a_dead_build_said_is_not_taken_for_the_one_at_work(tmp_path: Path)
     with run.storage.lock():
         said = running(run)
         assert said is not None and said.doing == ""
-    for text in ("", "[]", "{", '{"pid": %d, "steps": 3}' % os.getpid()):
+    for text in ("", "[]", "{", f'{{"pid": {os.getpid()}, "steps": 3}}'):
         run.storage.note(PROGRESS, text)
         with run.storage.lock():
             assert running(run) is not None
