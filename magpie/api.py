@@ -5,14 +5,14 @@ Each takes a `Run` or its folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magpie.data.select import compare_filters, refilter
-from magpie.errors import RunError
+from magpie.errors import RecipeError, RunError
 from magpie.figures.status import status as status_of
-from magpie.recipe.loading import load_filter
+from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.kept import RunRows
 from magpie.runs.run import RECIPE, Run
 from magpie.runs.verify import verify as problems_of
@@ -23,8 +23,39 @@ if TYPE_CHECKING:
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
     from magpie.publish.formats import Format
-    from magpie.recipe import Filter
+    from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
+
+
+def recipe(
+    source: Recipe | Mapping[str, Any] | str | Path, *, overrides: dict[str, Any] | None = None
+) -> str:
+    """A recipe as YAML with every key there is, and as comments what each means and its default.
+
+    `source` is what `build` takes: a Recipe, a dict, a file, or the name of a recipe that ships. Raises RecipeError.
+    """
+    from magpie.recipe.commented import commented
+
+    return commented(load_recipe(source, overrides=overrides))
+
+
+def new(model: str, out: str | Path | None = None, *, rows: int = 1000) -> str:
+    """A short recipe for a model, as YAML; written to the file `out`, if one is given, which must not be there yet.
+
+    Raises RecipeError.
+    """
+    from magpie.report.starter import starter
+
+    text = starter(model, rows=rows)
+    if out is not None:
+        try:
+            with Path(out).open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise RecipeError(f"{out} is there already; give another file, or remove it first") from None
+        except OSError as error:
+            raise RecipeError(f"cannot write {out} ({error.strerror}); give another file") from error
+    return text
 
 
 def status(run: Run | str | Path) -> Status:
