@@ -1,4 +1,4 @@
-"""An engine's own process is killed, as the kernel does when memory runs out: the build ends soon, and goes on later."""
+"""An engine's own process is killed, as the kernel does when memory runs out: the build ends soon with one line."""
 
 from __future__ import annotations
 
