@@ -20,7 +20,7 @@ import magpie
 from magpie import api
 
 VERBS = (
-    "build", "status", "verify", "filter", "compare", "export", "show", "doctor", "tune", "recipe", "new",
+    "build", "status", "verify", "filter", "compare", "export", "show", "doctor", "tune", "recipe", "plan", "new",
 )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_the_package_lists_what_it_offers() -> None:
 def test_a_verb_can_be_called_whatever_was_imported(imports: str) -> None:
     code = f"{imports}\nimport magpie\nprint([type(getattr(magpie, verb)).__name__ for verb in {VERBS!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    kinds = [{"doctor": "_Room", "recipe": "_Room"}.get(verb, "function") for verb in VERBS]
+    kinds = [{"doctor": "_Room", "plan": "_Room", "recipe": "_Room"}.get(verb, "function") for verb in VERBS]
     assert re.findall(r"\w+", done.stdout) == kinds
 
 

@@ -103,8 +103,10 @@ def _of_parquet(path: Path) -> OpenDataset:
         ) from error
     everyone = pa.chunked_array([pa.nulls(published.rows, pa.string())])
     schema = next(published.kept(everyone)).schema
-    kept = next((file for file in published.files if file.suffix == ".parquet"), None)
-    features = None if kept is None else _features(pq.read_schema(kept))
+    features = _features(schema)
+    first = published.files[0]
+    if features is None and first.suffix == ".parquet":
+        features = _features(pq.read_schema(first))
     folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
     return OpenDataset(
         path, schema.remove_metadata(), None, folders, features, lambda: published.kept(everyone)
