@@ -42,7 +42,8 @@ _PLAIN_EVERY = 15.0
 class StepCount:
     """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them.
 
-    `prompt_tokens` and `cached_tokens` count the prompts of which the engine says how much it had in its prefix cache.
+    `replaced` counts places in their texts that were no characters. `prompt_tokens` and `cached_tokens` count the
+    prompts of which the engine says how much it had in its prefix cache.
     """
 
     name: str
@@ -54,6 +55,7 @@ class StepCount:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     fresh: int = 0
+    replaced: int = 0
     started: float | None = None
     last: float = field(default_factory=time.monotonic)
     answers_in: dict[int, int] = field(default_factory=dict)
@@ -139,14 +141,16 @@ class Progress:
                 self.doing(steps)
             case Began(step, shard):
                 self.began(step, shard)
-            case Completed(step, tokens, prompt_tokens, cached_tokens, shard):
+            case Completed(step, tokens, prompt_tokens, cached_tokens, replaced, shard):
                 self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens, shard=shard)
+                self.counts[step].replaced += replaced
             case Committed(step, _, shard, rows, rejected, _):
                 self.committed(step, shard, rows, rejected)
             case Advanced(step, what, done, total):
                 self.advanced(step, what, done, total)
             case PhaseEnded(steps):
                 self.log_prefix_cache(steps)
+                self.note_replaced(steps)
             case Noted(text):
                 self.note(text)
 
@@ -204,6 +208,17 @@ class Progress:
                     prompt_tokens=count.prompt_tokens,
                     cached_tokens=count.cached_tokens,
                     hit_rate=round(count.cached_tokens / count.prompt_tokens, 4),
+                )
+
+    def note_replaced(self, steps: Iterable[str]) -> None:
+        """Say how much of what the engine wrote was no valid text."""
+        for count in (self.counts[step] for step in steps):
+            if count.replaced:
+                what = (
+                    "place that was no character" if count.replaced == 1 else "places that were no characters"
+                )
+                self.note(
+                    f"{count.name}: {count.replaced:,} {what} in what the engine wrote; U+FFFD stands there"
                 )
 
     def advanced(self, step: str, what: str, done: int, total: int) -> None:

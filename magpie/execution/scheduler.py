@@ -84,9 +84,8 @@ class QueuedEngine:
         """The engine's completion."""
         step = self.step
         completion = await self._counted(cast("Engine", self._queue.engine).complete(prompt, sampling))
-        self._report(
-            Completed(step, completion.token_count, len(prompt), completion.cached_tokens, self._shard)
-        )
+        tokens, cached, replaced = completion.token_count, completion.cached_tokens, completion.replaced
+        self._report(Completed(step, tokens, len(prompt), cached, replaced, self._shard))
         return completion
 
     async def score(self, conversation: Sequence[int]) -> Score:
