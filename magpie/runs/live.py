@@ -22,8 +22,8 @@ _EVERY = 3.0
 class StepProgress:
     """A step of a build at work. `rows` of `rows_in_all` are committed, `fresh` of them by this build.
 
-    `in_hand` counts the completions of shards that are not committed yet. `rows_per_second` and `seconds_left` are None
-    where nothing was made yet; the latter once all is done.
+    `in_hand` is about how many rows of shards that are not committed yet are done. `rows_per_second` and
+    `seconds_left` are None where nothing was made yet; the latter once all is done.
     """
 
     name: str

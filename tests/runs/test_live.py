@@ -28,8 +28,8 @@ def test_a_build_at_work_is_seen_and_one_that_has_ended_is_not(tmp_path: Path) -
         assert 0 <= time.time() - at_work.since < 600
         with Progress(run.steps, 96, log=Log(run)) as progress:
             progress.began("instruct")
-            for _ in range(20):
-                progress.completed("instruct", 5)
+            for number in range(20):
+                progress.completed("instruct", 5, shard=number // 16)
             progress.committed("instruct", 0, 16, 0)
             progress.doing("instruct, clean")
             said = status(other).running
