@@ -7,7 +7,8 @@ scripts: batches of 200, each waiting for its longest answer, all instructions f
 What is simulated is an A100 with Llama-3-8B in bfloat16 and 256 slots: a step of n sequences takes 8.6 + 0.081 n
 milliseconds, which gives the tokens a second that NVIDIA's aiconfigurator 0.12 states for 256, 384 and 768 slots.
 Lengths are lognormal with means of 45 and 430 tokens, at most 2,048 and 4,096, and one answer in 100 does not end by
-itself and runs to its limit: with so many, batches of 200 take about the time that was published for Air. Parquet, tokenizing and the network are left out.
+itself and runs to its limit: with so many, batches of 200 take about the time that was published for Air.
+Parquet, tokenizing and the network are left out.
 
 Rows for more GPUs are more, so that each has as much to do (weak scaling); the whole of Air's 3,000,000 rows on 64 is
 simulated without --quick.
@@ -20,7 +21,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 

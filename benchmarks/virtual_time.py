@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: what would take hours on GPUs is simulated in seconds, by the code that runs there."""
+"""An event loop whose clock jumps: hours on GPUs are simulated in seconds, by the very code that runs there."""
 
 from __future__ import annotations
 
