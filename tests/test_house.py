@@ -23,8 +23,8 @@ PACKAGE = ROOT / "magpie"
 
 # From the bottom to the top, as CONTRIBUTING.md draws the house.
 LEVELS = (
-    {"errors", "escaping", "machine", "names", "shipped", "text"},
-    {"terminal"},
+    {"errors", "escaping", "machine", "names", "shipped", "text", "replies"},
+    {"secrets", "terminal"},
     {"neighbors", "storage"},
     {"recipe"},
     {"models"},
