@@ -44,7 +44,8 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
         self._depth += 1
         if self._depth > _DEEPEST:
             _refuse(f"more than {_DEEPEST} levels of nesting", mark)
@@ -52,8 +53,10 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if node is None:
             return None
-        if id(node) not in self._sizes:  # else it is an alias: its size is known
+        if not isinstance(event, yaml.AliasEvent):
             self._sizes[id(node)] = self._size(node)
+        elif id(node) not in self._sizes:
+            _refuse("an alias that stands inside of what it names", mark)
         if self._sizes[id(node)] > _MOST_VALUES:
             _refuse(f"more than {_MOST_VALUES:,} values, with all aliases written out", mark)
         return node
@@ -64,9 +67,6 @@ class _Loader(yaml.SafeLoader):
             parts = [part for pair in node.value for part in pair]
         else:
             parts = node.value if isinstance(node, yaml.SequenceNode) else []
-        for part in parts:
-            if id(part) not in self._sizes:
-                _refuse("an alias that stands inside of what it names", part.start_mark)
         return 1 + sum(self._sizes[id(part)] for part in parts)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
