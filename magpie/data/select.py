@@ -146,6 +146,7 @@ def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain
     explained = _explain(rows, decided, lines) if explain else ()
     if files is not None:
         files.storage.prepare()  # not before: a filter that fails leaves nothing behind
+        files.storage.sweep()  # what an earlier one left that was killed
         made_from = digest({"run": rows.name, "filter": decided.filter.model_dump(mode="json")})
         files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from, about=rows.about)
     never = rows.never_answered(decided.rows)
