@@ -89,6 +89,7 @@ def status(
 def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
     from magpie import api
+    from magpie.runs.verify import not_sealed
 
     opened = open_run(run)
     problems = api.verify(opened)
@@ -98,6 +99,9 @@ def verify(run: RunFolder) -> None:
         raise typer.Exit(1)
     shards = opened.shards * len(opened.steps)
     typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+    note = not_sealed(opened)
+    if note is not None:
+        typer.echo(note)
 
 
 def filter_(

@@ -105,6 +105,11 @@ class DatasetFiles:
             place = self.storage.place(name)
             raise DamagedShardError(f"{place} cannot be read ({error}); run the build again") from error
 
+    def inner_names(self) -> list[str]:
+        """The names of the files beside the rows: the manifest, and the configurations where there are any."""
+        names = (f"{self.prefix}{name}" for name in (MANIFEST, CONFIGS))
+        return [name for name in names if self.storage.exists(name)]
+
     def names(self) -> list[str]:
         """The names of the files in the storage, in order; empty while there is no whole dataset."""
         manifest = self.manifest()

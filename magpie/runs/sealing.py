@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from magpie.errors import DamagedShardError, RunError
@@ -23,6 +23,7 @@ FORMAT = 1
 _STEPS = "steps/"
 # Of a damaged run, so many shards are asked: one answer is enough.
 _ASKED = 50
+_LINE = "# sealed: "
 
 
 def packed(recipe: Mapping[str, Any], ingredients: Mapping[str, Any]) -> str:
@@ -57,7 +58,9 @@ def checksum(data: bytes | bytearray) -> str:
 def write_run_manifest(storage: Storage, files: Mapping[str, str]) -> None:
     """Write the checksums of all `files`, unless they are what is there. Raises StorageError."""
     body = json.dumps({"format": FORMAT, "files": dict(sorted(files.items()))}, indent=0, sort_keys=True)
-    data = json.dumps({"seal": checksum(body.encode()), "sealed": json.loads(body)}, indent=1).encode() + b"\n"
+    data = (
+        json.dumps({"seal": checksum(body.encode()), "sealed": json.loads(body)}, indent=1).encode() + b"\n"
+    )
     try:
         if storage.read(RUN_MANIFEST) == data:
             return
@@ -83,10 +86,73 @@ def read_run_manifest(storage: Storage) -> dict[str, str] | None:
     raise RunError(f"{place} is damaged: its bytes are not the ones that were written; run the build again")
 
 
-def is_as_sealed(storage: Storage, name: str, data: bytes) -> bool | None:
-    """Whether bytes are those that the manifest names for the file; None where the manifest cannot say."""
+def is_changed(storage: Storage, names: Iterable[str]) -> bool:
+    """Whether one of these files is another than the run's manifest names; not where there is none to say so."""
     try:
-        files = read_run_manifest(storage)
+        files = read_run_manifest(storage) or {}
     except RunError:
+        return False
+    return any(
+        name in files and (data is None or checksum(data) != files[name])
+        for name, data in ((name, recorded(storage, name)) for name in names)
+    )
+
+
+def with_seal_line(text: str) -> str:
+    """The text with a last line that holds its checksum, a comment in YAML."""
+    return f"{text}{_LINE}{checksum(text.encode())}\n"
+
+
+def has_right_seal_line(data: bytes) -> bool:
+    """Whether the last line is there, and right."""
+    body, mark, seal = data.rpartition(_LINE.encode())
+    return bool(mark) and seal == f"{checksum(body)}\n".encode()
+
+
+def with_seal_key(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its checksum under "seal"."""
+    return {**facts, "seal": checksum(json.dumps(facts, sort_keys=True).encode())}
+
+
+def recorded(storage: Storage, name: str) -> bytes | None:
+    """The bytes of a file of the run; None where it is not there, or is no file."""
+    try:
+        return storage.read(name)
+    except OSError:
         return None
-    return None if files is None or name not in files else files[name] == checksum(data)
+
+
+def recipe_in(storage: Storage, name: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The resolved recipe, when the file of it is not what a build wrote, and what to say of that.
+
+    None where the file is to be read: it is right, or of a version that did not seal it, or there are no shards to say
+    more. Raises StorageError.
+    """
+    data = recorded(storage, name)
+    if data is not None and has_right_seal_line(data):
+        return None, None
+    said = had_back(storage)
+    if said is None:
+        return None, None
+    what = "is not there" if data is None else "is not what the build wrote"
+    note = f"{storage.place(name)} {what}; run the build again with the same recipe to mend it"
+    return said["recipe"], note
+
+
+def ingredients_in(storage: Storage, name: str) -> dict[str, Any] | None:
+    """What the fingerprints are made of, from the file of it, or else from the shards; None where neither says it."""
+    facts: Any = None
+    data = recorded(storage, name)
+    if data is not None:
+        try:
+            facts = json.loads(data)
+        except ValueError:
+            facts = None
+    if isinstance(facts, dict):
+        seal = facts.pop("seal", None)
+        if seal is not None and with_seal_key(facts)["seal"] == seal:
+            return facts
+    said = had_back(storage)
+    if said is not None:
+        return dict(said["ingredients"])
+    return facts if isinstance(facts, dict) else None

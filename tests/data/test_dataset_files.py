@@ -230,7 +230,9 @@ def test_it_takes_the_place_of_nothing_else(files: DatasetFiles, other: str) -> 
     assert len(files.storage.names(files.prefix)) == 2
 
 
-@pytest.mark.parametrize("beside", ["README.md", ".gitattributes", "LICENSE", "figures/funnel.png", "cover.png"])
+@pytest.mark.parametrize(
+    "beside", ["README.md", ".gitattributes", "LICENSE", "figures/funnel.png", "cover.png"]
+)
 def test_a_card_and_its_like_are_expected_and_survive(files: DatasetFiles, beside: str) -> None:
     files.storage.create(f"{files.prefix}{beside}", b"mine")
     for made_from in ("y", "z"):
