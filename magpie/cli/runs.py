@@ -153,21 +153,6 @@ def filter_(
     console.print(f"{result.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
 
 
-def export(
-    run: RunFolder,
-    format_: Annotated[str, typer.Option("--format", help="messages, sharegpt, alpaca or preference.")],
-    out: Annotated[Path, typer.Option(help="The file to write: .jsonl or .parquet.")],
-) -> None:
-    """Write the dataset in a format that trainers read."""
-    from magpie import api
-    from magpie.publish.formats import FORMATS
-
-    if format_ not in FORMATS:
-        raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
-    rows = api.export(run, format_, out)
-    typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
-
-
 def show(
     run: RunFolder,
     row: Annotated[str | None, typer.Argument(metavar="[ID]", help="One row, in full.")] = None,
