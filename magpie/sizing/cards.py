@@ -31,7 +31,9 @@ class Card:
 
 
 CARDS = tuple(
-    Card(name, title, int(gib * _GIB), bandwidth * 1e12, flops * 1e12, fp8 and fp8 * 1e12, link * 1e9, devices)
+    Card(
+        name, title, int(gib * _GIB), bandwidth * 1e12, flops * 1e12, fp8 and fp8 * 1e12, link * 1e9, devices
+    )
     for name, title, gib, bandwidth, flops, fp8, link, devices in (
         ("a100-40gb", "A100 40 GB", 39.4, 1.555, 312, None, 300, r"A100.*40GB"),
         ("a100-80gb", "A100 80 GB", 79.2, 2.039, 312, None, 300, r"A100.*80GB"),

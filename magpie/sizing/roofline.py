@@ -28,15 +28,23 @@ LAYER_SECONDS = 20e-6
 class Request:
     """One request of a row, on average: tokens of its prompt and of the completion, 0 where nothing is written.
 
-    `shared` of the prompt's tokens are the same for all rows, and calculated once.
+    `shared` of the prompt's tokens are the same for all rows, and calculated once. A row makes `count` of it.
     """
 
     prompt: float
     output: float
     shared: float = 0.0
+    count: float = 1.0
+
+    @property
+    def tokens(self) -> float:
+        """What it holds at its end."""
+        return self.prompt + self.output
 
 
-def step_seconds(shape: ModelShape, card: Card, request: Request, slots: float, tensor_parallel: int) -> float:
+def step_seconds(
+    shape: ModelShape, card: Card, request: Request, slots: float, tensor_parallel: int
+) -> float:
     """The time in which each of `slots` running requests gets a token, in seconds."""
     fresh = 1 + (request.prompt - request.shared) / request.output
     weights = shape.weights / (tensor_parallel * card.bandwidth)

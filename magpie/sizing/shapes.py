@@ -15,7 +15,14 @@ from magpie.recipe import Model
 from magpie.recipe.reading import read_yaml
 
 _BYTES = {"float32": 4.0, "float": 4.0, "bfloat16": 2.0, "float16": 2.0, "half": 2.0}
-_UNREAD = ("kv_lora_rank", "ssm_cfg", "mamba_d_state", "linear_num_key_heads", "encoder_layers", "attn_type_list")
+_UNREAD = (
+    "kv_lora_rank",
+    "ssm_cfg",
+    "mamba_d_state",
+    "linear_num_key_heads",
+    "encoder_layers",
+    "attn_type_list",
+)
 """Keys of configs of another build than is counted here: latent attention, state spaces, encoder and decoder."""
 _UNGATED = {"bert", "mpnet", "roberta", "xlm-roberta", "gpt2", "gpt_neox", "phi", "opt"}
 
