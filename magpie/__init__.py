@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import columns, compare, export, filter, new, recipe, show, status, verify
+    from magpie.api import columns, compare, export, filter, new, plan, recipe, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -42,6 +42,7 @@ _HOMES = {
     "load_filter": "magpie.recipe.loading",
     "load_recipe": "magpie.recipe.loading",
     "new": "magpie.api",
+    "plan": "magpie.api",
     "recipe": "magpie.api",
     "show": "magpie.api",
     "status": "magpie.api",
@@ -64,6 +65,7 @@ __all__ = [
     "load_filter",
     "load_recipe",
     "new",
+    "plan",
     "recipe",
     "show",
     "status",
@@ -81,7 +83,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
 
 
-_ROOMS = ("doctor", "recipe")  # verbs that are named like the room that does them
+_ROOMS = ("doctor", "plan", "recipe")  # verbs that are named like the room that does them
 
 
 def __dir__() -> list[str]:

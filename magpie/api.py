@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
+    from magpie.plan import DryRun
     from magpie.publish.formats import Format
     from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
@@ -37,6 +38,26 @@ def recipe(
     from magpie.recipe.commented import commented
 
     return commented(load_recipe(source, overrides=overrides))
+
+
+def plan(
+    source: Recipe | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    overrides: dict[str, Any] | None = None,
+    stop_after: str | None = None,
+    reuse: str | Path | None = None,
+) -> DryRun:
+    """What a build would do: its phases, what it lacks on this machine, what it would take over from run `reuse`.
+
+    No weights are loaded, and nothing is written. The arguments are those of `build`, and it raises what that raises
+    before it begins. What is missing is no error here: see `looked.missing`.
+    """
+    from magpie.plan import dry_run
+
+    loaded = load_recipe(source, overrides=overrides)
+    folder = Path(out) if out is not None else Path("runs") / loaded.name
+    return dry_run(loaded, folder, stop_after=stop_after, reuse=None if reuse is None else Path(reuse))
 
 
 def new(model: str, out: str | Path | None = None, *, rows: int = 1000) -> str:

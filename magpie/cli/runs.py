@@ -44,16 +44,15 @@ def build(
     """Build a dataset; run it again to go on where it stopped."""
     loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
     if dry_run:
-        from magpie.plan import make_plan
+        from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
-        from magpie.runs.run import Run
-        from magpie.storage import open_storage
 
-        plan, folder = make_plan(loaded), out or Path("runs") / loaded.name
-        if stop_after is not None:
-            # Raises the error of a build when there is no such step.
-            Run(open_storage(folder), loaded, plan.steps).step(stop_after)
-        print_plan(plan, folder, new_console(), stop_after=stop_after)
+        folder = out or Path("runs") / loaded.name
+        dry = plan_only(loaded, folder, stop_after=stop_after, reuse=reuse)
+        print_plan(dry, new_console())
+        if dry.looked.missing:
+            names = ", ".join(problem.partition(":")[0] for problem in dry.looked.missing)
+            raise RecipeError(f"the build cannot begin: see what is missing above; put right {names}")
         return
     from magpie.build import build as build_run
     from magpie.report.run_table import print_outcome
