@@ -14,8 +14,9 @@ from magpie.errors import RecipeError, RunError
 from magpie.figures.status import status as status_of
 from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.kept import RunRows
-from magpie.runs.run import RECIPE, Run
+from magpie.runs.run import Run, is_run
 from magpie.runs.verify import verify as problems_of
+from magpie.storage import open_storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,7 +152,7 @@ def columns(source: Run | str | Path | None = None) -> list[Explanation]:
 
     if source is None:
         return explain_everything()
-    if isinstance(source, Run) or (Path(source) / RECIPE).is_file():
+    if isinstance(source, Run) or is_run(open_storage(source)):
         return explain_run(Provenance.of(_open(source)))
     return explain_dataset(open_dataset(source))
 
@@ -174,7 +175,7 @@ def show(
     from magpie.report.show import show_rejected, show_row, show_rows
 
     console = console or Console(emoji=False)
-    if not isinstance(run, Run) and not (Path(run) / RECIPE).is_file():
+    if not isinstance(run, Run) and not is_run(open_storage(run)):
         _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
         return
     opened = _open(run)
@@ -213,7 +214,7 @@ def _rows(source: Run | str | Path) -> RowSource:
     """The rows of a run, or of a dataset that belongs to no run."""
     if isinstance(source, Run):
         return RunRows(source)
-    if (Path(source) / RECIPE).is_file():
+    if is_run(open_storage(source)):
         return RunRows(Run.open(source))
     from magpie.data.published import Published
 

@@ -271,6 +271,11 @@ class Run:
         return f"Run({str(self.folder)!r}, recipe={self.recipe.name!r}, rows={self.recipe.rows})"
 
 
+def is_run(storage: Storage) -> bool:
+    """Whether a run lies there, be its recipe lost."""
+    return any(storage.exists(name) for name in (RECIPE, FINGERPRINTS)) or bool(storage.names(STEPS))
+
+
 def numbered(steps: Iterable[RowStep | GlobalStep]) -> tuple[RunStep, ...]:
     """The steps in their places."""
     return tuple(RunStep(number, step) for number, step in enumerate(steps, start=1))
