@@ -14,10 +14,6 @@ MESSAGES = pa.list_(MESSAGE)
 SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 """What ShareGPT calls the roles of messages."""
 
-USER_ROLES = frozenset({"user", "human"})
-ASSISTANT_ROLES = frozenset({"assistant", "gpt"})
-"""The names of the two speakers in the published datasets and in common exports."""
-
 Message = dict[str, str]
 
 

@@ -26,7 +26,8 @@ from magpie.storage.base import Storage
 FORMAT = 1
 _MARK = b"blake2b:"
 _ZEROS = _MARK + b"0" * 64
-_NOTE = b"magpie.note"
+# Kept of the metadata of a table: a step's note, and what `datasets` notes of its columns, such as the names of labels.
+_KEPT = (b"magpie.note", b"huggingface")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,13 @@ def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
         write_page_index=True,
     ) as writer:
         writer.write_table(table.replace_schema_metadata(None))
-        note = (table.schema.metadata or {}).get(_NOTE)
+        kept = {
+            key.decode(): note.decode() for key, note in (table.schema.metadata or {}).items() if key in _KEPT
+        }
         writer.add_key_value_metadata(
             {
                 "magpie": json.dumps(asdict(stamp), sort_keys=True),
-                **({_NOTE.decode(): note.decode()} if note else {}),
+                **kept,
                 "magpie.seal": _ZEROS.decode(),
             }
         )
