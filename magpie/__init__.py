@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import export, filter, show, status, verify
+    from magpie.api import columns, compare, export, filter, new, plan, recipe, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -34,11 +34,16 @@ _HOMES = {
     "Recipe": "magpie.recipe",
     "Run": "magpie.runs.run",
     "build": "magpie.build",
+    "columns": "magpie.api",
+    "compare": "magpie.api",
     "doctor": "magpie.doctor.doctor",
     "export": "magpie.api",
     "filter": "magpie.api",
     "load_filter": "magpie.recipe.loading",
     "load_recipe": "magpie.recipe.loading",
+    "new": "magpie.api",
+    "plan": "magpie.api",
+    "recipe": "magpie.api",
     "show": "magpie.api",
     "status": "magpie.api",
     "tune": "magpie.doctor.tune",
@@ -52,11 +57,16 @@ __all__ = [
     "Recipe",
     "Run",
     "build",
+    "columns",
+    "compare",
     "doctor",
     "export",
     "filter",
     "load_filter",
     "load_recipe",
+    "new",
+    "plan",
+    "recipe",
     "show",
     "status",
     "tune",
@@ -66,22 +76,43 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `magpie --help` need not wait for any."""
+    if name in _ROOMS:
+        return import_module(f"magpie.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
+
+
+_ROOMS = ("doctor", "plan", "recipe")  # verbs that are named like the room that does them
 
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
+class _Room(ModuleType):
+    """A room that is a verb too: `magpie.doctor("demo")` is the function, and `magpie.doctor.tune` still the module."""
+
+    @property
+    def __wrapped__(self) -> Any:
+        """The function; `inspect` takes its signature from here."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(_HOMES[name]), name)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.__wrapped__(*arguments, **options)
+
+
 class _Package(ModuleType):
-    """The package. In it `build` and `doctor` are functions, although there are modules with these names too."""
+    """The package. In it `build` is a function, and some rooms can be called, although they are modules too."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # When the import system has loaded a submodule, it sets the module as an attribute of the package.
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+        if name in _ROOMS and isinstance(value, ModuleType):
+            value.__class__ = _Room
+        elif name in _HOMES and isinstance(value, ModuleType):
+            return
+        super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -5,12 +5,14 @@ Each takes a `Run` or its folder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magpie.data.select import compare_filters, refilter
+from magpie.errors import RecipeError, RunError
 from magpie.figures.status import status as status_of
-from magpie.recipe.loading import load_filter
+from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.kept import RunRows
 from magpie.runs.run import RECIPE, Run
 from magpie.runs.verify import verify as problems_of
@@ -20,8 +22,61 @@ if TYPE_CHECKING:
 
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
+    from magpie.plan import DryRun
     from magpie.publish.formats import Format
-    from magpie.recipe import Filter
+    from magpie.recipe import Filter, Recipe
+    from magpie.runs.catalogue import Explanation
+
+
+def recipe(
+    source: Recipe | Mapping[str, Any] | str | Path, *, overrides: dict[str, Any] | None = None
+) -> str:
+    """A recipe as YAML with every key there is, and as comments what each means and its default.
+
+    `source` is what `build` takes: a Recipe, a dict, a file, or the name of a recipe that ships. Raises RecipeError.
+    """
+    from magpie.recipe.commented import commented
+
+    return commented(load_recipe(source, overrides=overrides))
+
+
+def plan(
+    source: Recipe | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    overrides: dict[str, Any] | None = None,
+    stop_after: str | None = None,
+    reuse: str | Path | None = None,
+) -> DryRun:
+    """What a build would do: its phases, what it lacks on this machine, what it would take over from run `reuse`.
+
+    No weights are loaded, and nothing is written. The arguments are those of `build`, and it raises what that raises
+    before it begins. What is missing is no error here: see `looked.missing`.
+    """
+    from magpie.plan import dry_run
+
+    loaded = load_recipe(source, overrides=overrides)
+    folder = Path(out) if out is not None else Path("runs") / loaded.name
+    return dry_run(loaded, folder, stop_after=stop_after, reuse=None if reuse is None else Path(reuse))
+
+
+def new(model: str, out: str | Path | None = None, *, rows: int = 1000) -> str:
+    """A short recipe for a model, as YAML; written to the file `out`, if one is given, which must not be there yet.
+
+    Raises RecipeError.
+    """
+    from magpie.report.starter import starter
+
+    text = starter(model, rows=rows)
+    if out is not None:
+        try:
+            with Path(out).open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise RecipeError(f"{out} is there already; give another file, or remove it first") from None
+        except OSError as error:
+            raise RecipeError(f"cannot write {out} ({error.strerror}); give another file") from error
+    return text
 
 
 def status(run: Run | str | Path) -> Status:
@@ -63,14 +118,49 @@ def compare(
     return compare_filters(_rows(source, split), _load(first), _load(second))
 
 
-def export(run: Run | str | Path, format: Format, out: str | Path) -> int:
-    """Write the final dataset to a .jsonl or .parquet file, in a format that trainers read. Returns the number of rows.
+def export(
+    source: Run | str | Path,
+    format: Format,
+    out: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    drop_empty: bool = False,
+    drop_constant: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Write the dataset of a run, or of a folder that a filter wrote, in a format that trainers read; how many rows.
 
-    `format` is messages, sharegpt, alpaca or preference. Raises RunError while the build is unfinished.
+    `format` is messages, sharegpt, alpaca, preference or magpie. `out` ends in .jsonl, .json (also .gz or .zst) or
+    .parquet. `columns` are those to write beside the format's own; `drop_empty` and `drop_constant` leave out columns
+    that say nothing. Raises RunError while the build is unfinished, and where `out` is there and not to `overwrite`.
     """
-    from magpie.publish.formats import export as export_run
+    from magpie.publish.formats import export as export_dataset
 
-    return export_run(_open(run), format=format, out=Path(out))
+    return export_dataset(
+        source,
+        format=format,
+        out=Path(out),
+        columns=columns,
+        drop_empty=drop_empty,
+        drop_constant=drop_constant,
+        overwrite=overwrite,
+    )
+
+
+def columns(source: Run | str | Path | None = None) -> list[Explanation]:
+    """Each column of a run or a dataset explained; without one, every column that any step may add.
+
+    An unfinished run has the columns of its recipe. Raises RunError where there is no run and no dataset.
+    """
+    from magpie.runs.catalogue import explain_dataset, explain_everything, explain_run
+    from magpie.runs.opened import open_dataset
+    from magpie.runs.provenance import Provenance
+
+    if source is None:
+        return explain_everything()
+    if isinstance(source, Run) or (Path(source) / RECIPE).is_file():
+        return explain_run(Provenance.of(_open(source)))
+    return explain_dataset(open_dataset(source))
 
 
 def show(
@@ -82,18 +172,40 @@ def show(
     rejected: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Print rows to read: `n` kept ones, the rejected ones by reason, or one `row` in full, by its id or position."""
+    """Print rows to read: `n` kept ones, the rejected ones by reason, or one `row` in full, by its id or position.
+
+    `run` may also be the folder of a dataset, such as one that a filter wrote: it has kept rows only.
+    """
     from rich.console import Console
 
     from magpie.report.show import show_rejected, show_row, show_rows
 
-    opened, console = _open(run), console or Console(emoji=False)
+    console = console or Console(emoji=False)
+    if not isinstance(run, Run) and not (Path(run) / RECIPE).is_file():
+        _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
+        return
+    opened = _open(run)
     if row is not None:
         show_row(opened, str(row), console)
     elif rejected:
         show_rejected(opened, console)
     else:
         show_rows(opened, console, n=n, seed=seed)
+
+
+def _show_dataset(
+    folder: Path, row: str | int | None, *, n: int, seed: int, rejected: bool, console: Console
+) -> None:
+    from magpie.report.show_dataset import show_dataset_row, show_dataset_rows
+    from magpie.runs.opened import open_dataset
+
+    dataset = open_dataset(folder)
+    if rejected:
+        raise RunError(f"{folder} is a dataset, which holds kept rows only; give the folder of its run")
+    if row is not None:
+        show_dataset_row(dataset, str(row), console)
+    else:
+        show_dataset_rows(dataset, console, n=n, seed=seed)
 
 
 def _open(run: Run | str | Path) -> Run:

@@ -6,6 +6,7 @@ This is the one place that puts a build together: recipe, plan, storage, executo
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     *,
     rows: int | None = None,
@@ -53,7 +54,7 @@ def build(
     method: Method = MAGPIE,
     console: Console | None = None,
 ) -> Run:
-    """Build a recipe (a Recipe, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
+    """Build a recipe (a Recipe, a dict, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
 
     Run it again to go on where it stopped: whole shards are kept, damaged ones made again. `stop_after` names the last
     step to run. `reuse` is the folder of another run, from which steps are taken over up to the first that differs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from builds import scripted, small_recipe
+from builds import scripted, shard_path, small_recipe
 from rich.console import Console
 from typed import typed
 
 import magpie
 from magpie import api
 
-VERBS = ("build", "status", "verify", "filter", "export", "show", "doctor", "tune")
+VERBS = (
+    "build", "status", "verify", "filter", "compare", "export", "show", "doctor", "tune", "recipe", "plan", "new",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +168,64 @@ def test_the_package_lists_what_it_offers() -> None:
         "import magpie; magpie.doctor; import magpie.doctor.doctor, magpie.build",
     ],
 )
-def test_a_verb_is_a_function_whatever_was_imported(imports: str) -> None:
+def test_a_verb_can_be_called_whatever_was_imported(imports: str) -> None:
     code = f"{imports}\nimport magpie\nprint([type(getattr(magpie, verb)).__name__ for verb in {VERBS!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert re.findall(r"\w+", done.stdout) == ["function"] * len(VERBS)
+    kinds = [{"doctor": "_Room", "plan": "_Room", "recipe": "_Room"}.get(verb, "function") for verb in VERBS]
+    assert re.findall(r"\w+", done.stdout) == kinds
+
+
+def test_dir_shows_the_verbs_and_loads_nothing() -> None:
+    code = (
+        "import sys, magpie; print(*dir(magpie)); print(*(name for name in sys.modules if 'magpie.' in name))"
+    )
+    names, loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split("\n")[:2]
+    assert {*VERBS} <= {*names.split()}
+    assert loaded == ""
+
+
+def test_a_verb_that_is_a_room_too_can_be_called_and_its_modules_be_imported() -> None:
+    import magpie.doctor.tune as tuning
+    import magpie.recipe.loading as loading
+
+    assert tuning.TEMPERATURES and loading.load_recipe("demo").name == "demo"
+    assert callable(magpie.doctor) and magpie.doctor.tune is tuning  # type: ignore[attr-defined]
+    assert "n" in inspect.signature(magpie.doctor).parameters
+
+
+def test_a_recipe_and_a_new_one_are_what_the_command_says(tmp_path: Path) -> None:
+    assert magpie.recipe("demo") == typed("recipe", "demo")
+    assert magpie.recipe("demo", overrides={"rows": 5}) == typed("recipe", "demo", "--set", "rows=5")
+    path = tmp_path / "new.yaml"
+    assert magpie.new("demo", path, rows=9) == path.read_text() == typed("new", "demo", "--rows", "9")
+    assert magpie.load_recipe(path).rows == 9
+    with pytest.raises(magpie.MagpieError, match=r"new\.yaml is there already"):
+        magpie.new("demo", path)
+    with pytest.raises(magpie.MagpieError, match="cannot write"):
+        magpie.new("demo", tmp_path / "no" / "folder.yaml")
+    assert "is written; build it: magpie build" in typed("new", "demo", "--out", tmp_path / "b.yaml")
+
+
+def test_the_table_of_a_build_that_stopped_has_what_is_done(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    run = magpie.build(recipe, tmp_path / "run", stop_after="clean")
+    table = run.table()
+    assert table.num_rows == recipe.rows and {"id", "instruction", "rejected"} <= {*table.column_names}
+    assert "response" not in table.column_names and "task_category" not in table.column_names
+    with pytest.raises(magpie.MagpieError, match=r"\['response'\] is not made yet.*run the build again"):
+        run.table(["response"])
+    shard_path(run, "instruct", 2).unlink()
+    with pytest.raises(magpie.MagpieError, match="no step that is done for every row"):
+        run.table()
+    assert "response" in magpie.build(recipe, tmp_path / "run").table().column_names
+    shard_path(run, "respond", 2).unlink()  # lost, and not unfinished
+    with pytest.raises(magpie.MagpieError, match="is not there; run the build again to make it"):
+        run.table()
+
+
+def test_a_build_takes_a_dict(tmp_path: Path) -> None:
+    models = {"generator": {"model": "any", "engine": "scripted"}}
+    run = magpie.build({"name": "small", "rows": 3, "models": models}, tmp_path / "run", stop_after="clean")
+    assert run.recipe.models["judge"] == run.recipe.models["generator"]

@@ -23,7 +23,8 @@ PACKAGE = ROOT / "magpie"
 
 # From the bottom to the top, as CONTRIBUTING.md draws the house.
 LEVELS = (
-    {"errors", "shipped", "text"},
+    {"errors", "shipped", "text", "replies"},
+    {"secrets"},
     {"neighbors", "records", "storage"},
     {"recipe"},
     {"models"},

@@ -204,15 +204,23 @@ def _likeness(derived: str, published: str) -> float:
 
 
 class FamilyTokenizer:
-    """A model's tokenizer with the chat template of a file of templates/chat."""
+    """A model's tokenizer with the chat template of a file of templates/chat.
+
+    `missing` are the marks in the template, `{bos}` and `{eos}`, for which the tokenizer has no token.
+    """
 
     def __init__(self, tokenizer: ChatTokenizer, template: ChatTemplate) -> None:
         self.encode, self.decode = tokenizer.encode, tokenizer.decode
         self.bos_id, self.eos_id = tokenizer.bos_id, tokenizer.eos_id
         self.special_tokens = tokenizer.special_tokens
+        self.end_ids: frozenset[int] = frozenset(getattr(tokenizer, "end_ids", ()))
+        self.model_size = getattr(tokenizer, "model_size", None)
         # `{bos}` and `{eos}` are replaced once, here. `{system}` stays until a conversation has one.
         names = {at: text for text, at in self.special_tokens.items()}
         bos, eos = (names.get(at, "") if at is not None else "" for at in (self.bos_id, self.eos_id))
+        marks = {"{bos}": bos, "{eos}": eos}
+        written = "".join(value for name, value in template if name in _TEMPLATED and value is not None)
+        self.missing = tuple(mark for mark, text in marks.items() if mark in written and not text)
         # A token of the family's headers, as in SmolLM2's tokenizer, is not put before the text as well.
         if bos in template.post_query + template.next_turn:
             bos = ""

@@ -17,6 +17,7 @@ from magpie import models, shipped
 from magpie.chat.families import FamilyTokenizer, fitting, load_template
 from magpie.chat.reasoning import THINK_TAGS, Reasoning, find_reasoning
 from magpie.chat.seams import choose_anchor, encode_inside
+from magpie.chat.spelling import check_size, check_spelling
 from magpie.chat.stops import Stops, find_bos, find_stops
 from magpie.chat.template import ChatTokenizer, Opening, TemplateTexts, read_texts, system_opening
 from magpie.chat.tokenizer import ModelTokenizer
@@ -25,6 +26,7 @@ from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 _OPENINGS_CACHED = 1000
+_MARKS = {"{bos}": "begin", "{eos}": "end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class ChatFormat:
         rendered = tokenizer.render([{"role": "user", "content": "?"}], add_generation_prompt=True)
         reasoning = find_reasoning(((own and own.template) or "") + rendered, tokenizer.special_tokens)
         texts = read_texts(tokenizer, reasoning)
-        warnings = list(notes)
+        warnings = [*notes, *check_spelling(tokenizer)]
         if not thinking and reasoning is not None:
             switched = own is not None and bool(own.switches)
             texts, thinking_warnings = _without_thinking(texts, reasoning, switched=switched)
@@ -84,6 +86,7 @@ class ChatFormat:
         )
         # All headers count: a past answer's may end in another token than a new one's.
         stops = find_stops(tokenizer, texts, (post, past, between), reasoning)
+        check_size(tokenizer, (*pre, *post, *past, *between))
         if not seamless:
             warnings.append(
                 "token ids at the seams of turns differ from those of the whole text encoded at once"
@@ -264,7 +267,14 @@ def load_tokenizer(model: Model, files: ModelFiles | None = None) -> tuple[ChatT
     )
     if family is not None:
         tokenizer = FamilyTokenizer(own, family)
-        notes = list(tokenizer.notes)
+        if tokenizer.missing:
+            ends = " and ".join(_MARKS[mark] for mark in tokenizer.missing)
+            raise ChatFormatError(
+                f"the chat template {family.name!r} writes tokens that {ends} a text, and the tokenizer of "
+                f"{model.model} names none; name it in its tokenizer_config.json (`bos_token`, `eos_token`), "
+                "or use another template"
+            )
+        notes = [*own.reading_notes, *tokenizer.notes]
         if model.chat_template_kwargs:
             notes.append(f"`chat_template_kwargs` have no effect on the template {family.name!r}")
         return tokenizer, family.name, notes

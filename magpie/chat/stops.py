@@ -46,6 +46,8 @@ def find_stops(
     ids |= {control[text] for text in _ENDS_OF_TEXT if text in control}
     if tokenizer.eos_id is not None:
         ids.add(tokenizer.eos_id)
+    # What the model's own generation settings name: the tokenizer may name another end, such as that of a base model.
+    ids |= set(getattr(tokenizer, "end_ids", ())) - inside_answers
     answer_ids = ids
     if reasoning is not None and has_channels:
         # Harmony: reasoning is a message of its own, with the same end as any other. A user's message has no channels,

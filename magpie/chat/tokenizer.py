@@ -12,7 +12,8 @@ from typing import Any
 from magpie import shipped
 from magpie.chat.jinja import Variables, read_variables, render
 from magpie.chat.reasoning import find_switches
-from magpie.errors import ChatFormatError, ModelError
+from magpie.errors import ChatFormatError
+from magpie.models.tokenizer import open_tokenizer
 from magpie.text import printable
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
@@ -43,7 +44,9 @@ class ModelTokenizer:
     ) -> None:
         self._name = name
         self._template_kwargs = dict(template_kwargs or {})
-        self._tokenizer = tokenizer = _load(folder, name, trust_remote_code=trust_remote_code)
+        opened = open_tokenizer(folder, name, trust_remote_code=trust_remote_code)
+        self._tokenizer = tokenizer = opened.tokenizer
+        self.reading_notes = opened.notes
         self._renders_itself = _has_own_rendering(tokenizer)
         self._template, self._others = _choose_template(_templates(tokenizer, folder), template_name, name)
         self._variables = self._read_variables()
@@ -60,6 +63,7 @@ class ModelTokenizer:
             self._backend.no_padding()
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int | None = tokenizer.eos_token_id
+        self.model_size = _model_size(folder)
         # Some tokenizers do not mark their control tokens as special. They are known by their form, <|...|>.
         named = set(tokenizer.all_special_tokens)
         self.special_tokens: dict[str, int] = {
@@ -67,6 +71,8 @@ class ModelTokenizer:
             for index, token in sorted(tokenizer.added_tokens_decoder.items())
             if token.special or _CONTROL.fullmatch(str(token)) or str(token) in named
         }
+        # Only control tokens: a config without ids of its own may have those of another tokenizer.
+        self.end_ids = _configured_ends(folder) & set(self.special_tokens.values())
 
     @property
     def begins_with_bos(self) -> bool:
@@ -86,7 +92,7 @@ class ModelTokenizer:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know about this template, and can change."""
-        notes = []
+        notes = list(self.reading_notes)
         if self._others:
             others = ", ".join(self._others)
             notes.append(f"the tokenizer has other chat templates ({others}); `chat_template` can name one")
@@ -214,18 +220,27 @@ class ModelTokenizer:
         return len(rendered) > 1
 
 
-def _load(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
+def _configured_ends(folder: Path) -> set[int]:
+    """The ids that end a text by the model's generation settings; none where it has none."""
+    ids = _setting(folder / "generation_config.json", "eos_token_id")
+    return {number for number in (ids if isinstance(ids, list) else [ids]) if isinstance(number, int)}
 
+
+def _model_size(folder: Path) -> int | None:
+    """How many tokens the model has, by its config; None where that does not say."""
+    size = _setting(folder / "config.json", "vocab_size")
+    if size is None:
+        inside = _setting(folder / "config.json", "text_config")
+        size = inside.get("vocab_size") if isinstance(inside, dict) else None
+    return size if isinstance(size, int) else None
+
+
+def _setting(path: Path, key: str) -> Any:
     try:
-        # Where vLLM is installed, Mistral's own tokenizer is, too, and would be used for a folder that has its file.
-        # It has no chat template.
-        return AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True, mistral_format=False
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"the tokenizer of {name} cannot be loaded ({reason}); check {folder}") from error
+        settings = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None  # what is wrong with the file is said by whoever loads the model
+    return settings.get(key) if isinstance(settings, dict) else None
 
 
 def _has_own_rendering(tokenizer: Any) -> bool:

@@ -14,9 +14,10 @@ from typing import Annotated
 import typer
 
 from magpie import __version__
-from magpie.cli.lists import filters, recipes, schema, templates
+from magpie.cli.datasets import columns, export
+from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
-from magpie.cli.runs import build, export, filter_, show, status, verify
+from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
 
 app = typer.Typer(
@@ -25,11 +26,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _INTERRUPTED = 130
 VERBS = (
-    build, status, verify, filter_, export, show, doctor, tune, templates, filters, recipes, schema,
+    build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
+    schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from magpie.cli.options import Sets, recipe_from
 
 
 class YamlKind(StrEnum):
@@ -37,6 +40,30 @@ def recipes() -> None:
     from magpie.recipe.loading import load_recipe
 
     _list([(name, load_recipe(name).description) for name in shipped.names("recipes")])
+
+
+def recipe(
+    name: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    set_: Sets = None,
+) -> None:
+    """Print a recipe with every key there is, what it means and its default."""
+    from magpie.recipe.commented import commented
+
+    typer.echo(commented(recipe_from(name, sets=set_ or [])), nl=False)
+
+
+def new(
+    model: Annotated[
+        str, typer.Argument(help="The generator: a hub id, a folder, or an embedded model such as demo.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The file to write; without it, it is printed.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many instructions to ask for.")] = 1000,
+) -> None:
+    """Write a short recipe for a model."""
+    from magpie import api
+
+    text = api.new(model, out, rows=rows)
+    typer.echo(text if out is None else f"{out} is written; build it: magpie build {out}", nl=out is not None)
 
 
 def schema(

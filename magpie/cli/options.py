@@ -60,7 +60,12 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def recipe_from(
-    source: str, *, rows: int | None, seed: int | None, engine: str | None, sets: list[str]
+    source: str,
+    *,
+    rows: int | None = None,
+    seed: int | None = None,
+    engine: str | None = None,
+    sets: list[str],
 ) -> Recipe:
     """The recipe with the changes that the arguments make to it. Raises RecipeError."""
     from magpie.recipe.loading import load_recipe, parse_value

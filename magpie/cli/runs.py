@@ -44,16 +44,15 @@ def build(
     """Build a dataset; run it again to go on where it stopped."""
     loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
     if dry_run:
-        from magpie.plan import make_plan
+        from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
-        from magpie.runs.run import Run
-        from magpie.storage import open_storage
 
-        plan, folder = make_plan(loaded), out or Path("runs") / loaded.name
-        if stop_after is not None:
-            # Raises the error of a build when there is no such step.
-            Run(open_storage(folder), loaded, plan.steps).step(stop_after)
-        print_plan(plan, folder, new_console(), stop_after=stop_after)
+        folder = out or Path("runs") / loaded.name
+        dry = plan_only(loaded, folder, stop_after=stop_after, reuse=reuse)
+        print_plan(dry, new_console())
+        if dry.looked.missing:
+            names = ", ".join(problem.partition(":")[0] for problem in dry.looked.missing)
+            raise RecipeError(f"the build cannot begin: see what is missing above; put right {names}")
         return
     from magpie.build import build as build_run
     from magpie.report.run_table import print_outcome
@@ -159,21 +158,6 @@ def filter_(
     rows = "row" if result.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
     console.print(f"{result.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
-
-
-def export(
-    run: RunFolder,
-    format_: Annotated[str, typer.Option("--format", help="messages, sharegpt, alpaca or preference.")],
-    out: Annotated[Path, typer.Option(help="The file to write: .jsonl or .parquet.")],
-) -> None:
-    """Write the dataset in a format that trainers read."""
-    from magpie import api
-    from magpie.publish.formats import FORMATS
-
-    if format_ not in FORMATS:
-        raise RecipeError(f"--format {format_!r} is not known; use one of: {', '.join(FORMATS)}")
-    rows = api.export(run, format_, out)
-    typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
 
 
 def show(

@@ -68,7 +68,7 @@ def source_of(name: str, schema: pa.Schema, tally: Tally | None = None) -> Sourc
             return Source(column, None if labels is None else _names_of(labels))
     if name.endswith("_length"):
         # The text may be made from another column itself: `response_length` from the first answer in `conversations`.
-        text = source_of(name.removesuffix("_length"), schema, tally)
+        text = source_of(name.removesuffix("_length"), schema)
         if text is None or (text.make is None and not _is_text(schema.field(text.column).type)):
             return None
         return Source(text.column, _then_length(text.make))

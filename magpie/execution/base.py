@@ -72,15 +72,18 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """One completion or score came back.
+    """One completion or score of a row of `shard` came back.
 
     `cached_tokens` of the `prompt_tokens` were in the engine's prefix cache; None where the engine does not say.
+    `replaced` is how many places in the text were no characters.
     """
 
     step: str
     tokens: int
     prompt_tokens: int = 0
     cached_tokens: int | None = None
+    replaced: int = 0
+    shard: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ _PLAIN_EVERY = 15.0
 class StepCount:
     """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them.
 
-    `prompt_tokens` and `cached_tokens` count the prompts of which the engine says how much it had in its prefix cache.
+    `replaced` counts places in their texts that were no characters. `prompt_tokens` and `cached_tokens` count the
+    prompts of which the engine says how much it had in its prefix cache.
     """
 
     name: str
@@ -54,8 +55,24 @@ class StepCount:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     fresh: int = 0
+    replaced: int = 0
     started: float | None = None
     last: float = field(default_factory=time.monotonic)
+    answers_in: dict[int, int] = field(default_factory=dict)
+    """Completions that came back, by shard, of the shards that are not committed yet."""
+    answers_each: float = 1.0
+    """Completions for a row: what the last shard took, and one before any is committed."""
+
+    @property
+    def under_way(self) -> float:
+        """About how many rows of shards that are not committed yet are done."""
+        return sum(self.answers_in.values()) / self.answers_each
+
+    def left_out(self, shard: int, rows: int) -> None:
+        """A shard is committed: its rows are no longer under way, and say how many completions one takes."""
+        answers = self.answers_in.pop(shard, 0)
+        if answers:
+            self.answers_each = max(answers / rows, 1e-9)
 
     @property
     def seconds(self) -> float:
@@ -122,16 +139,18 @@ class Progress:
                 self.log.write("loaded", model=model, revision=revision, engine=engine, slots=slots)
             case Working(steps):
                 self.doing(steps)
-            case Began(step, _):
-                self.began(step)
-            case Completed(step, tokens, prompt_tokens, cached_tokens):
-                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens)
+            case Began(step, shard):
+                self.began(step, shard)
+            case Completed(step, tokens, prompt_tokens, cached_tokens, replaced, shard):
+                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens, shard=shard)
+                self.counts[step].replaced += replaced
             case Committed(step, _, shard, rows, rejected, _):
                 self.committed(step, shard, rows, rejected)
             case Advanced(step, what, done, total):
                 self.advanced(step, what, done, total)
             case PhaseEnded(steps):
                 self.log_prefix_cache(steps)
+                self.note_replaced(steps)
             case Noted(text):
                 self.note(text)
 
@@ -147,14 +166,20 @@ class Progress:
         self.log.write("doing", what=what, **facts)
         self._print(what)
 
-    def began(self, step: str) -> None:
-        """`step` starts on a shard."""
+    def began(self, step: str, shard: int | None = None) -> None:
+        """`step` starts on a shard, perhaps again."""
+        if shard is not None:
+            self.counts[step].answers_in.pop(shard, None)
         self.counts[step].note_work()
 
-    def completed(self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None) -> None:
+    def completed(
+        self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None, shard: int | None = None
+    ) -> None:
         """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
         count = self.counts[step]
         count.answered += 1
+        if shard is not None:
+            count.answers_in[shard] = count.answers_in.get(shard, 0) + 1
         count.tokens += tokens
         if cached is not None:
             count.prompt_tokens += prompt
@@ -168,6 +193,7 @@ class Progress:
         count.rows += rows
         count.fresh += rows
         count.rejected += rejected
+        count.left_out(shard, rows)
         count.note_work()
         self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
         self._tick()
@@ -182,6 +208,17 @@ class Progress:
                     prompt_tokens=count.prompt_tokens,
                     cached_tokens=count.cached_tokens,
                     hit_rate=round(count.cached_tokens / count.prompt_tokens, 4),
+                )
+
+    def note_replaced(self, steps: Iterable[str]) -> None:
+        """Say how much of what the engine wrote was no valid text."""
+        for count in (self.counts[step] for step in steps):
+            if count.replaced:
+                what = (
+                    "place that was no character" if count.replaced == 1 else "places that were no characters"
+                )
+                self.note(
+                    f"{count.name}: {count.replaced:,} {what} in what the engine wrote; U+FFFD stands there"
                 )
 
     def advanced(self, step: str, what: str, done: int, total: int) -> None:
@@ -218,7 +255,7 @@ class Progress:
             self._console.print(Text(text), soft_wrap=True)
 
     def _line(self, count: StepCount) -> str:
-        parts = [f"{count.name} {count.rows}/{self._rows}"]
+        parts = [f"{count.name} {self._done(count):,}/{self._rows:,}"]
         if count.needs_engine and count.tokens:
             parts.append(f"{count.tokens / count.seconds:,.0f} tokens/s")
         if count.rejected:
@@ -227,10 +264,22 @@ class Progress:
             parts.append(f"{self._eta(count)} left")
         return ", ".join(parts)
 
+    def _done(self, count: StepCount) -> int:
+        """The rows that are done, those of unfinished shards included: a shard may take an hour."""
+        # Never all of them before the last shard is on disk: how many completions a row takes is an estimate.
+        return (
+            count.rows if count.rows >= self._rows else min(self._rows - 1, int(count.rows + count.under_way))
+        )
+
+    def _made(self, count: StepCount) -> int:
+        """The rows that this build has done."""
+        return count.fresh + self._done(count) - count.rows
+
     def _eta(self, count: StepCount) -> str:
-        if not count.fresh or count.rows >= self._rows:
+        made = self._made(count)
+        if not made or count.rows >= self._rows:
             return ""
-        return _clock((self._rows - count.rows) * count.seconds / count.fresh)
+        return _clock((self._rows - self._done(count)) * count.seconds / made)
 
     def _render(self) -> Table:
         title = Text(self._doing, style="bold")
@@ -238,13 +287,14 @@ class Progress:
         for heading in ("step", "rows", "", "rejected", "rows/s", "tokens", "tokens/s", "left"):
             table.add_column(heading, justify="left" if heading in {"step", ""} else "right")
         for count in self.counts.values():
-            share = count.rows / self._rows
+            done, made = self._done(count), self._made(count)
+            share = done / self._rows
             table.add_row(
                 count.name,
-                f"{count.rows:,}/{self._rows:,}",
+                f"{done:,}/{self._rows:,}",
                 f"[green]{'━' * round(share * 20)}[/][dim]{'━' * (20 - round(share * 20))}[/]",
                 f"{count.rejected:,}" if count.rejected else "",
-                f"{count.fresh / count.seconds:,.1f}" if count.fresh else "",
+                f"{made / count.seconds:,.1f}" if made and count.started is not None else "",
                 f"{count.tokens:,}" if count.tokens else "",
                 f"{count.tokens / count.seconds:,.0f}" if count.tokens else "",
                 self._eta(count),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from magpie.errors import ModelError
@@ -14,11 +16,17 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """The cache's folder: $MAGPIE_CACHE, else `magpie` in $XDG_CACHE_HOME, else ~/.cache/magpie."""
-    if own := os.environ.get("MAGPIE_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "magpie"
+    """The cache's folder: $MAGPIE_CACHE, else `magpie` in $XDG_CACHE_HOME, else ~/.cache/magpie. Raises ModelError."""
+    try:
+        if own := os.environ.get("MAGPIE_CACHE"):
+            return Path(own).expanduser()
+        if shared := os.environ.get("XDG_CACHE_HOME"):
+            return Path(shared) / "magpie"
+        return Path.home() / ".cache" / "magpie"
+    except RuntimeError as error:
+        raise ModelError(
+            "there is no home folder to keep models in; set MAGPIE_CACHE to a folder that can be written"
+        ) from error
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -39,7 +47,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
                 shutil.rmtree(unfinished)
             unfinished.mkdir()
             _log.info("making %s, once", folder.name)
-            make(unfinished)
+            _make(make, unfinished)
             # On disk before the rename is: after a power failure the new name must not hold empty files.
             for path in (path for path in unfinished.rglob("*") if path.is_file()):
                 with path.open("rb+") as file:
@@ -48,6 +56,35 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise ModelError(
             f"cannot write the model to {folder.parent} ({error.strerror or error}); "
-            "make room there, or set MAGPIE_CACHE to another folder"
+            "make room there, or set MAGPIE_CACHE to a folder that can be written"
         ) from error
     return folder
+
+
+def _make(make: Callable[[Path], None], to: Path) -> None:
+    try:
+        make(to)
+    except OSError as error:
+        # Only the system's errors have a number: what a library says of the model it reads is no matter of the disk.
+        if error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{to.name.removeprefix('.')} cannot be made ({reason}); check its files") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings from transformers inside."""
+    from transformers.utils import logging
+
+    verbosity, has_progress_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        # The GGUF reader has a progress bar that cannot be switched off.
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_progress_bars:
+            logging.enable_progress_bar()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 
 from magpie.errors import ModelError
-from magpie.models.cache import cache_folder, made_once
+from magpie.models.cache import cache_folder, made_once, quiet_transformers
 from magpie.models.files import ModelFiles
 
 
@@ -74,7 +71,7 @@ def _gguf_file(folder: Path) -> str:
 def _convert_gguf_tokenizer(folder: Path, to: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
-    with _quiet_transformers():
+    with quiet_transformers():
         gguf = _gguf_file(folder)
         AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
         AutoConfig.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
@@ -84,7 +81,7 @@ def _convert_gguf(folder: Path, to: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with _quiet_transformers():
+    with quiet_transformers():
         gguf = _gguf_file(folder)
         AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
         AutoModelForCausalLM.from_pretrained(
@@ -94,21 +91,3 @@ def _convert_gguf(folder: Path, to: Path) -> None:
             dtype=torch.bfloat16,
             local_files_only=True,
         ).save_pretrained(to)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings from transformers inside."""
-    from transformers.utils import logging
-
-    verbosity, has_progress_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        # The GGUF reader has a progress bar that cannot be switched off.
-        with redirect_stderr(StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_progress_bars:
-            logging.enable_progress_bar()

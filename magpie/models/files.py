@@ -62,6 +62,11 @@ def _digest_file(path: Path, digest: hashlib.blake2b) -> None:
             digest.update(file.read(_BLOCK))
 
 
+def holds_gguf(files: ModelFiles) -> bool:
+    """Whether the weights are a GGUF file."""
+    return any(files.path.glob("*.gguf"))
+
+
 def check_weights(files: ModelFiles) -> None:
     """Raise ModelError when weights are not safetensors, or files of them are missing."""
     names = [path.name for path in files.path.rglob("*") if path.is_file()]

@@ -39,6 +39,8 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
     )
 
     name = model.model
+    if is_path(name):
+        _unknown(name, "there is no such folder")
     if not _HUB_ID.fullmatch(name):
         _unknown(name, "it does not have the form of a hub id")
     # False, and not None, which would make the client use a token that was stored by a login.
@@ -70,6 +72,13 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
                 f"cannot store {name} ({error.strerror}); make room, or set HF_HOME to another folder"
             ) from error
         return _from_hub_cache(model, weights=weights, reason=_first_line(error))
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be meant as a place on this machine, such as ./model, /models/x or a/b/c."""
+    return (
+        name.startswith(("/", "./", "../", "~")) or "\\" in name or name.count("/") > 1 or name.endswith("/")
+    )
 
 
 def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:

@@ -1,4 +1,4 @@
-"""The final dataset in the shapes that trainers read, as JSON lines or Parquet.
+"""A dataset in the shapes that trainers read, as JSON lines, a JSON array or Parquet.
 
 `messages`: `{"id", "messages": [{"role": "user" | "assistant", "content"}, ...]}`, as TRL and chat templates take it.
 
@@ -11,177 +11,140 @@ these names. `input` is always empty: the whole message is the instruction.
 `preference`: `{"id", "prompt", "chosen", "rejected"}`, each of the last three a list of messages, as TRL takes pairs;
 for runs with `prefer` in their recipe.
 
-Each keeps the dataset's other columns. But only `preference` keeps the pair, since TRL's trainers use the `prompt` of a
-row that has one and ignore its messages. And `alpaca` leaves out the columns `instruction` and `response` of the first
-turn, since `instruction` means the last turn there.
+`magpie`: the columns of the published Magpie datasets, under their names and in their forms, and no others.
+
+Each but the last keeps the dataset's other columns. But only `preference` keeps the pair, since TRL's trainers use the
+`prompt` of a row that has one and ignore its messages. And `alpaca` leaves out the columns `instruction` and `response`
+of the first turn, since `instruction` means the last turn there.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from magpie.data.messages import SHAREGPT_ROLES
-from magpie.errors import MagpieError, RunError
+from magpie.errors import RunError, StorageError
+from magpie.publish.shapes import FORMATS, Format, Shape, available, shape_of, shaped
+from magpie.publish.survey import Survey, in_order, survey
+from magpie.publish.writing import file_kind, write_json, write_parquet
+from magpie.runs.opened import OpenDataset, open_dataset
 from magpie.runs.run import Run
 from magpie.storage.local import replacing, storage_errors
-from magpie.storage.sealed import inspect_shard
 
-Format = Literal["messages", "sharegpt", "alpaca", "preference"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-
-_BATCH_ROWS = 4096
-_CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
-_PAIR = ("prompt", "chosen", "rejected")
-_HISTORY = pa.list_(pa.list_(pa.string()))
+__all__ = ["FORMATS", "Format", "export"]
 
 
-def export(run: Run, *, format: Format, out: Path) -> int:
-    """Write the final dataset of `run` to file `out`; how many rows.
+def export(
+    source: Run | str | Path,
+    *,
+    format: Format,
+    out: Path,
+    columns: Sequence[str] | None = None,
+    drop_empty: bool = False,
+    drop_constant: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Write the dataset of a run, or in a folder, to the file `out`; how many rows.
 
-    `out` ends in .jsonl or .json (an object a line, UTF-8) or in .parquet (zstd). Rows pass through a few thousand at
-    a time, and `out` appears when it is whole. Raises MagpieError for another ending, RunError for a run that is not
-    finished or a row the format cannot hold, DamagedShardError, StorageError.
+    `out` ends in .jsonl (an object a line, UTF-8), .json (an array of objects), either also in .gz or .zst, or in
+    .parquet (zstd). `columns` names the columns to write beside those that make the format; `drop_empty` leaves out
+    those without a value in any row, `drop_constant` those with the same one in all. Rows pass through a few thousand
+    at a time, and `out` appears when it is whole. In JSON lines the rows that show the type of each column come first:
+    see `survey.py`.
+
+    Raises MagpieError for another ending, RunError for a run that is not finished, a file that is there already and not
+    to `overwrite`, or a row the format cannot hold, DamagedShardError, StorageError.
     """
-    out = Path(out)
-    write = _writer(out)
-    if not run.dataset_files.names():
-        raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
-    with storage_errors(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        return write(temporary, _shaped(run, format))
+    kind = file_kind(Path(out))
+    dataset = open_dataset(source)
+    target = _writable(Path(out), dataset, overwrite=overwrite)
+    shape = shape_of(format, dataset)
+    if columns is not None:
+        columns = _known(columns, available(dataset, shape))
+    left_out, first = _looked_at(
+        dataset, shape, columns, kind, drop_empty=drop_empty, drop_constant=drop_constant
+    )
+
+    def tables() -> Iterator[pa.Table]:
+        return shaped(dataset, shape, columns, left_out)
+
+    with storage_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    features = _features(dataset, shape)
+    with replacing(target) as temporary:
+        if kind == ".parquet":
+            return write_parquet(temporary, tables, features=features)
+        return write_json(temporary, target, tables, features=features, first=first)
 
 
-def _writer(out: Path) -> Callable[[Path, Iterator[pa.Table]], int]:
-    writers = {".jsonl": _write_lines, ".json": _write_lines, ".parquet": _write_parquet}
-    if out.suffix.lower() not in writers:
-        raise MagpieError(
-            f"cannot tell from {out.name!r} what to write; end --out in .jsonl for JSON lines or .parquet for Parquet"
-        )
-    return writers[out.suffix.lower()]
-
-
-def _shaped(run: Run, format: Format) -> Iterator[pa.Table]:
-    """The dataset in `format`, in tables of a few thousand rows; at least one, so that the columns are known."""
-    shape = {
-        "messages": _as_messages,
-        "sharegpt": _as_sharegpt,
-        "alpaca": _as_alpaca,
-        "preference": _as_preference,
-    }[format]
-    for name in run.dataset_files.names():
-        inspect_shard(run.storage, name)
-        with pq.ParquetFile(run.storage.open(name), page_checksum_verification=True) as file:
-            empty = True
-            for batch in file.iter_batches(_BATCH_ROWS):
-                empty = False
-                yield shape(run, pa.Table.from_batches([batch]))
-            if empty:
-                yield shape(run, file.schema_arrow.empty_table())
-
-
-def _as_messages(_: Run, rows: pa.Table) -> pa.Table:
-    return _without_pairs(rows)
-
-
-def _without_pairs(rows: pa.Table) -> pa.Table:
-    return rows.drop_columns([name for name in _PAIR if name in rows.column_names])
-
-
-def _as_sharegpt(_: Run, rows: pa.Table) -> pa.Table:
-    conversations = [
-        [{"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]} for message in messages]
-        for messages in rows["messages"].to_pylist()
-    ]
-    at = rows.column_names.index("messages")
-    return _without_pairs(rows.set_column(at, "conversations", pa.array(conversations, _CONVERSATIONS)))
-
-
-def _as_alpaca(run: Run, rows: pa.Table) -> pa.Table:
-    turns = [
-        _turns(row_id, messages)
-        for row_id, messages in zip(rows["id"].to_pylist(), rows["messages"].to_pylist(), strict=True)
-    ]
-    columns: dict[str, Any] = {
-        "instruction": pa.array([pairs[-1][0] for pairs in turns], pa.string()),
-        "input": pa.array([""] * rows.num_rows, pa.string()),
-        "output": pa.array([pairs[-1][1] for pairs in turns], pa.string()),
+def _looked_at(
+    dataset: OpenDataset,
+    shape: Shape,
+    columns: Sequence[str] | None,
+    kind: str,
+    *,
+    drop_empty: bool,
+    drop_constant: bool,
+) -> tuple[set[str], list[int]]:
+    """The columns to leave out, and the rows to write first."""
+    if kind != ".jsonl" and not drop_empty and not drop_constant:
+        return set(), []  # Parquet has a schema, and an array is read as a whole
+    seen: Survey = survey(shaped(dataset, shape, columns), constants=drop_constant)
+    dropped = (seen.empty if drop_empty else set()) | (seen.constant if drop_constant else set())
+    # The conversation is what the format is for, whatever its rows hold.
+    never = {
+        "id",
+        "uuid",
+        "messages",
+        "conversations",
+        "instruction",
+        "response",
+        "prompt",
+        "chosen",
+        "rejected",
     }
-    # By the run and not by the rows: all rows of all tables then have the same columns.
-    if run.step_adding("later_turns") is not None:
-        columns["history"] = pa.array([pairs[:-1] for pairs in turns], _HISTORY)
-    others = [name for name in rows.column_names if name not in {*columns, *_PAIR, "messages", "response"}]
-    return pa.table({**columns, **{name: rows[name] for name in others}})
+    if not shape.alone:
+        never |= set(shape.own)
+    first = seen.showing if kind == ".jsonl" and not in_order(seen.showing) else []
+    return dropped - never, first
 
 
-def _as_preference(run: Run, rows: pa.Table) -> pa.Table:
-    if run.step_adding("chosen_response") is None:
-        raise RunError(
-            f"{run.folder} has no pairs, for its recipe has no `prefer`; "
-            "use another --format, or build with a recipe such as air-dpo"
-        )
-    return rows.drop_columns(["messages"])
+def _features(dataset: OpenDataset, shape: Shape) -> bytes | None:
+    """What `datasets` noted of the columns, such as the names of classes; a format's own columns have no such note."""
+    return None if shape.alone else dataset.features
 
 
-def _turns(row_id: str, messages: list[dict[str, str]]) -> list[list[str]]:
-    """The messages as `[instruction, response]` pairs."""
-    if not messages or len(messages) % 2:
-        raise RunError(
-            f"row {row_id} has a message without an answer, which alpaca cannot hold; use --format messages or sharegpt"
-        )
-    texts = [message["content"] for message in messages]
-    return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]
+def _known(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The columns asked for, each once. Raises RunError for one that is not there."""
+    wanted = list(dict.fromkeys(name.strip() for name in columns if name.strip()))
+    for name in wanted:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            advice = f"did you mean {close[0]!r}? There are" if close else "there are"
+            raise RunError(f"the dataset has no column {name!r}; {advice}: {', '.join(names)}")
+    return wanted
 
 
-def _write_lines(path: Path, tables: Iterator[pa.Table]) -> int:
-    rows = 0
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for table in tables:
-            for row in _short_floats(table).to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            rows += table.num_rows
-    return rows
-
-
-def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
-    first = next(tables)
-    rows = int(first.num_rows)
-    with pq.ParquetWriter(
-        path,
-        first.schema.remove_metadata(),
-        compression="zstd",
-        write_page_checksum=True,
-        write_page_index=True,
-    ) as writer:
-        writer.write_table(first.replace_schema_metadata(None))
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata(None))
-            rows += table.num_rows
-    return rows
-
-
-def _short_floats(table: pa.Table) -> pa.Table:
-    """Floats with as few digits as they need: 0.8, not 0.800000011920929, the same in 32 bits. NaN becomes null."""
-    for at, field in enumerate(table.schema):
-        if pa.types.is_floating(field.type):
-            table = table.set_column(at, field.name, pa.array(_short(table[at]), pa.float64()))
-        elif pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):
-            # Lists, too: a reward is then written the same among those of the candidates and beside the chosen one.
-            column = table[at].combine_chunks()
-            values = iter(_short(column.flatten()))
-            lists = [None if items is None else [next(values) for _ in items] for items in column.to_pylist()]
-            table = table.set_column(at, field.name, pa.array(lists, pa.list_(pa.float64())))
-    return table
-
-
-def _short(floats: Any) -> list[float | None]:
-    # Arrow writes the shortest text that reads back as the same float32.
-    values = (None if text is None else float(text) for text in floats.cast(pa.string()).to_pylist())
-    return [value if value is not None and math.isfinite(value) else None for value in values]
+def _writable(out: Path, dataset: OpenDataset, *, overwrite: bool) -> Path:
+    """Where to write: what a link points to, so that the link stays. Raises RunError and StorageError."""
+    with storage_errors(out):
+        try:
+            target = out.resolve()
+            there = target.exists()
+        except RuntimeError as error:  # links that lead to themselves, before Python 3.13
+            raise StorageError(f"cannot write {out}: it is a link to itself; name another file") from error
+        if target.is_dir():
+            raise RunError(f"{out} is a folder; name a file in it with --out, such as {out / 'rows.jsonl'}")
+        folders = {folder.resolve() for folder in dataset.folders}
+        if folders & {target, *target.parents}:
+            raise RunError(f"{out} lies in the dataset itself; choose another folder with --out")
+        if there and not target.is_file():
+            raise RunError(f"{out} is not a file that can be replaced; name another with --out")
+        if there and not overwrite:
+            raise RunError(
+                f"{out} is there already; replace it with --overwrite, or name another file with --out"
+            )
+    return target

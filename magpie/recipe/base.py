@@ -84,7 +84,7 @@ def that_shapes_rows(part: type[Part], raw: Mapping[str, Any]) -> dict[str, Any]
         field = part.model_fields.get(name)
         if field is not None and any(isinstance(mark, ShapesNoRows) for mark in field.metadata):
             continue
-        inner = None if field is None else _part_in_type(field.annotation)
+        inner = None if field is None else part_in_type(field.annotation)
         if inner is None or not isinstance(value, Mapping):
             shaping[name] = value
         elif get_origin(field.annotation if field else None) is dict:
@@ -97,11 +97,11 @@ def that_shapes_rows(part: type[Part], raw: Mapping[str, Any]) -> dict[str, Any]
     return shaping
 
 
-def _part_in_type(annotation: Any) -> type[Part] | None:
+def part_in_type(annotation: Any) -> type[Part] | None:
     """The Part in `Part`, `Part | None` or `dict[str, Part]`."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return annotation
-    found = (_part_in_type(option) for option in get_args(annotation))
+    found = (part_in_type(option) for option in get_args(annotation))
     return next((part for part in found if part is not None), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -17,6 +18,8 @@ class Server(Part):
 
     url: str
     """The server's address, ending in /v1, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """The name under which the server has the model. null is the model's own; `model` beside it names the tokenizer."""
     api_key_env: str = "MAGPIE_API_KEY"
     """The environment variable that holds the API key. The key itself is never written in a recipe."""
     concurrency: int = Field(default=64, ge=1)
@@ -27,12 +30,27 @@ class Server(Part):
     """How many times a failed request is sent again."""
     backoff: float = Field(default=0.5, ge=0)
     """The wait before the first retry, in seconds. It doubles with each further retry."""
+    patience: float = Field(default=120.0, ge=0)
+    """How long a server may be busy (429, 502, 503) without one answer, in seconds, before the build stops."""
 
     @field_validator("url")
     @classmethod
     def _check_scheme(cls, url: str) -> str:
+        # Never shown: it may hold a password.
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"must start with http:// or https://, not {url!r}")
+            raise ValueError("must start with http:// or https://")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError("is no address; write it as http://127.0.0.1:8000/v1") from None
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "holds a user name or a password, which would stand in the run's recipe; take them out, and put the "
+                "key into the environment variable that `api_key_env` names"
+            )
+        if not parts.hostname or port == 0:
+            raise ValueError("is no address; write it as http://127.0.0.1:8000/v1")
         return url
 
 

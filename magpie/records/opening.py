@@ -50,9 +50,7 @@ def opened(path: Path) -> Iterator[tuple[Kind, bytes, IO[bytes]]]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise RecipeError(
-            f"{path} cannot be read: {error.strerror}; check the path and its rights"
-        ) from error
+        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
     with file:
         try:
             content: Any = file

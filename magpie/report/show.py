@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -65,7 +65,7 @@ def show_rows(run: Run, console: Console, *, n: int = 5, seed: int = 0) -> None:
         kept = [row for row in rows.to_pylist() if row[REJECTED.name] is None]
         chosen = chooser.sample(kept, min(n - printed, len(kept)))
         for row in sorted(chosen, key=lambda row: int(row["index"])):
-            console.print(_card(row))
+            console.print(card(row))
             printed += 1
     if not printed:
         console.print(
@@ -120,10 +120,14 @@ def show_row(run: Run, typed: str, console: Console) -> None:
     else:
         console.print(Text("in: it is in the dataset", "bold green"))
     for run_step in _done_steps(run, shard):
-        values = run.read(run_step, shard).slice(position, 1).to_pylist()[0]
+        here = run.read(run_step, shard).slice(position, 1)
+        values = here.to_pylist()[0]
         console.print(Text(f"\n{run_step.folder}", "bold blue"))
-        for name in run_step.step.adds.names:
-            console.print(Padding(_field(name, values[name]), (0, 0, 0, 2)))
+        derived = {name: made.to_pylist()[0] for name, made in run_step.step.derive(here).items()}
+        shown = {
+            name: values[name] for name in run_step.step.adds.names if name != REJECTED.name or values[name]
+        }
+        print_fields(shown | {name: value for name, value in derived.items() if value is not None}, console)
 
 
 def _next_step(run: Run, shard: int) -> RunStep | None:
@@ -163,7 +167,8 @@ def _print_unfinished(run: Run, console: Console) -> None:
         )
 
 
-def _card(row: dict[str, Any]) -> Panel:
+def card(row: dict[str, Any]) -> Panel:
+    """A row with its tags and its conversation."""
     tags = [words.format(_short(row[name])) for name, words in _TAGS.items() if row.get(name) is not None]
     parts: list[Text] = [as_text(" · ".join(tags), "dim")] if tags else []
     for message in _conversation(row):
@@ -174,6 +179,8 @@ def _card(row: dict[str, Any]) -> Panel:
 
 
 def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:
+    if row.get("messages") is not None:
+        return list(row["messages"])
     instruction = row.get("instruction")
     text = instruction if instruction is not None else row.get("raw_instruction")
     messages = [{"role": "user", "content": text or ""}]
@@ -196,11 +203,20 @@ def _examples(run: Run, places: set[tuple[int, int]]) -> dict[tuple[int, int], t
     return texts
 
 
+def print_fields(values: Mapping[str, Any], console: Console) -> None:
+    """Print the columns that hold something, and how many are empty."""
+    empty = [name for name, value in values.items() if value is None or value == []]
+    for name, value in values.items():
+        if name not in empty:
+            console.print(Padding(_field(name, value), (0, 0, 0, 2)))
+    if empty:
+        names = f"{len(empty)} empty: {', '.join(empty)}"
+        console.print(Padding(as_text(names, "dim"), (0, 0, 0, 2)))
+
+
 def _field(name: str, value: Any) -> Text:
     """A column's name and value, on one line or on several."""
     label = Text(f"{name}: ", "cyan")
-    if value is None:
-        return label.append("null", "dim")
     if isinstance(value, list) and value and isinstance(value[0], dict):
         turns = [f"{message['role']}: {message['content']}" for message in value]
         return Text("\n").join([label, *(as_text(turn) for turn in turns)])

@@ -21,21 +21,18 @@ from magpie.runs.run import DATASET, SUMMARY, Run
 from magpie.steps.base import REJECTED, column, is_inner
 from magpie.steps.filter import is_reason_of_filter
 
-DATASET_COLUMNS = (
-    column("id", pa.string(), "The row's name: the run's, and its position in the run.", published="uuid"),
-    column(
-        "messages",
-        MESSAGES,
-        "The whole conversation; in a dataset of pairs with the chosen answer.",
-        published="conversations",
-    ),
+CONVERSATION = column(
+    "messages",
+    MESSAGES,
+    "The whole conversation; in a dataset of pairs with the chosen answer.",
+    published="conversations",
 )
 PAIR_COLUMNS = (
     column("prompt", MESSAGES, "The instruction of a pair."),
     column("chosen", MESSAGES, "The answer to it with the highest reward."),
     column("rejected", MESSAGES, "The answer to it with the lowest reward."),
 )
-"""The columns of a dataset that no step has under this name: those of every dataset, and those of pairs."""
+"""The columns of a dataset that no step makes: the first of every dataset, the others of those of pairs."""
 
 # Inner columns that the messages are made of.
 _IN_MESSAGES = ("later_turns", "chosen_response", "rejected_response")

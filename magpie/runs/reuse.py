@@ -19,7 +19,7 @@ def take_over(run: Run, source: Run, ingredients: Ingredients) -> dict[str, int]
     StorageError.
     """
     taken: dict[str, int] = {}
-    for mine, theirs in _alike(run, source, ingredients):
+    for mine, theirs in alike(run, source, ingredients):
         for shard in range(run.shards):
             if source.has_shard(theirs, shard) and not run.has_shard(mine, shard):
                 run.storage.take_over(
@@ -29,8 +29,8 @@ def take_over(run: Run, source: Run, ingredients: Ingredients) -> dict[str, int]
     return taken
 
 
-def _alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunStep, RunStep]]:
-    """The steps from the first on that both runs make alike, as each plans them."""
+def alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunStep, RunStep]]:
+    """The steps from the first on that both runs make alike, as each plans them. Raises RunError when none is."""
     if source.folder.resolve() == run.folder.resolve():
         raise RunError(f"{run.folder} cannot reuse itself; name another folder with --out")
     theirs = recorded_ingredients(source.storage)

@@ -201,21 +201,42 @@ class Run:
         return pa.table(gathered)
 
     def table(self, columns: Sequence[str] | None = None, *, rejected: bool = True) -> pa.Table:
-        """Every row of the finished run, joined over its steps; `rejected=False` leaves out the rows that are out.
+        """Every row of the run, joined over its steps; `rejected=False` leaves out the rows that are out.
 
-        `columns` defaults to all but the embedding. `id`, `index` and `rejected` are always there.
+        `columns` defaults to all but the embedding. `id`, `index` and `rejected` are always there. Of an unfinished run
+        it has what every row has been through: the steps up to the first that is not done. Raises RunError when that
+        is the first step, or for a column that is not made yet, and DamagedShardError.
         """
-        names = self.schema.names
+        unfinished = self._first_unfinished()
+        if unfinished is self.steps[0]:
+            raise RunError(
+                f"{self.folder} has no step that is done for every row; run the build again to go on"
+            )
+        steps = self.steps if unfinished is None else self.steps[: unfinished.number - 1]
+        names = columns_of(tuple(run_step.step for run_step in steps)).names
         if columns is None:
             columns = [name for name in names if name != "embedding"]
         unknown = set(columns) - set(names)
+        if unfinished is not None and unknown & set(self.schema.names):
+            raise RunError(
+                f"{sorted(unknown)} is not made yet: {unfinished.name} is not done; run the build again to go on"
+            )
         if unknown:
             raise RunError(f"the run has no column {sorted(unknown)}; it has: {', '.join(names)}")
-        table = pa.concat_tables(self.rows(shard, columns) for shard in range(self.shards))
+        table = pa.concat_tables(self.rows(shard, columns, before=unfinished) for shard in range(self.shards))
         if not rejected:
             table = table.filter(pc.is_null(table[REJECTED.name]))
         fixed = ["id", "index", REJECTED.name]
         return table.select([*fixed, *(name for name in columns if name not in fixed)])
+
+    def _first_unfinished(self) -> RunStep | None:
+        """The first step that lacks shards; None where the dataset is there: a shard that it lacks is lost."""
+        if self.storage.names(DATASET):
+            return None
+        for run_step in self.steps:
+            if not all(self.has_shard(run_step, shard) for shard in range(self.shards)):
+                return run_step
+        return None
 
     def dataset(self) -> datasets.Dataset:
         """The final dataset, as a Hugging Face dataset. Raises RunError while the build is unfinished."""

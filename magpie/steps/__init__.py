@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from magpie.errors import RecipeError
 from magpie.recipe import Recipe
-from magpie.steps.base import REJECTED, GlobalStep, PlanSteps, RowStep
+from magpie.recipe.loading import parse_recipe
+from magpie.steps.base import REJECTED, GlobalStep, PlanSteps, RowStep, column, inner
 from magpie.steps.baseline import BaselineStep
 from magpie.steps.candidates import CandidatesStep
 from magpie.steps.clean import CleanStep
@@ -30,7 +31,13 @@ from magpie.steps.respond import RespondStep
 from magpie.steps.reward import RewardStep
 from magpie.steps.tag import TagStep
 
-FIRST_COLUMNS = pa.schema([("id", pa.string()), ("index", pa.int64()), REJECTED])
+FIRST_COLUMNS = pa.schema(
+    [
+        column("id", pa.string(), "The row's name: the run's, then its position there.", published="uuid"),
+        inner("index", pa.int64(), "The row's position in the run, from 0."),
+        REJECTED,
+    ]
+)
 """The columns that rows have before the first step."""
 
 
@@ -83,6 +90,32 @@ def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalS
     answers = _in_order(recipe, method.answers, columns)
     before, after = around_answers(recipe, columns, answers) if method.filtered else (None, None)
     return (*steps, *([before] if before else []), *answers, *([after] if after else []))
+
+
+def whole_recipe() -> Recipe:
+    """A recipe with every step there is and every column that they may add: to explain them, and for no run."""
+    model = {"model": "scripted"}
+    roles = ("generator", "judge", "other", "embedder", "reward", "base", "guard")
+    everything = {
+        "name": "every-step",
+        "rows": 1,
+        "engine": "scripted",
+        "models": {role: {**model, "script": {"slots": 1 + at}} for at, role in enumerate(roles)},
+        "steer": {
+            "prompts": ["{language}, {variable}"],
+            "variables": {"language": ["en"], "variable": ["value"]},
+        },
+        "pii": {"action": "redact"},
+        "language": {"keep": ["en"]},
+        "decontaminate": {"files": ["benchmark.jsonl"]},
+        "tag": {"times": 2, "temperature": 1.0, "second_judge": "other"},
+        "extend": {"turns": 2},
+        "reward": {"baseline": {}},
+        "prefer": {},
+        "guard": {"of": ["instruction", "response", "chosen"]},
+        "filter": {"name": "all", "rules": [{"name": "all", "where": "true"}]},
+    }
+    return parse_recipe(everything)
 
 
 def columns_of(steps: tuple[RowStep | GlobalStep, ...], first: pa.Schema = FIRST_COLUMNS) -> pa.Schema:

@@ -98,9 +98,10 @@ class GuardStep(RowStep):
             ),
         ]
         for subject in self.part.of:
+            text = "chosen answer" if subject == "chosen" else subject
             fields += [
-                column(f"{subject}_guard", pa.string(), f"The guard's verdict on the {subject} alone."),
-                column(f"{subject}_guard_category", pa.string(), f"What is unsafe in the {subject}."),
+                column(f"{subject}_guard", pa.string(), f"The guard's verdict on the {text} alone."),
+                column(f"{subject}_guard_category", pa.string(), f"What is unsafe in the {text}."),
             ]
         return pa.schema([*fields, column("guard_error", pa.string(), "Which verdict is missing, and why.")])
 

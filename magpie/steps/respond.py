@@ -62,7 +62,7 @@ class RespondStep(RowStep):
             column(
                 "response_finish_reason",
                 pa.string(),
-                'How the response ended: "stop" by itself, "length" cut, "error" the engine failed.',
+                '"stop" where the model ended it, "length" where it was cut, "error" where the engine failed.',
             ),
             REJECTED,
         ]

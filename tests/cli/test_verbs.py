@@ -31,6 +31,7 @@ def test_help_names_every_verb() -> None:
         "verify",
         "filter",
         "export",
+        "columns",
         "show",
         "doctor",
         "tune",

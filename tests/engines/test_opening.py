@@ -68,7 +68,8 @@ def test_a_transformers_engine_that_nobody_waits_for_ends_once_loaded(
         return network
 
     monkeypatch.setattr(TransformersEngine, "_load", load)
-    monkeypatch.setattr(transformers, "_tokenizer", lambda *_: SimpleNamespace(eos_token_id=1))
+    tokenizer = SimpleNamespace(eos_token_id=1, added_tokens_decoder={}, all_special_ids=[1])
+    monkeypatch.setattr(transformers, "_tokenizer", lambda *_: tokenizer)
     monkeypatch.setattr(transformers, "Grammars", lambda *_: None)
     before = set(threading.enumerate())
 

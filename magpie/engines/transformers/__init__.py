@@ -27,8 +27,9 @@ from magpie.engines.base import (
     misfit,
 )
 from magpie.engines.transformers.decoding import Batch, Grammars, Row, draw, is_repeating
-from magpie.engines.transformers.thread import TransformersThread, load_or_raise
+from magpie.engines.transformers.thread import TransformersThread
 from magpie.errors import EngineError
+from magpie.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from magpie.models import ModelFiles
@@ -80,7 +81,7 @@ class TransformersEngine(TransformersThread[_Request]):
         import torch
 
         super().__init__(model, files)
-        self._tokenizer = load_or_raise(files, lambda: _tokenizer(model, files))
+        self._tokenizer = _tokenizer(model, files)
         self._end_ids = _end_ids(self._network, self._tokenizer)
         self._generator = torch.Generator
         self._grammars = Grammars(self._tokenizer, self._network.config.get_text_config().vocab_size)
@@ -217,18 +218,16 @@ class TransformersEngine(TransformersThread[_Request]):
 
 
 def _tokenizer(model: Model, files: ModelFiles) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        files.path, trust_remote_code=model.trust_remote_code, local_files_only=True
-    )
+    return open_tokenizer(files.path, files.name, trust_remote_code=model.trust_remote_code).tokenizer
 
 
 def _end_ids(network: Any, tokenizer: Any) -> frozenset[int]:
     """The model's own end-of-text ids: its generation config has one, a list or none; the tokenizer may add one."""
     configured = network.generation_config.eos_token_id if network.can_generate() else None
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+    # A config without ids of its own has those of its class: 2 is `</s>` to Llama 2, and "#" to many tokenizers.
+    control = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None and i in control)
 
 
 async def _open_scorer(model: Model, files: ModelFiles) -> Scorer:

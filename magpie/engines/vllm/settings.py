@@ -9,6 +9,7 @@ from typing import Any
 from magpie.engines import first_token
 from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Sampling
 from magpie.models import ModelFiles
+from magpie.models.tokenizer import open_tokenizer
 from magpie.recipe import Model
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
     """The arguments of `vllm.EngineArgs` for a model that writes."""
     arguments: dict[str, Any] = {
         "model": str(files.path),
+        **_tokenizer(files, model),
         "dtype": model.dtype,
         "max_model_len": _context_length(files, model),
         "tensor_parallel_size": model.tensor_parallel,
@@ -100,6 +102,14 @@ def sampling_params(sampling: Sampling) -> Any:
         extra_args=first_token.extra_args(hold_back=sampling.hold_back, divisor=sampling.first_token_divisor),
         skip_clone=True,
     )
+
+
+def _tokenizer(files: ModelFiles, model: Model) -> dict[str, str]:
+    """The arguments that make vLLM read the tokenizer as prompts are written with: none where it does so anyway."""
+    opened = open_tokenizer(files.path, files.name, trust_remote_code=model.trust_remote_code)
+    # "auto" is Mistral's own tokenizer where its file is there, whatever else is.
+    mode = {"tokenizer_mode": "hf"} if (files.path / "tekken.json").is_file() else {}
+    return mode if opened.folder == files.path else {"tokenizer": str(opened.folder), **mode}
 
 
 def _cpu_cache_bytes() -> int:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import threading
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from magpie.engines.base import ModelInfo, Sampling
 from magpie.engines.vllm import orphans
@@ -27,7 +31,13 @@ from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
 _log = logging.getLogger(__name__)
+
+_LAST_WORDS = 2.0
+"""Seconds that an engine that ends by itself has to say why."""
 
 A = TypeVar("A")
 
@@ -105,7 +115,8 @@ class VllmThread(ABC, Generic[A]):
         """Drop the running requests, stop vLLM and free its memory."""
         self._closing = True
         self._wake.set()
-        await asyncio.to_thread(self._thread.join, 30)
+        # The thread of an engine that is lost may be waiting for ever, and holds nothing any more.
+        await asyncio.to_thread(self._thread.join, 30 if self._lost is None else _LAST_WORDS)
 
     # For subclasses.
 
@@ -157,7 +168,7 @@ class VllmThread(ABC, Generic[A]):
                     self._wake.clear()
         except BaseException as error:
             # Set first: `_submit` refuses from now on, so `_fail_all` leaves no request behind.
-            self._lost = error
+            self._lost = self._lost or error
             self._call_on_loop(self._fail_all, error)
         finally:
             with contextlib.suppress(Exception):
@@ -182,8 +193,15 @@ class VllmThread(ABC, Generic[A]):
         config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
         self._configure(config)
         has_processes = separate or self._settings.tensor_parallel > 1
+        before = set(multiprocessing.active_children())
         with orphans.watch() if has_processes else contextlib.nullcontext():
             llm = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        processes = [child for child in multiprocessing.active_children() if child not in before]
+        if processes:
+            watch = threading.Thread(
+                target=self._watch, args=(llm, processes), name="magpie-vllm-watch", daemon=True
+            )
+            watch.start()
         info = ModelInfo(
             name=self._files.name,
             revision=self._files.revision,
@@ -193,6 +211,25 @@ class VllmThread(ABC, Generic[A]):
         )
         self._call_on_loop(self._set_loaded, info)
         return llm
+
+    def _watch(self, llm: Any, processes: list[BaseProcess]) -> None:
+        """In a thread of its own: see one of vLLM's processes die.
+
+        The engine's thread cannot: it waits in `step` for a queue which that process was to fill, and vLLM's own
+        monitor, which sees the death, says nothing there.
+        """
+        multiprocessing.connection.wait([process.sentinel for process in processes])
+        if self._closing or self._lost is not None:
+            return
+        time.sleep(_LAST_WORDS)  # a process that ends by an error of its own says so in the queue
+        if self._closing or self._lost is not None:
+            return
+        ended = next(process for process in processes if not process.is_alive())
+        error = EngineError(f"its process {ended.name} ended {_how(ended.exitcode)}")
+        self._lost = error
+        self._call_on_loop(self._fail_all, error)
+        with contextlib.suppress(Exception):
+            llm.engine_core.outputs_queue.put_nowait(error)  # lets the engine's thread end
 
     def _admit(self, llm: Any) -> None:
         while self._inbox:
@@ -255,6 +292,15 @@ def _advice(error: BaseException) -> str:
     if "memory" in str(error).lower():
         return "set a smaller `context_length`, `slots` or `gpu_memory`, or a larger `tensor_parallel`"
     return "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
+
+
+def _how(code: int | None) -> str:
+    """How a process ended, from its exit code, which is negative for a signal."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        # What the kernel sends when memory runs out.
+        return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
+    return f"with code {code}"
 
 
 def _last_line(error: BaseException) -> str:

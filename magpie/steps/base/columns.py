@@ -55,8 +55,7 @@ def _marked(field: pa.Field, *marks: bytes) -> pa.Field:
 REJECTED = column(
     "rejected",
     pa.string(),
-    'Why the row is out, as "step: reason"; null in rows that are in. In a dataset of pairs: the worst answer, as '
-    "messages.",
+    'Why the row is out, as "step: reason"; null in rows that are in.',
 )
 """A step that may reject rows has this column in `adds`: null, or the reason as "step: reason"."""
 

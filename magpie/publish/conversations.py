@@ -1,0 +1,99 @@
+"""The conversation of each row as messages, whatever the dataset calls it: our own datasets have it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from magpie.data.messages import (
+    ASSISTANT_ROLES,
+    MESSAGES,
+    SHAREGPT_ROLES,
+    USER_ROLES,
+    Message,
+    assistant,
+    user,
+)
+from magpie.data.sources import source_of
+from magpie.errors import RunError
+
+COLUMNS = ("messages", "conversations", "conversation")
+"""Where a conversation is looked for, in this order."""
+
+_ROLES = {
+    **dict.fromkeys(USER_ROLES, "user"),
+    **dict.fromkeys(ASSISTANT_ROLES, "assistant"),
+    "system": "system",
+}
+
+
+def conversation_column(schema: pa.Schema) -> str | None:
+    """The column that holds conversations; None where they are made of instruction and response.
+
+    Raises RunError where there is nothing of the kind.
+    """
+    for name in COLUMNS:
+        kind = schema.field(name).type if name in schema.names else None
+        if kind is not None and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            return name
+    if source_of("instruction", schema) is None:
+        raise RunError(
+            f"the dataset has no conversations: none of {', '.join(COLUMNS)} is there, and no instruction; it has "
+            f"{', '.join(schema.names) or 'no column'}"
+        )
+    return None
+
+
+def as_messages(rows: pa.Table, name: str | None) -> Any:
+    """The conversations of rows, from the column of this name or from instruction and response, as messages."""
+    if name is not None and rows[name].type == MESSAGES:
+        return rows[name]
+    if name is not None:
+        return pa.array([_messages(turns, name) for turns in rows[name].to_pylist()], MESSAGES)
+    texts = [_texts(rows, column) for column in ("instruction", "response")]
+    return pa.array(
+        [
+            [user(instruction), *([] if response is None else [assistant(response)])]
+            for instruction, response in zip(*texts, strict=True)
+        ],
+        MESSAGES,
+    )
+
+
+def _texts(rows: pa.Table, column: str) -> list[str | None]:
+    source = source_of(column, rows.schema)
+    if source is None:
+        return [None] * rows.num_rows
+    values = rows[source.column].combine_chunks()
+    return list((values if source.make is None else source.make(values)).to_pylist())
+
+
+def _messages(turns: Sequence[Any] | None, column: str) -> list[Message] | None:
+    return None if turns is None else [_message(turn, column) for turn in turns]
+
+
+def _message(turn: Any, column: str) -> Message:
+    """One turn, with its role and text under the names that messages have."""
+    if isinstance(turn, dict):
+        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if isinstance(role, str) and isinstance(text, str):
+            return {"role": _ROLES.get(role.lower(), role.lower()), "content": text}
+    raise RunError(
+        f"the column {column!r} holds a turn that is no role with a text ({str(turn)[:80]!r}); "
+        "give a dataset of conversations"
+    )
+
+
+def as_sharegpt(messages: Any) -> list[list[dict[str, str]] | None]:
+    """Messages in ShareGPT's form."""
+    return [
+        None
+        if turns is None
+        else [
+            {"from": SHAREGPT_ROLES.get(turn["role"], turn["role"]), "value": turn["content"]}
+            for turn in turns
+        ]
+        for turns in messages.to_pylist()
+    ]

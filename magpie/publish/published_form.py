@@ -1,0 +1,83 @@
+"""Rows under the names and in the forms of the published Magpie datasets: see `data/magpie_form.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from magpie.data.magpie_form import CONVERSATIONS, GEN_INPUT_CONFIGS, PUBLISHED
+from magpie.publish.conversations import as_sharegpt
+from magpie.publish.writing import short_floats
+
+DERIVED = ("generator_engine", "instruct_system_prompt")
+"""Columns of ours that no file has and that are part of the form."""
+
+# The fields of `gen_input_configs`, and the columns of ours that they are.
+_CONFIGS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "input_generator": "generator",
+    "seed": "instruct_seed",
+    "engine": "generator_engine",
+    "system_prompt": "instruct_system_prompt",
+}
+
+
+def published_columns(rows: pa.Table, messages: Any) -> dict[str, Any]:
+    """Every column of the published sets for these rows; one that the dataset says nothing of is null.
+
+    A dataset that has a column under its published name, such as one of the published sets, keeps it.
+    """
+    rows = short_floats(rows)
+    conversations = as_sharegpt(messages)
+    made = {
+        "gen_input_configs": _configs(rows),
+        "conversations": pa.array(conversations, CONVERSATIONS),
+        "instruction": _first(conversations, "human"),
+        "response": _first(conversations, "gpt"),
+    }
+    columns: dict[str, Any] = {}
+    for column in PUBLISHED:
+        if column.name == "conversations" or (column.name not in rows.column_names and column.name in made):
+            columns[column.name] = made[column.name]
+        elif column.name in rows.column_names:
+            columns[column.name] = _cast(rows[column.name], column.kind)
+        elif column.is_column and column.made_from in rows.column_names:
+            columns[column.name] = _cast(rows[column.made_from], column.kind)
+        else:
+            columns[column.name] = pa.nulls(rows.num_rows, column.kind)
+    for text in ("instruction", "response"):
+        length = f"{text}_length"
+        if length not in rows.column_names:
+            columns[length] = pc.utf8_length(columns[text]).cast(pa.int64())
+    return columns
+
+
+def _configs(rows: pa.Table) -> Any:
+    parts = []
+    for field in GEN_INPUT_CONFIGS:
+        name = _CONFIGS[field.name]
+        there = name in rows.column_names
+        values = _cast(rows[name], field.type) if there else pa.nulls(rows.num_rows, field.type)
+        parts.append(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
+    return pa.StructArray.from_arrays(parts, fields=list(GEN_INPUT_CONFIGS))
+
+
+def _cast(values: Any, kind: pa.DataType) -> Any:
+    """In the published type where that can be; a foreign set's own type else."""
+    try:
+        return values.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return values
+
+
+def _first(conversations: list[list[dict[str, str]] | None], speaker: str) -> Any:
+    texts = (
+        next((turn["value"] for turn in turns or () if turn["from"] == speaker), None)
+        for turns in conversations
+    )
+    return pa.array(list(texts), pa.string())

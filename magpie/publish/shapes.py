@@ -1,0 +1,160 @@
+"""The formats: which columns make each of them, and which of the dataset's own columns stand beside those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from magpie.data.dataset import PAIR
+from magpie.data.magpie_form import CONVERSATIONS, PUBLISHED
+from magpie.errors import RunError
+from magpie.publish.conversations import COLUMNS, as_messages, as_sharegpt, conversation_column
+from magpie.publish.published_form import DERIVED, published_columns
+from magpie.runs.opened import OpenDataset
+
+Format = Literal["messages", "sharegpt", "alpaca", "preference", "magpie"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_HISTORY = pa.list_(pa.list_(pa.string()))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A format, for one dataset.
+
+    `own` are its columns, which `make` makes and which are always written. `hides` are columns that would be read as
+    something else beside them: they are written only where they are asked for. With `alone`, so are all others.
+    `derived` are columns that it needs and that the files do not have.
+    """
+
+    own: tuple[str, ...]
+    make: Callable[[pa.Table], dict[str, Any]]
+    hides: frozenset[str] = frozenset()
+    alone: bool = False
+    own_first: bool = False
+    derived: tuple[str, ...] = ()
+
+
+def shape_of(format: Format, dataset: OpenDataset) -> Shape:
+    """The format for this dataset. Raises RunError where the dataset lacks what it is made of."""
+    if format == "preference":
+        return _preference(dataset)
+    column = conversation_column(dataset.schema)
+
+    def messages(rows: pa.Table) -> Any:
+        return as_messages(rows, column)
+
+    if format == "messages":
+        return Shape(("messages",), lambda rows: {"messages": messages(rows)}, frozenset({*COLUMNS, *PAIR}))
+    if format == "sharegpt":
+
+        def conversations(rows: pa.Table) -> dict[str, Any]:
+            return {"conversations": pa.array(as_sharegpt(messages(rows)), CONVERSATIONS)}
+
+        return Shape(("conversations",), conversations, frozenset({*COLUMNS, *PAIR}))
+    if format == "alpaca":
+        return _alpaca(dataset, messages)
+    return Shape(
+        tuple(column.name for column in PUBLISHED),
+        lambda rows: published_columns(rows, messages(rows)),
+        alone=True,
+        own_first=True,
+        derived=DERIVED,
+    )
+
+
+def shaped(
+    dataset: OpenDataset, shape: Shape, columns: Collection[str] | None, left_out: Collection[str] = ()
+) -> Iterator[pa.Table]:
+    """The dataset in a format, some rows at a time; at least one table, so that the columns are known.
+
+    `columns` are the names of those to write beside the format's own; None for all that stand well there.
+    """
+    asked = set(columns or ())
+    for rows in dataset.tables({*asked, *shape.derived, *_in_dataset(dataset)}):
+        own = shape.make(rows)
+        if columns is not None:
+            names = [name for name in columns if name not in own]
+        else:
+            hidden = {*own, *shape.hides, *shape.derived}
+            names = [] if shape.alone else [name for name in rows.column_names if name not in hidden]
+        before = [] if shape.own_first or "id" not in names else ["id"]
+        others = {name: rows[name] for name in [*before, *names]}
+        table = {**{name: others[name] for name in before}, **own, **others}
+        yield pa.table({name: values for name, values in table.items() if name not in left_out})
+
+
+def available(dataset: OpenDataset, shape: Shape) -> list[str]:
+    """The names that `--columns` may have."""
+    return list(
+        dict.fromkeys([*dataset.schema.names, *(field.name for field in dataset.derived), *shape.own])
+    )
+
+
+def _in_dataset(dataset: OpenDataset) -> list[str]:
+    """Derived columns that a dataset of today would have in its files, and one of an earlier version lacks."""
+    return [] if dataset.provenance is None else dataset.provenance.derived_in_dataset
+
+
+def _preference(dataset: OpenDataset) -> Shape:
+    if not set(PAIR) <= set(dataset.schema.names):
+        raise RunError(
+            f"{dataset.place} has no pairs, for its recipe has no `prefer`; "
+            "use another --format, or build with a recipe such as air-dpo"
+        )
+    return Shape(PAIR, lambda rows: {name: rows[name] for name in PAIR}, frozenset(COLUMNS))
+
+
+def _alpaca(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> Shape:
+    with_history, with_system = _turns_of(dataset, messages)
+    own = (
+        "instruction", "input", "output", *(["history"] if with_history else []), *(["system"] if with_system else []),
+    )  # fmt: skip
+
+    def make(rows: pa.Table) -> dict[str, Any]:
+        ids = rows["id"].to_pylist() if "id" in rows.column_names else range(rows.num_rows)
+        systems, turns = [], []
+        for row_id, conversation in zip(ids, messages(rows).to_pylist(), strict=True):
+            has_system = bool(conversation) and conversation[0]["role"] == "system"
+            systems.append(conversation[0]["content"] if has_system else None)
+            turns.append(_turns(row_id, conversation[1:] if has_system else conversation))
+        columns = {
+            "instruction": pa.array([pairs[-1][0] for pairs in turns], pa.string()),
+            "input": pa.array([""] * rows.num_rows, pa.string()),
+            "output": pa.array([pairs[-1][1] for pairs in turns], pa.string()),
+            "history": pa.array([pairs[:-1] for pairs in turns], _HISTORY),
+            "system": pa.array(systems, pa.string()),
+        }
+        return {name: columns[name] for name in own}
+
+    return Shape(own, make, frozenset({*COLUMNS, *PAIR, "response"}), own_first=True)
+
+
+def _turns_of(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> tuple[bool, bool]:
+    """Whether rows have earlier turns, and whether they have system messages."""
+    # By the recipe and not by the rows, where there is one: the columns of a dataset do not depend on what was kept.
+    if dataset.provenance is not None:
+        return any("later_turns" in step.adds.names for step in dataset.provenance.steps), False
+    with_history = with_system = False
+    for rows in dataset.tables():
+        for conversation in messages(rows).to_pylist():
+            system = bool(conversation) and conversation[0]["role"] == "system"
+            with_system |= system
+            with_history |= len(conversation or ()) - system > 2
+    return with_history, with_system
+
+
+def _turns(row_id: object, messages: list[dict[str, str]] | None) -> list[list[str]]:
+    """The messages as `[instruction, response]` pairs."""
+    messages = messages or []
+    if not messages or [message["role"] for message in messages] != ["user", "assistant"] * (
+        len(messages) // 2
+    ):
+        raise RunError(
+            f"row {row_id} has a message without an answer, which alpaca cannot hold; use --format messages or sharegpt"
+        )
+    texts = [message["content"] for message in messages]
+    return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]

@@ -1,0 +1,215 @@
+"""Rows into files: JSON lines, a JSON array, or Parquet, compressed where the name says so."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from magpie.errors import MagpieError, RunError
+
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_KINDS = (".jsonl", ".json", ".parquet")
+
+Tables = Callable[[], Iterator[pa.Table]]
+"""Gives the rows, from the first on, each time it is called."""
+
+Convert = Callable[[Any], Any]
+
+
+def file_kind(out: Path) -> str:
+    """ ".jsonl", ".json" or ".parquet", by the name of the file. Raises MagpieError."""
+    compressed = out.suffix.lower() in _COMPRESSIONS
+    kind = (Path(out.stem) if compressed else out).suffix.lower()
+    if kind not in _KINDS or (compressed and kind == ".parquet"):
+        raise MagpieError(
+            f"cannot tell from {out.name!r} what to write; end --out in .jsonl for JSON lines, .json for a JSON array "
+            "(either may go on in .gz or .zst), or .parquet for Parquet"
+        )
+    return kind
+
+
+def write_json(
+    path: Path, out: Path, tables: Tables, *, features: bytes | None, first: Collection[int]
+) -> int:
+    """Write the rows to `path` in the form that the name of `out` asks for; how many.
+
+    The rows at the positions `first` come before the others. Names take the place of the numbers of a ClassLabel.
+    """
+    as_array = file_kind(out) == ".json"
+    rows = 0
+    with _opened(path, out) as file:
+        for lines in _lines(tables, features, first):
+            array = ("[\n" if rows == 0 else ",\n") + ",\n".join(lines)
+            file.write((array if as_array else "\n".join(lines) + "\n").encode("utf-8"))
+            rows += len(lines)
+        if as_array:
+            file.write(b"\n]\n" if rows else b"[]\n")
+    return rows
+
+
+def write_parquet(path: Path, tables: Tables, *, features: bytes | None) -> int:
+    """Write the rows as Parquet, with what `datasets` noted of their columns; how many."""
+    source = tables()
+    table = next(source)
+    schema = table.schema.with_metadata(None if features is None else {b"huggingface": features})
+    rows = 0
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", write_page_checksum=True, write_page_index=True
+    ) as writer:
+        while table is not None:
+            if table.num_rows:  # a row group of no rows is one that some readers stumble over
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+            rows += table.num_rows
+            table = next(source, None)
+    return rows
+
+
+def _opened(path: Path, out: Path) -> Any:
+    file = pa.OSFile(str(path), "wb")
+    compression = _COMPRESSIONS.get(out.suffix.lower())
+    return file if compression is None else pa.CompressedOutputStream(file, compression)
+
+
+def _lines(tables: Tables, features: bytes | None, first: Collection[int]) -> Iterator[list[str]]:
+    """The rows as JSON objects, some at a time, never none."""
+    for chosen in (_at(tables(), first), _at(tables(), first, others=True)):
+        for table in chosen:
+            if table.num_rows:
+                yield [_object(row) for row in _plain(table, features)]
+
+
+def _at(
+    tables: Iterator[pa.Table], positions: Collection[int], *, others: bool = False
+) -> Iterator[pa.Table]:
+    """The rows at these positions, or all `others`, in their order."""
+    start = 0
+    for table in tables if positions or others else ():
+        here = [at - start for at in sorted(positions) if start <= at < start + table.num_rows]
+        start += table.num_rows
+        if others and not here:
+            yield table
+        else:
+            chosen = np.isin(np.arange(table.num_rows), here, invert=others)
+            yield table.filter(pa.array(chosen))
+
+
+def _object(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(table: pa.Table, features: bytes | None) -> list[dict[str, Any]]:
+    """The rows as values that JSON has."""
+    known = _features(features)
+    rows: list[dict[str, Any]] = short_floats(table).to_pylist()
+    for field in table.schema:
+        convert = _converter(field.name, field.type, known.get(field.name))
+        if convert is not None:
+            for row in rows:
+                row[field.name] = convert(row[field.name])
+    return rows
+
+
+def _features(features: bytes | None) -> dict[str, Any]:
+    try:
+        known = json.loads(features or b"{}").get("info", {}).get("features", {})
+    except (ValueError, AttributeError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _converter(column: str, kind: pa.DataType, feature: Any, *, top: bool = True) -> Convert | None:
+    """What makes JSON of a value of this type, null apart; None where it is as it should be."""
+    convert: Convert | None = None
+    if pa.types.is_struct(kind):
+        convert = _struct_converter(column, kind, feature)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        convert = _list_converter(column, kind, feature, top=top)
+    elif isinstance(feature, dict) and isinstance(feature.get("names"), list) and pa.types.is_integer(kind):
+        names = feature["names"]
+        convert = lambda value: names[value] if 0 <= value < len(names) else None  # noqa: E731 - -1 is no label
+    elif pa.types.is_floating(kind) and not top:  # `short_floats` has been at those on top
+        convert = _short_float(kind)
+    elif pa.types.is_temporal(kind):
+        convert = _time
+    elif pa.types.is_decimal(kind):
+        convert = float
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        convert = partial(_decoded, column=column)
+    return None if convert is None else partial(_unless_null, convert)
+
+
+def _unless_null(convert: Convert, value: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+def _struct_converter(column: str, kind: pa.DataType, feature: Any) -> Convert | None:
+    inner = feature if isinstance(feature, dict) else {}
+    fields = [kind.field(at) for at in range(kind.num_fields)]
+    converters = {
+        item.name: _converter(column, item.type, inner.get(item.name), top=False) for item in fields
+    }
+    needed = {name: convert for name, convert in converters.items() if convert is not None}
+    if not needed:
+        return None
+    return lambda value: value | {name: convert(value[name]) for name, convert in needed.items()}
+
+
+def _list_converter(column: str, kind: pa.DataType, feature: Any, *, top: bool) -> Convert | None:
+    if top and pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
+        return None  # `short_floats` has been there
+    item = feature.get("feature") if isinstance(feature, dict) else None
+    each = _converter(column, kind.value_type, item, top=False)
+    return None if each is None else lambda value: [each(entry) for entry in value]
+
+
+def _time(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value.total_seconds()
+
+
+def _decoded(value: bytes, column: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RunError(
+            f"the column {column!r} holds bytes that are no text, which JSON cannot hold; end --out in .parquet, or "
+            "name other columns with --columns"
+        ) from error
+
+
+def _short_float(kind: pa.DataType) -> Convert:
+    narrow = (
+        np.float64 if pa.types.is_float64(kind) else np.float16 if pa.types.is_float16(kind) else np.float32
+    )
+
+    def convert(value: float | None) -> float | None:
+        return float(str(narrow(value))) if value is not None and math.isfinite(value) else None
+
+    return convert
+
+
+def short_floats(table: pa.Table) -> pa.Table:
+    """Floats with as few digits as they need: 0.8, not 0.800000011920929, the same in 32 bits. NaN becomes null."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            table = table.set_column(at, field.name, pa.array(_short(table[at]), pa.float64()))
+        elif pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):
+            # Lists, too: a reward is then written the same among those of the candidates and beside the chosen one.
+            column = table[at].combine_chunks()
+            values = iter(_short(column.flatten()))
+            lists = [None if items is None else [next(values) for _ in items] for items in column.to_pylist()]
+            table = table.set_column(at, field.name, pa.array(lists, pa.list_(pa.float64())))
+    return table
+
+
+def _short(floats: Any) -> list[float | None]:
+    # Arrow writes the shortest text that reads back as the same float32.
+    values = (None if text is None else float(text) for text in floats.cast(pa.string()).to_pylist())
+    return [value if value is not None and math.isfinite(value) else None for value in values]

@@ -1,0 +1,70 @@
+"""Rows of a dataset that no run is around, printed: some of them, or one in full."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from rich.rule import Rule
+
+from magpie.data.escaping import one_line
+from magpie.errors import RunError
+from magpie.report.show import card, print_fields
+from magpie.report.text import as_text
+from magpie.runs.opened import OpenDataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+
+def show_dataset_rows(dataset: OpenDataset, console: Console, *, n: int = 5, seed: int = 0) -> None:
+    """Print `n` rows as cards, chosen by `seed`."""
+    total = sum(table.num_rows for table in dataset.tables())
+    chosen = sorted(random.Random(seed).sample(range(total), min(n, total)))
+    for position, row in _rows_at(dataset, chosen):
+        console.print(card({"id": str(position), **row}))
+    if not total:
+        console.print("the dataset holds no row", highlight=False)
+
+
+def show_dataset_row(dataset: OpenDataset, typed: str, console: Console) -> None:
+    """Print one row in full: its columns, and those that follow from its recipe. Raises RunError.
+
+    `typed` is the row's id, or its position in the dataset.
+    """
+    position = _position(dataset, typed)
+    asked = [field.name for field in dataset.derived]
+    for _, row in _rows_at(dataset, [position], asked):
+        console.print(Rule(as_text(str(row.get("id", position)), "bold"), align="left"))
+        print_fields(row, console)
+
+
+def _rows_at(
+    dataset: OpenDataset, positions: list[int], derived: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    start = 0
+    for table in dataset.tables(derived or ()):
+        here = [position - start for position in positions if start <= position < start + table.num_rows]
+        for at, row in zip(here, table.take(pa.array(here, pa.int64())).to_pylist(), strict=True):
+            yield start + at, row
+        start += table.num_rows
+
+
+def _position(dataset: OpenDataset, typed: str) -> int:
+    """Where the row with this id, or at this position, is."""
+    start = 0
+    for table in dataset.tables():
+        ids = table["id"].to_pylist() if "id" in table.column_names else []
+        # An id is looked for first: it may be a number, too.
+        for at, row_id in enumerate(ids):
+            if str(row_id) == typed:
+                return start + at
+        start += table.num_rows
+    if typed.isascii() and typed.isdigit() and len(typed) < 19 and int(typed) < start:
+        return int(typed)
+    raise RunError(
+        f"{dataset.place} has no row {one_line(typed)!r}; give its id, or its position from 0 to {start - 1}"
+    )

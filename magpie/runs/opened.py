@@ -1,0 +1,117 @@
+"""A finished dataset, opened to be read: that of a run, a folder that a filter wrote, or Parquet made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from magpie.data.dataset import DatasetFiles
+from magpie.data.published import Published
+from magpie.errors import RecipeError, RunError
+from magpie.runs.provenance import Provenance
+from magpie.runs.run import DATASET, QUARANTINE, RECIPE, STEPS, Run
+from magpie.storage import open_storage
+from magpie.storage.sealed import inspect_shard
+
+_BATCH_ROWS = 4096
+_HUGGINGFACE = b"huggingface"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataset:
+    """A dataset and where its rows come from, `provenance`, which is None where that is not known.
+
+    `folders` are those that its files lie in, or the one file that it is. `features` is what `datasets` wrote about the
+    columns, as JSON; None in most datasets.
+    """
+
+    place: Path
+    schema: pa.Schema
+    provenance: Provenance | None
+    folders: tuple[Path, ...]
+    features: bytes | None
+    read: Callable[[], Iterator[pa.Table]]
+
+    @property
+    def derived(self) -> list[pa.Field]:
+        """The columns that its files lack and that follow from the rest."""
+        fields = [] if self.provenance is None else self.provenance.derived_fields
+        return [field for field in fields if field.name not in self.schema.names]
+
+    def tables(self, derived: Collection[str] = ()) -> Iterator[pa.Table]:
+        """All rows, a few thousand at a time, in one table at least; with the `derived` columns of these names."""
+        names = [field.name for field in self.derived if field.name in derived]
+        for table in self.read():
+            columns = {} if self.provenance is None else self.provenance.derive(table, names)
+            yield pa.table({**{name: table[name] for name in table.column_names}, **columns})
+
+
+def open_dataset(source: Run | str | Path) -> OpenDataset:
+    """The dataset of a run, in a folder of its own, or in Parquet files.
+
+    Raises RunError for a run that is not finished and for what is no dataset, DamagedShardError.
+    """
+    if isinstance(source, Run):
+        return _of_run(source)
+    path = Path(source)
+    storage = open_storage(path)
+    if storage.exists(RECIPE):
+        return _of_run(Run.open(path))
+    files = DatasetFiles(storage)
+    manifest = files.manifest() if path.is_dir() else None
+    if manifest is not None:
+        return _of_files(path, files, Provenance.parse(manifest.about), (path,))
+    return _of_parquet(path)
+
+
+def _of_run(run: Run) -> OpenDataset:
+    if not run.dataset_files.names():
+        raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
+    places = tuple(Path(run.storage.place(prefix)) for prefix in (DATASET, STEPS, QUARANTINE))
+    return _of_files(run.folder, run.dataset_files, Provenance.of(run), places)
+
+
+def _of_files(
+    place: Path, files: DatasetFiles, provenance: Provenance | None, folders: tuple[Path, ...]
+) -> OpenDataset:
+    names = files.names()
+
+    def read() -> Iterator[pa.Table]:
+        for name in names:
+            inspect_shard(files.storage, name)
+            with pq.ParquetFile(files.storage.open(name), page_checksum_verification=True) as file:
+                yield file.schema_arrow.empty_table()  # so that a dataset without rows has its columns
+                for batch in file.iter_batches(_BATCH_ROWS):
+                    yield pa.Table.from_batches([batch])
+
+    inspect_shard(files.storage, names[0])
+    with files.storage.open(names[0]) as source:
+        schema = pq.read_schema(source)
+    return OpenDataset(place, schema.remove_metadata(), provenance, folders, _features(schema), read)
+
+
+def _of_parquet(path: Path) -> OpenDataset:
+    try:
+        published = Published(path)
+    except RecipeError as error:
+        raise RunError(
+            f"{path} is not a run, and no dataset: {str(error).removeprefix('--input ')}"
+        ) from error
+    everyone = pa.chunked_array([pa.nulls(published.rows, pa.string())])
+    schema = next(published.kept(everyone)).schema
+    features = _features(schema)
+    first = published.files[0]
+    if features is None and first.suffix == ".parquet":
+        features = _features(pq.read_schema(first))
+    folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
+    return OpenDataset(
+        path, schema.remove_metadata(), None, folders, features, lambda: published.kept(everyone)
+    )
+
+
+def _features(schema: pa.Schema) -> bytes | None:
+    return (schema.metadata or {}).get(_HUGGINGFACE)
