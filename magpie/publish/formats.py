@@ -32,7 +32,7 @@ from magpie.publish.survey import Survey, in_order, survey
 from magpie.publish.writing import file_kind, write_json, write_parquet
 from magpie.runs.opened import OpenDataset, open_dataset
 from magpie.runs.run import Run
-from magpie.storage.local import replacing, storage_errors
+from magpie.storage.writing import make_folders, replacing, storage_errors
 
 __all__ = ["FORMATS", "Format", "export"]
 
@@ -73,8 +73,7 @@ def export(
     def tables() -> Iterator[pa.Table]:
         return shaped(dataset, shape, columns, left_out)
 
-    with storage_errors(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent)
     features = _features(dataset, shape)
     with replacing(target) as temporary:
         if kind == ".parquet":
