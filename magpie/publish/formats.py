@@ -58,8 +58,11 @@ def export(
     Raises MagpieError for another ending, RunError for a run that is not finished, a file that is there already and not
     to `overwrite`, or a row the format cannot hold, DamagedShardError, StorageError.
     """
-    if Path(out).is_dir():  # said before anything of its ending
-        raise RunError(f"{out} is a folder; name a file in it with --out, such as {Path(out) / 'rows.jsonl'}")
+    with storage_errors(Path(out)):
+        if Path(out).is_dir():  # said before anything of its ending
+            raise RunError(
+                f"{out} is a folder; name a file in it with --out, such as {Path(out) / 'rows.jsonl'}"
+            )
     kind = file_kind(Path(out))
     dataset = open_dataset(source)
     target = _writable(Path(out), dataset, overwrite=overwrite)
