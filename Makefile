@@ -29,8 +29,14 @@ air: ready  ## build recipes/air.yaml into runs/air (needs a GPU)
 pro: ready  ## build recipes/pro.yaml into runs/pro (needs four GPUs)
 	@$(BIN)/magpie build recipes/pro.yaml --out runs/pro $(ARGS)
 
-test: ready  ## run the tests
+# Real models want every core, so their tests go one after another; all others share the cores.
+test: ready  ## run the tests, or some: make test ARGS="tests/recipe -x"
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: ready  ## lint, formatting, types
 	@$(BIN)/ruff check

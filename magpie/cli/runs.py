@@ -89,6 +89,7 @@ def status(
 def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
     from magpie import api
+    from magpie.report.text import counted
 
     opened = open_run(run)
     problems = api.verify(opened)
@@ -96,8 +97,9 @@ def verify(run: RunFolder) -> None:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
-    shards = opened.shards * len(opened.steps)
-    typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+    shards = counted(opened.shards * len(opened.steps), "shard")
+    rows = counted(opened.recipe.rows, "row")
+    typer.echo(f"{run} is whole: {shards}, {rows}, each once, at every step")
 
 
 def filter_(
@@ -134,6 +136,7 @@ def filter_(
     from magpie.figures.agreement import agreement
     from magpie.recipe.loading import load_filter
     from magpie.report.filter_tables import print_comparison, print_funnel
+    from magpie.report.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
     if split is not None and input_ is None:
@@ -155,9 +158,8 @@ def filter_(
         folder = run.folder / "filtered" / chosen.name
     result = api.filter(source, chosen, folder, explain=explain, split=split)
     print_funnel(result, console, () if run is None else agreement(run))
-    rows = "row" if result.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
-    console.print(f"{result.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{counted(result.kept, 'row')} {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show(

@@ -7,6 +7,7 @@ gets an event a line, with seconds since 1970.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,6 +34,7 @@ from magpie.execution.base import (
     Working,
 )
 from magpie.plan.phases import needs_engine
+from magpie.runs.live import Announcer, StepProgress
 from magpie.runs.run import LOG, Run, RunStep
 
 _PLAIN_EVERY = 15.0
@@ -90,6 +92,7 @@ class Log:
 
     def __init__(self, run: Run | None) -> None:
         self._run = run
+        self.announcer = Announcer(run, os.getpid())
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
@@ -127,6 +130,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self.log.announcer.end()
 
     def handle(self, event: Event) -> None:
         """Count and show what has happened."""
@@ -135,8 +139,10 @@ class Progress:
                 self.found(step, rows, rejected)
             case Loading(what):
                 self.doing(f"loading {what}")
-            case Loaded(model, revision, engine, slots):
-                self.log.write("loaded", model=model, revision=revision, engine=engine, slots=slots)
+            case Loaded(model, revision, engine, slots, settings):
+                self.log.write(
+                    "loaded", model=model, revision=revision, engine=engine, slots=slots, **settings
+                )
             case Working(steps):
                 self.doing(steps)
             case Began(step, shard):
@@ -163,6 +169,7 @@ class Progress:
     def doing(self, what: str, **facts: Any) -> None:
         """Say what the build is at now, such as loading a model."""
         self._doing = what
+        self._announce()
         self.log.write("doing", what=what, **facts)
         self._print(what)
 
@@ -229,6 +236,8 @@ class Progress:
         seconds, fresh = now - self._stage[1], done - self._stage[2]
         left = f", {_clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
         self._doing = f"{step}: {what}, {done / max(total, 1):.0%}{left}"
+        if self.log.announcer.is_due:
+            self._announce()
         if now - self._last_line >= _PLAIN_EVERY:
             self._print(self._doing)
 
@@ -238,8 +247,27 @@ class Progress:
         if self._console is not None:
             self._console.print(Text.assemble(("note", "yellow"), " ", text))
 
+    def _announce(self) -> None:
+        steps = [
+            StepProgress(
+                name=count.name,
+                rows=count.rows,
+                rows_in_all=self._rows,
+                fresh=count.fresh,
+                in_hand=self._done(count) - count.rows,
+                tokens=count.tokens,
+                rows_per_second=self._made(count) / count.seconds if self._made(count) else None,
+                seconds_left=self._seconds_left(count),
+            )
+            for count in list(self.counts.values())
+            if count.rows or count.started is not None
+        ]
+        self.log.announcer.say(self._doing, steps)
+
     def _tick(self) -> None:
         now = time.monotonic()
+        if self.log.announcer.is_due:
+            self._announce()
         if self._console is not None and self._live is None and now - self._last_line >= _PLAIN_EVERY:
             busy = [
                 self._line(count)
@@ -276,10 +304,14 @@ class Progress:
         return count.fresh + self._done(count) - count.rows
 
     def _eta(self, count: StepCount) -> str:
+        left = self._seconds_left(count)
+        return "" if left is None else _clock(left)
+
+    def _seconds_left(self, count: StepCount) -> float | None:
         made = self._made(count)
         if not made or count.rows >= self._rows:
-            return ""
-        return _clock((self._rows - self._done(count)) * count.seconds / made)
+            return None
+        return (self._rows - self._done(count)) * count.seconds / made
 
     def _render(self) -> Table:
         title = Text(self._doing, style="bold")

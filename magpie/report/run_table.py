@@ -10,6 +10,7 @@ from rich.text import Text
 
 from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
+from magpie.report.text import counted
 from magpie.runs.verify import quarantined
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def print_status(status: Status, console: Console) -> None:
     The number after ± is one standard error.
     """
     state = (
-        f"finished, {status.kept:,} rows kept"
+        f"finished, {counted(status.kept or 0, 'row')} kept of {status.rows:,} ({(status.kept or 0) / status.rows:.0%})"
         if status.finished
         else "not finished: run the build again to go on"
     )

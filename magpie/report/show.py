@@ -174,7 +174,7 @@ def card(row: dict[str, Any]) -> Panel:
     for message in _conversation(row):
         style = _SPEAKER_STYLES.get(message["role"], "bold")
         parts.append(as_text(message["role"], style))
-        parts.append(as_text(message["content"].strip()))
+        parts.append(as_text((message["content"] or "").strip()))
     return Panel(Group(*parts), title=as_text(str(row["id"])), title_align="left", border_style="dim")
 
 
@@ -217,7 +217,9 @@ def print_fields(values: Mapping[str, Any], console: Console) -> None:
 def _field(name: str, value: Any) -> Text:
     """A column's name and value, on one line or on several."""
     label = Text(f"{name}: ", "cyan")
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and all(
+        isinstance(item, dict) and item.keys() == {"role", "content"} for item in value
+    ):
         turns = [f"{message['role']}: {message['content']}" for message in value]
         return Text("\n").join([label, *(as_text(turn) for turn in turns)])
     if isinstance(value, str) and "\n" in value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,7 +48,7 @@ class OpenDataset:
         names = [field.name for field in self.derived if field.name in derived]
         for table in self.read():
             columns = {} if self.provenance is None else self.provenance.derive(table, names)
-            yield pa.table({**{name: table[name] for name in table.column_names}, **columns})
+            yield pa.table({**{name: _usual(table[name]) for name in table.column_names}, **columns})
 
 
 def open_dataset(source: Run | str | Path) -> OpenDataset:
@@ -111,6 +112,23 @@ def _of_parquet(path: Path) -> OpenDataset:
     return OpenDataset(
         path, schema.remove_metadata(), None, folders, features, lambda: published.kept(everyone)
     )
+
+
+def _usual(column: Any) -> Any:
+    """The column in a type that every reader of files has: half floats are widened, and a map is a list of pairs."""
+    kind = column.type
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return column.cast(pa.string() if pa.types.is_string_view(kind) else pa.binary())
+    if pa.types.is_map(kind):
+        pair = pa.struct([("key", kind.key_type), ("value", kind.item_type)])
+        items = [
+            None if row is None else [{"key": key, "value": value} for key, value in row]
+            for row in column.to_pylist()
+        ]
+        return pa.array(items, pa.list_(pair))
+    return column
 
 
 def _features(schema: pa.Schema) -> bytes | None:

@@ -10,7 +10,7 @@ import yaml
 from magpie.errors import RecipeChangedError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
-from magpie.runs.run import FINGERPRINTS, LOG, RECIPE, Run
+from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
 from magpie.storage import Storage
 from magpie.storage.sealed import FORMAT
 
@@ -24,7 +24,7 @@ def refuse_other_things(storage: Storage) -> None:
     """Raise RunError when the place holds something and no run."""
     if storage.exists(RECIPE):
         return
-    other = storage.unrelated(frozenset({LOG}))
+    other = storage.unrelated(frozenset({LOG, PROGRESS}))
     if other is not None:
         raise RunError(f"{storage.location} holds other things ({other}); choose an empty folder with --out")
 

@@ -32,6 +32,7 @@ SUMMARY = "report.json"
 STEPS = "steps/"
 DATASET = "dataset/"
 QUARANTINE = "quarantine/"
+PROGRESS = "progress.json"
 
 
 @dataclass(frozen=True, slots=True)

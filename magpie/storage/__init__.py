@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from magpie.storage.base import Storage
+from magpie.storage.base import Holder, Storage, StrangeFileError
 from magpie.storage.local import LocalStorage
 from magpie.storage.memory import MemoryStorage
 
-__all__ = ["LocalStorage", "MemoryStorage", "Storage", "open_storage"]
+__all__ = ["Holder", "LocalStorage", "MemoryStorage", "Storage", "StrangeFileError", "open_storage"]
 
 
 def open_storage(place: str | Path) -> Storage:

@@ -77,13 +77,22 @@ def _messages(turns: Sequence[Any] | None, column: str) -> list[Message] | None:
 def _message(turn: Any, column: str) -> Message:
     """One turn, with its role and text under the names that messages have."""
     if isinstance(turn, dict):
-        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        role = turn.get("role", turn.get("from"))
+        text = _text(turn.get("content", turn.get("value")))
         if isinstance(role, str) and isinstance(text, str):
             return {"role": _ROLES.get(role.lower(), role.lower()), "content": text}
     raise RunError(
         f"the column {column!r} holds a turn that is no role with a text ({str(turn)[:80]!r}); "
         "give a dataset of conversations"
     )
+
+
+def _text(content: Any) -> Any:
+    """The text of a content, which may be a list of parts; as it is where it is something else."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        texts = [part.get("text") for part in content]
+        return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+    return content
 
 
 def as_sharegpt(messages: Any) -> list[list[dict[str, str]] | None]:
