@@ -28,6 +28,7 @@ LEVELS = (
     {"neighbors", "storage"},
     {"recipe"},
     {"models"},
+    {"sizing"},
     {"chat"},
     {"engines"},
     {"steps"},
@@ -303,7 +304,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["recipes", "filters", "schemas", "templates/chat", "templates/judge", "templates/baseline"]
+    "kind",
+    [
+        "recipes",
+        "filters",
+        "schemas",
+        "templates/chat",
+        "templates/judge",
+        "templates/baseline",
+        "templates/models",
+    ],
 )
 def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None:
     found = python(f"from magpie import shipped; print(shipped.folder({kind!r}))", path=installed).strip()

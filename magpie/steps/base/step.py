@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from magpie.errors import ChatFormatError
 from magpie.neighbors.vectors import ProgressCallback
+from magpie.sizing.roofline import Request
 from magpie.steps.base.columns import REJECTED, token_column
 
 if TYPE_CHECKING:
@@ -209,6 +210,11 @@ class Step(ABC):
     def bytes_per_row(self) -> int:
         """About how many bytes of a row it leaves on disk, zstd-compressed: an order of magnitude."""
         return 16
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What it asks its model for each row, with lengths as they usually are: for planning."""
+        return ()
 
     @property
     def labels(self) -> tuple[Label, ...]:
