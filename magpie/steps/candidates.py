@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import Model, Prefer, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     ModelUse,
     RowStep,
@@ -85,6 +87,11 @@ class CandidatesStep(RowStep):
     @property
     def keeps_reasoning(self) -> bool:
         return self.model.thinking == "keep"
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        prompt = lengths.INSTRUCTION + lengths.TEMPLATE
+        return (Request(prompt, lengths.written(self.part.max_tokens), count=self.part.responses),)
 
     @property
     def bytes_per_row(self) -> int:

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Extend, Model, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     MESSAGE,
     ModelUse,
@@ -99,6 +101,21 @@ class ExtendStep(RowStep):
     @property
     def uses(self) -> ModelUse:
         return ModelUse(self.part.model, self.model, "write", "chat")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        # Each message is written with all that was said before it, which is in the prefix cache while it lasts: no more
+        # than that of the last turn is counted on.
+        answer, asked = lengths.written(self.part.respond_max_tokens), lengths.INSTRUCTION
+        turn = lengths.TEMPLATE + lengths.INSTRUCTION + answer
+        return tuple(
+            request
+            for number in range(1, self.part.turns)
+            for request in (
+                Request(number * turn + lengths.TEMPLATE, asked),
+                Request(number * turn + lengths.TEMPLATE + asked, answer),
+            )
+        )
 
     @property
     def bytes_per_row(self) -> int:

@@ -17,6 +17,8 @@ import pyarrow as pa
 from magpie.engines.base import Completion, Sampling
 from magpie.errors import ChatFormatError
 from magpie.recipe import Guard, GuardSubject, Model, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, column, judged_or_not, live, spread
 
 if TYPE_CHECKING:
@@ -149,6 +151,19 @@ class GuardStep(RowStep):
     @property
     def uses(self) -> ModelUse:
         return ModelUse(self.part.model, self.model, "write", "transcript")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        texts = {"instruction": lengths.INSTRUCTION}
+        answered = lengths.INSTRUCTION + lengths.RESPONSE
+        return tuple(
+            Request(
+                lengths.GUARD_TEMPLATE + texts.get(subject, answered),
+                lengths.VERDICT,
+                shared=lengths.GUARD_TEMPLATE,
+            )
+            for subject in self.part.of
+        )
 
     @property
     def credited_as(self) -> str:

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import Model, Recipe, Respond
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     REJECTED,
     ModelUse,
@@ -91,6 +93,11 @@ class RespondStep(RowStep):
     @property
     def answers_every_row(self) -> bool:
         return self.part.rows == "all"
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        prompt = lengths.INSTRUCTION + lengths.TEMPLATE
+        return (Request(prompt, lengths.written(self.part.max_tokens)),)
 
     @property
     def bytes_per_row(self) -> int:
