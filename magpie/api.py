@@ -95,20 +95,27 @@ def filter(
     out: str | Path | None = None,
     *,
     explain: bool = False,
+    split: str | None = None,
 ) -> Refiltered:
-    """Apply another filter to a finished run, or to a dataset's Parquet; write what it keeps to folder `out`.
+    """Apply another filter to a finished run, or to a dataset in files; write what it keeps to folder `out`.
 
+    A dataset is a file (Parquet, JSON, CSV, .gz and .zst too) or a folder, of which one `split` is read: train, or else
+    the first there is.
     `filter` is a Filter, a file, or the name of a filter that ships. Without `out` nothing is written. `explain` adds
     what each rule would lose alone, with examples. Raises FilterError, RecipeError, RunError or DamagedShardError.
     """
-    return refilter(_rows(source), _load(filter), None if out is None else Path(out), explain=explain)
+    return refilter(_rows(source, split), _load(filter), None if out is None else Path(out), explain=explain)
 
 
 def compare(
-    source: Run | str | Path, first: Filter | str | Path, second: Filter | str | Path
+    source: Run | str | Path,
+    first: Filter | str | Path,
+    second: Filter | str | Path,
+    *,
+    split: str | None = None,
 ) -> FilterComparison:
     """How many rows of a run or dataset two filters keep: both, one alone, neither. Raises what `filter` does."""
-    return compare_filters(_rows(source), _load(first), _load(second))
+    return compare_filters(_rows(source, split), _load(first), _load(second))
 
 
 def export(
@@ -209,7 +216,7 @@ def _load(filter: Filter | str | Path) -> Filter:
     return load_filter(filter) if isinstance(filter, str | Path) else filter
 
 
-def _rows(source: Run | str | Path) -> RowSource:
+def _rows(source: Run | str | Path, split: str | None = None) -> RowSource:
     """The rows of a run, or of a dataset that belongs to no run."""
     if isinstance(source, Run):
         return RunRows(source)
@@ -217,4 +224,4 @@ def _rows(source: Run | str | Path) -> RowSource:
         return RunRows(Run.open(source))
     from magpie.data.published import Published
 
-    return Published(source)
+    return Published(source, split)
