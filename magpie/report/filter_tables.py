@@ -27,7 +27,7 @@ def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agree
     rows that it lost. `agreement` says how well the judges agree on the columns that the rules read.
     """
     table = Table(box=None, pad_edge=False)
-    more_headings = ("lost alone", "lost / alone") if result.explained else ()
+    more_headings = ("lost alone", "of alone") if result.explained else ()
     for heading in ("rule", "rows in", "lost", "left", *more_headings):
         table.add_column(heading, justify="left" if heading == "rule" else "right")
     explained = result.explained or (None,) * len(result.lines)
