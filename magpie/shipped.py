@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = Path(__file__).resolve().parent
-Kind = Literal["recipes", "filters", "templates/chat", "templates/judge", "templates/baseline", "schemas"]
+Kind = Literal[
+    "recipes",
+    "filters",
+    "templates/chat",
+    "templates/judge",
+    "templates/baseline",
+    "templates/models",
+    "templates/licences",
+    "schemas",
+]
 
 
 def folder(kind: Kind) -> Path:

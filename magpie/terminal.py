@@ -130,8 +130,11 @@ def _open_standard_files() -> None:
                 os.close(opened)
 
 
-def new_console(*, stderr: bool = False) -> Console:
-    """A console that prints texts as they are: `:smile:` and `[red]` mean nothing in them, and nothing acts."""
+def new_console(*, stderr: bool = False, file: IO[str] | None = None, **settings: Any) -> Console:
+    """A console that prints texts as they are: `:smile:` and `[red]` mean nothing in them, and nothing acts.
+
+    `settings` are those of rich's Console; `file` takes what would go to the terminal.
+    """
     from rich.console import Console
     from rich.segment import Segment
 
@@ -149,8 +152,8 @@ def new_console(*, stderr: bool = False) -> Console:
                     yield Segment(harmless(segment.text), style)
 
     stream = sys.stderr if stderr else sys.stdout
-    file: IO[str] = getattr(stream, "for_console", stream)
-    console = SafeConsole(file=file, stderr=stderr, emoji=False, markup=False)
+    file = file or getattr(stream, "for_console", stream)
+    console = SafeConsole(file=file, stderr=stderr, emoji=False, markup=False, **settings)
     if console.width < _NARROWEST:
         console.width = _USUAL_WIDTH
     return console

@@ -19,9 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "magpie"
 HOSTILE = (
     "\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b2J", "\u202eevil", "\u2066x", "\u200f", "\u061c", "\r", "\x08", "\ud83d",
 )  # fmt: skip
-ACTING = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]"
-)
+ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 
 
 @pytest.mark.parametrize("text", HOSTILE)

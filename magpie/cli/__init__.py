@@ -21,6 +21,7 @@ from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
+from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
 
 app = typer.Typer(
@@ -132,5 +133,5 @@ def _leave(code: int) -> None:
 
 def _print_error(text: str, code: int) -> int:
     """Print an error on one line; the exit code."""
-    print_line(f"magpie: {' '.join(text.split())}", stderr=True)
+    print_line(f"magpie: {redacted(' '.join(text.split()))}", stderr=True)
     return code

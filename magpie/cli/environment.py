@@ -10,6 +10,7 @@ from pathlib import Path
 
 from magpie import machine
 from magpie.errors import MagpieError, RecipeError
+from magpie.secrets import RedactingFilter
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 # What a process maps, not what it uses: Arrow, DuckDB and PyTorch with a stack for each of their threads.
@@ -39,6 +40,8 @@ def prepare() -> None:
     if level.lower() not in _LEVELS:
         raise RecipeError(f"MAGPIE_LOG={level!r} is not a level; use one of: {', '.join(_LEVELS)}")
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())
     logging.raiseExceptions = False  # a line of the log that cannot be written ends nothing
     for argument in sys.argv[1:]:
         try:

@@ -90,6 +90,8 @@ def status(
 def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
     from magpie import api
+    from magpie.report.text import counted
+    from magpie.runs.verify import not_sealed
 
     opened = open_run(run)
     problems = api.verify(opened)
@@ -97,8 +99,12 @@ def verify(run: RunFolder) -> None:
         print_line(problem, stderr=True)
     if problems:
         raise typer.Exit(1)
-    shards = opened.shards * len(opened.steps)
-    print_line(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+    shards = counted(opened.shards * len(opened.steps), "shard")
+    rows = counted(opened.recipe.rows, "row")
+    print_line(f"{run} is whole: {shards}, {rows}, each once, at every step")
+    note = not_sealed(opened)
+    if note is not None:
+        print_line(note)
 
 
 def filter_(
@@ -112,8 +118,14 @@ def filter_(
     input_: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="PARQUET", help="A dataset without a run: a file, or a folder of files."
+            "--input",
+            metavar="FILES",
+            help="A dataset without a run: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
         ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which split of --input to read: train by default; `all` reads all of them."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/FILTER by default.")] = None,
     explain: Annotated[
@@ -129,15 +141,18 @@ def filter_(
     from magpie.figures.agreement import agreement
     from magpie.recipe.loading import load_filter
     from magpie.report.filter_tables import print_comparison, print_funnel
+    from magpie.report.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
+    if split is not None and input_ is None:
+        raise RecipeError("--split is of a dataset without a run; give that with --input")
     if compare is not None and (out is not None or explain):
         raise RecipeError("--compare only counts; leave out --out and --explain")
     run = open_run(Path(run_folder)) if input_ is None else None
     source: Run | Path = run or input_ or Path(run_folder)
     chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
-        print_comparison(api.compare(source, chosen, compare), console)
+        print_comparison(api.compare(source, chosen, compare, split=split), console)
         return
     folder = out
     if out is None and not explain:
@@ -146,11 +161,10 @@ def filter_(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
         folder = run.folder / "filtered" / file_name(chosen.name)
-    result = api.filter(source, chosen, folder, explain=explain)
+    result = api.filter(source, chosen, folder, explain=explain, split=split)
     print_funnel(result, console, () if run is None else agreement(run))
-    rows = "row" if result.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
-    console.print(f"{result.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{counted(result.kept, 'row')} {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show(

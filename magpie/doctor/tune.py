@@ -8,6 +8,7 @@ these figures. Difficulty is shown, and not compared, for neither easy nor hard 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -167,9 +168,16 @@ async def _tune(
     assert recipe.tag is not None
     async with Sampler(on_progress) as sampler:
         samples = []
+        most = len(draws) * count * recipe.instruct.max_tokens
+        ahead = f"at most {most:,} tokens in all, then the judge"
+        began = time.monotonic()
         for number, draw in enumerate(draws):
+            if number:
+                left = (time.monotonic() - began) / number * (len(draws) - number)
+                ahead = f"about {max(1, round(left / 60))} min more, then the judge"
             instruct = recipe.instruct.model_copy(update={"mix": (draw,)})
             what = f"temperature {draw.temperature:g}, top_p {draw.top_p:g} ({number + 1} of {len(draws)})"
+            what += f", {ahead}"
             cell_recipe = recipe.with_sections(instruct=instruct)
             # Each cell has positions, and so seeds and ids, of its own.
             samples.append(await sampler.write(cell_recipe, count, first=number * count, what=what))

@@ -102,7 +102,8 @@ class ModelInfo:
 
     `context_length` is in tokens, prompt and completion together. `slots` is how many completions the engine works on
     at once: keep more than that waiting and it never idles. `controls` are what it can do of `Sampling`'s
-    `hold_back`, `first_token_divisor` and `stop_repetition`.
+    `hold_back`, `first_token_divisor` and `stop_repetition`. `settings` are others that it was loaded with,
+    for the log.
     """
 
     name: str
@@ -111,6 +112,7 @@ class ModelInfo:
     context_length: int
     slots: int
     controls: frozenset[Control] = CONTROLS
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def stops_repetition(self, wish: bool | None) -> bool:
         """Whether to ask for `stop_repetition`: as the recipe says, or where it says nothing, if the engine can."""

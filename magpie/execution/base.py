@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
@@ -47,12 +47,13 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An engine is loaded, which works on so many completions at once."""
+    """An engine is loaded, which works on so many completions at once, with these other settings."""
 
     model: str
     revision: str
     engine: str
     slots: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,8 +139,10 @@ class Progress:
                 self.found(step, rows, rejected)
             case Loading(what):
                 self.doing(f"loading {what}")
-            case Loaded(model, revision, engine, slots):
-                self.log.write("loaded", model=model, revision=revision, engine=engine, slots=slots)
+            case Loaded(model, revision, engine, slots, settings):
+                self.log.write(
+                    "loaded", model=model, revision=revision, engine=engine, slots=slots, **settings
+                )
             case Working(steps):
                 self.doing(steps)
             case Began(step, shard):

@@ -93,7 +93,19 @@ class Model(Part):
     tensor_parallel: Annotated[int, ShapesNoRows()] = Field(default=1, ge=1)
     """How many GPUs the model is split over."""
     slots: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=1)
-    """How many completions are worked on at once. null is the engine's default for the machine."""
+    """How many completions are worked on at once.
+
+    null is worked out from the model and the GPU's memory, as `magpie plan` shows it; on a CPU it is 256.
+    """
+    batched_tokens: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=64)
+    """The most tokens of one step of vLLM on a GPU, prompts included. null is worked out, as `slots` is."""
+    graph_sizes: Annotated[tuple[int, ...] | None, ShapesNoRows()] = Field(default=None, min_length=1)
+    """The batch sizes for which vLLM captures CUDA graphs. null is sizes up to `slots`."""
+    row_tokens: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=16)
+    """How many tokens a request holds at its end on average, from which `slots` are worked out.
+
+    null is what the steps that use the model usually hold.
+    """
     gpu_memory: Annotated[float, ShapesNoRows()] = Field(default=0.9, gt=0, le=1)
     """The share of a GPU's memory that the engine may use."""
     separate_process: Annotated[bool | None, ShapesNoRows()] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -10,24 +9,27 @@ from typing import Any
 
 from magpie.errors import RecipeError
 from magpie.recipe.yaml_text import parse_yaml_text
+from magpie.records.encoding import decoded
+from magpie.records.opening import ending, is_records
+from magpie.records.rows import read_rows
 
 _MOST_BYTES = 1 << 30
 
 
 def read_texts(path: Path) -> Any:
-    """Read a file of texts: YAML, or one JSON value a line, or one text a line. Raises RecipeError."""
-    if path.suffix in {".yaml", ".yml"}:
+    """Read a file of texts: YAML, one text a line, or records (JSON, CSV, Parquet). Raises RecipeError."""
+    if ending(path.name) in {".yaml", ".yml"}:
         return read_yaml(path)
-    if path.suffix not in {".jsonl", ".txt"}:
-        raise RecipeError(f"{path} must end in .yaml, .jsonl or .txt; rename it")
-    texts: list[Any] = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if line.strip():
-            try:
-                texts.append(json.loads(line) if path.suffix == ".jsonl" else line.strip())
-            except (ValueError, RecursionError) as error:
-                raise RecipeError(f"line {number} of {path} is not JSON; mend that line") from error
-    return texts
+    if not is_records(path.name):
+        raise RecipeError(f"{path} must end in .yaml, .txt, .jsonl, .json, .csv or .parquet; rename it")
+    return [_text_entry(record.value) for record in read_rows(path)]
+
+
+def _text_entry(value: Any) -> Any:
+    """The entry of a list of texts: a table has all its columns in every row, those without a value too."""
+    return (
+        {key: held for key, held in value.items() if held is not None} if isinstance(value, dict) else value
+    )
 
 
 def read_yaml(path: Path) -> Any:
@@ -37,11 +39,7 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(data: bytes, origin: str) -> Any:
     """What YAML text holds; `origin` is what an error calls it. Raises RecipeError as `read_yaml` does."""
-    return parse_yaml_text(_decoded(data, origin), origin)
-
-
-def _read(path: Path) -> str:
-    return _decoded(_bytes_of(path), str(path))
+    return parse_yaml_text(decoded(data, origin), origin)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -57,10 +55,3 @@ def _bytes_of(path: Path) -> bytes:
             return file.read()
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
-
-
-def _decoded(data: bytes, origin: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{origin} is not UTF-8 text; save it as UTF-8") from error

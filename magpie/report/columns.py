@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from magpie.terminal import print_line
 from magpie.data.magpie_form import PUBLISHED
 from magpie.report.text import as_text
 from magpie.runs.catalogue import Explanation, explain_everything, type_name
+from magpie.terminal import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -208,6 +208,7 @@ class VllmThread(ABC, Generic[A]):
             engine=f"vllm {vllm.__version__}",
             context_length=llm.model_config.max_model_len,
             slots=llm.vllm_config.scheduler_config.max_num_seqs,
+            settings=_settings(llm.vllm_config),
         )
         self._call_on_loop(self._set_loaded, info)
         return llm
@@ -276,6 +277,17 @@ class VllmThread(ABC, Generic[A]):
             if not request.answer.done():
                 request.answer.set_exception(EngineError(_death_message(error)))
         self._requests.clear()
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """What a run records of how the engine was set, besides its slots."""
+    sizes = config.compilation_config.cudagraph_capture_sizes
+    return {
+        "batched_tokens": config.scheduler_config.max_num_batched_tokens,
+        "graph_sizes": list(sizes or ()),
+        "context_length": config.model_config.max_model_len,
+        "tensor_parallel": config.parallel_config.tensor_parallel_size,
+    }
 
 
 def _answer(future: asyncio.Future[A], answer: A) -> None:

@@ -22,12 +22,14 @@ from magpie.steps.base import REJECTED, GlobalStep, GlobalWork, RowStep, RowWork
 from magpie.steps.filter.decide import (
     Decision,
     FunnelLine,
+    QuotaGroup,
     apply_rules,
     decide,
     funnel,
     funnel_lines,
     is_reason_of_filter,
     lost_alone,
+    quota_groups,
     reason_of,
 )
 from magpie.steps.filter.limits import stopped_by
@@ -37,6 +39,7 @@ __all__ = [
     "FilterStep",
     "FunnelLine",
     "PrefilterStep",
+    "QuotaGroup",
     "applicable",
     "around_answers",
     "check",
@@ -46,6 +49,7 @@ __all__ = [
     "funnel_lines",
     "is_reason_of_filter",
     "lost_alone",
+    "quota_groups",
     "reason_of",
     "split",
 ]
@@ -139,6 +143,8 @@ class FilterStep(GlobalStep, GlobalWork):
     def settings(self) -> dict[str, Any]:
         """The rules, the quotas and the top; the filter's name and description change no row."""
         rest = self.filter.model_dump(mode="json", include={"quotas", "top"})
+        if rest["quotas"] is not None and rest["quotas"]["order"] is None:
+            del rest["quotas"]["order"]  # as runs were made before there was an order of their own
         return {"rules": [[rule.name, rule.where] for rule in self.rules], **rest}
 
     def bind(self, _: Tools) -> FilterStep:
