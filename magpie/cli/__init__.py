@@ -17,6 +17,7 @@ from magpie import __version__
 from magpie.cli.datasets import columns, export
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
+from magpie.cli.plan import plan
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
 
@@ -31,7 +32,7 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 VERBS = (
-    build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
+    plan, build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
     schema,
 )  # fmt: skip
 for verb in VERBS:
