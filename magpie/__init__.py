@@ -81,6 +81,8 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"magpie.{name}")
     if name in _HOMES:
+        if name.islower():  # a verb: a notebook shows what it returns
+            import_module("magpie.report.notebook").show_tables()
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
 
@@ -98,6 +100,7 @@ class _Room(ModuleType):
     @property
     def __wrapped__(self) -> Any:
         """The function; `inspect` takes its signature from here."""
+        import_module("magpie.report.notebook").show_tables()
         name = self.__name__.rpartition(".")[2]
         return getattr(import_module(_HOMES[name]), name)
 

@@ -14,8 +14,9 @@ from magpie.errors import RecipeError, RunError
 from magpie.figures.status import status as status_of
 from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.kept import RunRows
-from magpie.runs.run import RECIPE, Run
+from magpie.runs.run import Run, is_run
 from magpie.runs.verify import verify as problems_of
+from magpie.storage import open_storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,20 +122,27 @@ def filter(
     out: str | Path | None = None,
     *,
     explain: bool = False,
+    split: str | None = None,
 ) -> Refiltered:
-    """Apply another filter to a finished run, or to a dataset's Parquet; write what it keeps to folder `out`.
+    """Apply another filter to a finished run, or to a dataset in files; write what it keeps to folder `out`.
 
+    A dataset is a file (Parquet, JSON, CSV, .gz and .zst too) or a folder, of which one `split` is read: train, or else
+    the first there is.
     `filter` is a Filter, a file, or the name of a filter that ships. Without `out` nothing is written. `explain` adds
     what each rule would lose alone, with examples. Raises FilterError, RecipeError, RunError or DamagedShardError.
     """
-    return refilter(_rows(source), _load(filter), None if out is None else Path(out), explain=explain)
+    return refilter(_rows(source, split), _load(filter), None if out is None else Path(out), explain=explain)
 
 
 def compare(
-    source: Run | str | Path, first: Filter | str | Path, second: Filter | str | Path
+    source: Run | str | Path,
+    first: Filter | str | Path,
+    second: Filter | str | Path,
+    *,
+    split: str | None = None,
 ) -> FilterComparison:
     """How many rows of a run or dataset two filters keep: both, one alone, neither. Raises what `filter` does."""
-    return compare_filters(_rows(source), _load(first), _load(second))
+    return compare_filters(_rows(source, split), _load(first), _load(second))
 
 
 def export(
@@ -177,7 +185,7 @@ def columns(source: Run | str | Path | None = None) -> list[Explanation]:
 
     if source is None:
         return explain_everything()
-    if isinstance(source, Run) or (Path(source) / RECIPE).is_file():
+    if isinstance(source, Run) or is_run(open_storage(source)):
         return explain_run(Provenance.of(_open(source)))
     return explain_dataset(open_dataset(source))
 
@@ -200,7 +208,7 @@ def show(
     from magpie.report.show import show_rejected, show_row, show_rows
 
     console = console or Console(emoji=False)
-    if not isinstance(run, Run) and not (Path(run) / RECIPE).is_file():
+    if not isinstance(run, Run) and not is_run(open_storage(run)):
         _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
         return
     opened = _open(run)
@@ -235,12 +243,12 @@ def _load(filter: Filter | str | Path) -> Filter:
     return load_filter(filter) if isinstance(filter, str | Path) else filter
 
 
-def _rows(source: Run | str | Path) -> RowSource:
+def _rows(source: Run | str | Path, split: str | None = None) -> RowSource:
     """The rows of a run, or of a dataset that belongs to no run."""
     if isinstance(source, Run):
         return RunRows(source)
-    if (Path(source) / RECIPE).is_file():
+    if is_run(open_storage(source)):
         return RunRows(Run.open(source))
     from magpie.data.published import Published
 
-    return Published(source)
+    return Published(source, split)

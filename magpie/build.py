@@ -30,6 +30,7 @@ from magpie.runs.record import (
 )
 from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
+from magpie.runs.verify import seal
 from magpie.steps import MAGPIE, Method
 from magpie.storage import Storage, open_storage
 
@@ -118,6 +119,7 @@ def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None
     progress.doing("writing the dataset")
     write_dataset(run, driver.lineage, driver.kept)
     write_summary(run)
+    seal(run, driver.seals)
     progress.log.write("finished", kept=driver.kept, seconds=round(time.monotonic() - progress.began_at, 1))
     place = run.storage.place(DATASET.rstrip("/"))
     progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from urllib.parse import urlsplit
@@ -54,6 +55,22 @@ def redacted(text: str) -> str:
         text = text.replace(secret, "[key]")
     text = _USER.sub(r"\1", text)
     return _BEARER.sub(r"\1[key]", text)
+
+
+class RedactingFilter(logging.Filter):
+    """For a log handler: what it writes holds no key, whichever library says it, tracebacks included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit: logging itself says so
+            return True
+        record.msg, record.args = redacted(message), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redacted(record.exc_text)
+        return True
 
 
 def _secrets() -> set[str]:

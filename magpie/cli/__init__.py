@@ -20,6 +20,7 @@ from magpie.cli.models import doctor, tune
 from magpie.cli.plan import plan
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
+from magpie.secrets import RedactingFilter
 
 app = typer.Typer(
     name="magpie",
@@ -59,6 +60,8 @@ def main() -> None:
     logging.basicConfig(
         level=os.environ.get("MAGPIE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 0
     try:

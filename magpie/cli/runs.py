@@ -90,6 +90,7 @@ def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
     from magpie import api
     from magpie.report.text import counted
+    from magpie.runs.verify import not_sealed
 
     opened = open_run(run)
     problems = api.verify(opened)
@@ -100,6 +101,9 @@ def verify(run: RunFolder) -> None:
     shards = counted(opened.shards * len(opened.steps), "shard")
     rows = counted(opened.recipe.rows, "row")
     typer.echo(f"{run} is whole: {shards}, {rows}, each once, at every step")
+    note = not_sealed(opened)
+    if note is not None:
+        typer.echo(note)
 
 
 def filter_(
@@ -113,8 +117,14 @@ def filter_(
     input_: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="PARQUET", help="A dataset without a run: a file, or a folder of files."
+            "--input",
+            metavar="FILES",
+            help="A dataset without a run: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
         ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which split of --input to read: train by default; `all` reads all of them."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/FILTER by default.")] = None,
     explain: Annotated[
@@ -133,13 +143,15 @@ def filter_(
     from magpie.report.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
+    if split is not None and input_ is None:
+        raise RecipeError("--split is of a dataset without a run; give that with --input")
     if compare is not None and (out is not None or explain):
         raise RecipeError("--compare only counts; leave out --out and --explain")
     run = open_run(Path(run_folder)) if input_ is None else None
     source: Run | Path = run or input_ or Path(run_folder)
     chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
-        print_comparison(api.compare(source, chosen, compare), console)
+        print_comparison(api.compare(source, chosen, compare, split=split), console)
         return
     folder = out
     if out is None and not explain:
@@ -148,7 +160,7 @@ def filter_(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
         folder = run.folder / "filtered" / chosen.name
-    result = api.filter(source, chosen, folder, explain=explain)
+    result = api.filter(source, chosen, folder, explain=explain, split=split)
     print_funnel(result, console, () if run is None else agreement(run))
     where = "would be kept" if folder is None else f"in {folder}"
     console.print(f"{counted(result.kept, 'row')} {where}", highlight=False, markup=False, soft_wrap=True)

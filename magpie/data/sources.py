@@ -7,6 +7,7 @@ conversation, or the length of a text.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +15,33 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.data.messages import ASSISTANT_ROLES, USER_ROLES
+from magpie.records.conversation import CONVERSATIONS, exchange_of, turns_of
+from magpie.records.schemas import label_names
 
 OTHER_NAMES = {
     "id": ("uuid", "conversation_id"),
     "uuid": ("conversation_id",),
     "min_similar_uuid": ("min_similar_conversation_id",),
-    "instruction": ("input",),
-    "response": ("output",),
+    "instruction": ("input", "prompt", "question", "query", "problem"),
+    "response": ("output", "completion", "answer"),
     "instruction_length": ("input_length",),
     "response_length": ("output_length",),
     "llama_guard": ("llama_guard_2",),
     "other_task_categories": ("other_task_category",),
 }
-"""Columns, and what they are called in older sets: `input` and `output` are those of the first one."""
+"""Columns, and what they are called in other sets: `input` and `output` are those of the first published one."""
 
-_SPEAKERS = {"instruction": USER_ROLES, "response": ASSISTANT_ROLES}
-# Columns that hold conversations, and the fields of a turn in them: who speaks, and the text.
-_CONVERSATIONS = {"conversations": ("from", "value"), "messages": ("role", "content")}
+_FIRST_EXCHANGE = (
+    "instruction",
+    "response",
+)  # what a conversation holds of these: its first question, and the answer
+# In a set of preferences the question and the answer are in columns of their own, each a list of messages.
+_MESSAGES_OF = {"instruction": ("prompt", "chosen"), "response": ("completion", "chosen")}
+
+GREETED = "begin with the assistant: its first turn is left out"
+UNREAD = "hold no conversation that can be read"
+
+Tally = Counter[tuple[str, str]]
 
 Make = Callable[[Any], Any]
 """Makes the values of one column from an Arrow array of those of another."""
@@ -45,22 +55,28 @@ class Source:
     make: Make | None = None
 
 
-def source_of(name: str, schema: pa.Schema) -> Source | None:
-    """Where the values of the column `name` come from in files of `schema`; None when they hold nothing of it."""
-    written = {column.lower(): column for column in schema.names}
+def source_of(name: str, schema: pa.Schema, tally: Tally | None = None) -> Source | None:
+    """Where the values of the column `name` come from in files of `schema`; None when they hold nothing of it.
+
+    `tally` counts, by what was found and by column, conversations that were not read as they stand there.
+    """
+    written = {column.strip().lower(): column for column in reversed(schema.names)}
     for candidate in (name, *OTHER_NAMES.get(name, ())):
-        if candidate in written:
-            return Source(written[candidate])
+        column = written.get(candidate)
+        if column is not None and (candidate == name or _is_plain(schema.field(column).type)):
+            labels = label_names(schema).get(column)
+            return Source(column, None if labels is None else _names_of(labels))
     if name.endswith("_length"):
         # The text may be made from another column itself: `response_length` from the first answer in `conversations`.
         text = source_of(name.removesuffix("_length"), schema)
         if text is None or (text.make is None and not _is_text(schema.field(text.column).type)):
             return None
         return Source(text.column, _then_length(text.make))
-    if name in _SPEAKERS:
-        for column, (role, content) in _CONVERSATIONS.items():
-            if column in written and _is_conversation(schema.field(written[column]).type, role, content):
-                return Source(written[column], _first_message_of(_SPEAKERS[name], role, content))
+    if name in _FIRST_EXCHANGE:
+        for candidate in (*CONVERSATIONS, *_MESSAGES_OF[name]):
+            column = written.get(candidate)
+            if column is not None and _may_be_conversation(schema.field(column).type):
+                return Source(column, _of_exchange(name, Counter() if tally is None else tally))
     return None
 
 
@@ -75,17 +91,44 @@ def _then_length(make: Make | None) -> Make:
     return length
 
 
-def _first_message_of(speakers: frozenset[str], role: str, content: str) -> Make:
-    """The first message of one of the speakers in each conversation; null where there is none."""
+def _of_exchange(name: str, tally: Tally) -> Make:
+    """The first question of each conversation, or the answer to it; null where there is none."""
 
     def first(conversations: Any) -> Any:
-        messages = (
-            next((turn[content] for turn in turns or () if turn and turn[role] in speakers), None)
-            for turns in conversations.to_pylist()
-        )
-        return pa.array(list(messages), pa.string())
+        found = []
+        for value in conversations.to_pylist(maps_as_pydicts="lossy"):
+            question, answer, greeted = exchange_of(value)
+            if question is None and answer is None and value is not None and name == "response":
+                # `completion` and `chosen` may hold the answer alone.
+                answer = next((turn.text for turn in turns_of(value) or () if turn.role == "assistant"), None)
+            tally[GREETED, name] += greeted and question is not None
+            tally[UNREAD, name] += value is not None and question is None and answer is None
+            found.append(question if name == "instruction" else answer)
+        return pa.array(found, pa.string())
 
     return first
+
+
+def _names_of(labels: tuple[str, ...]) -> Make:
+    """The names of labels that are stored as numbers; null for a number that has none, such as -1."""
+
+    def named(numbers: Any) -> Any:
+        return pa.array(
+            [labels[at] if at is not None and 0 <= at < len(labels) else None for at in numbers.to_pylist()],
+            pa.string(),
+        )
+
+    return named
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values are no lists and no objects."""
+    return not pa.types.is_nested(kind)
+
+
+def _may_be_conversation(kind: pa.DataType) -> bool:
+    """Whether values may be conversations: lists, objects that hold them, or JSON text."""
+    return not _is_plain(kind) or _is_text(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -94,16 +137,3 @@ def _is_text(kind: pa.DataType) -> bool:
         return _is_text(kind.value_type)
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)
-
-
-def _is_conversation(kind: pa.DataType, role: str, content: str) -> bool:
-    """Whether values are lists of turns with these two fields: other datasets use the same column names otherwise."""
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return (
-        is_list
-        and pa.types.is_struct(kind.value_type)
-        and all(
-            kind.value_type.get_field_index(name) >= 0 and _is_text(kind.value_type.field(name).type)
-            for name in (role, content)
-        )
-    )

@@ -45,7 +45,8 @@ def look_for(plan: Plan, tools: BuildTools) -> Looked:
         if _is_on_hub(use.model.model):
             elsewhere.append(use.model.model)
     for setting, name in _datasets(plan.recipe):
-        if Path(name).expanduser().exists():
+        # A name may end in `:SPLIT`.
+        if any(part and Path(part).expanduser().exists() for part in (name, name.rpartition(":")[0])):
             continue
         if _is_hub_dataset(name):
             elsewhere.append(name)
@@ -90,9 +91,9 @@ def _is_file_name(name: str) -> bool:
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The datasets that the recipe compares with, each with the setting that names it."""
     if recipe.decontaminate is not None:
-        yield from (("decontaminate.files", name) for name in recipe.decontaminate.files)
+        yield from (("decontaminate.files", str(name)) for name in recipe.decontaminate.files)
     if recipe.dedup is not None:
-        yield from (("dedup.against", name) for name in recipe.dedup.against)
+        yield from (("dedup.against", str(name)) for name in recipe.dedup.against)
 
 
 def _is_hub_dataset(name: str) -> bool:

@@ -40,6 +40,11 @@ class Quotas(Part):
     """The most rows for every value that is not in `counts`. 0 drops such rows; null keeps all of them."""
     counts: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """The most rows for single values, such as {Math: 500}."""
+    order: str | None = None
+    """Which rows of a value are kept: those with the largest values of this column, or DuckDB expression.
+
+    null takes them in the order of `top`; without `top`, the first.
+    """
 
     @model_validator(mode="after")
     def _check_not_empty(self) -> Quotas:
@@ -58,6 +63,6 @@ class Filter(Section):
     rules: tuple[Rule, ...] = ()
     """Conditions that every kept row fulfils."""
     quotas: Quotas | None = None
-    """The most rows for each value of a column. The best by `top` are kept; without `top`, the first."""
+    """The most rows for each value of a column: the best by `order`, else by `top`, else the first."""
     top: Top | None = None
     """Keep only the rows with the largest values of a column."""

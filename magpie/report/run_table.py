@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
+from magpie.data.escaping import harmless
 from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
-from magpie.report.text import counted
+from magpie.report.text import as_text, clock, counted
 from magpie.runs.verify import quarantined
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from magpie.figures.status import Status
+    from magpie.runs.live import Running
     from magpie.runs.run import Run
 
 
@@ -30,8 +31,11 @@ def print_status(status: Status, console: Console) -> None:
         if status.finished
         else "not finished: run the build again to go on"
     )
-    title = Text(f"{status.folder}: {state}", style="table.title")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    if status.running is not None:
+        state = _at_work(status.running)
+    # Not as the table's title, which would be folded to the width of the table.
+    console.print(as_text(f"{status.folder}: {state}", "table.title"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     for heading in ("step", "shards", "rows in", "rows out", "tokens"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for step in status.steps:
@@ -55,6 +59,17 @@ def print_status(status: Status, console: Console) -> None:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in status.skipped_rules:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _at_work(running: Running) -> str:
+    """A build at work in words: its process, for how long, and how fast and how far its steps are."""
+    host = f" on {running.host}" if running.host else ""
+    parts = [f"running{host} (process {running.pid}, for {clock(running.seconds)})", running.doing]
+    for step in running.steps:
+        if step.rows_per_second is not None and step.seconds_left:
+            rows = f"{step.name} {step.rows + step.in_hand:,} of {step.rows_in_all:,}"
+            parts.append(f"{rows}, {step.rows_per_second:,.1f} rows/s, {clock(step.seconds_left)} left")
+    return harmless("; ".join(filter(None, parts)))
 
 
 def print_outcome(run: Run, console: Console) -> None:

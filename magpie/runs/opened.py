@@ -14,7 +14,7 @@ from magpie.data.dataset import DatasetFiles
 from magpie.data.published import Published
 from magpie.errors import RecipeError, RunError
 from magpie.runs.provenance import Provenance
-from magpie.runs.run import DATASET, QUARANTINE, RECIPE, STEPS, Run
+from magpie.runs.run import DATASET, QUARANTINE, STEPS, Run, is_run
 from magpie.storage import open_storage
 from magpie.storage.sealed import inspect_shard
 
@@ -60,7 +60,7 @@ def open_dataset(source: Run | str | Path) -> OpenDataset:
         return _of_run(source)
     path = Path(source)
     storage = open_storage(path)
-    if storage.exists(RECIPE):
+    if is_run(storage):
         return _of_run(Run.open(path))
     files = DatasetFiles(storage)
     manifest = files.manifest() if path.is_dir() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from magpie.data.dataset import DatasetFiles
 from magpie.errors import DamagedShardError, RecipeError, RunError
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import parse_yaml
+from magpie.runs.sealing import recipe_in
 from magpie.steps import MAGPIE, Method, columns_of, steps_of
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
 from magpie.storage import MemoryStorage, Storage, open_storage
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import datasets
 
     from magpie.recipe import Recipe
+
+_logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
 FINGERPRINTS = "fingerprints.json"
@@ -68,6 +72,10 @@ class Run:
         self.storage = storage
         self.recipe = recipe
         self.steps = tuple(steps)
+        self.notes: tuple[str, ...] = ()
+        """What was found wrong with it when it was opened, and could be had back."""
+        self.about: str | None = None
+        """How its shards are made, for their metadata: see `sealing.py`. Worked out by the first that commits one."""
 
     @classmethod
     def open(cls, place: str | Path | Storage, method: Method = MAGPIE) -> Run:
@@ -77,17 +85,23 @@ class Run:
         """
         storage = place if isinstance(place, Storage) else open_storage(place)
         origin = storage.place(RECIPE)
-        if not storage.exists(RECIPE):
+        sealed, note = recipe_in(storage, RECIPE)
+        if sealed is None and not storage.exists(RECIPE):
             raise RunError(
                 f"{storage.location} is not a run: it holds no {RECIPE}; give the folder of a build"
             )
         try:
-            recipe = parse_recipe(parse_yaml(storage.read(RECIPE), origin), origin=origin)
-            return cls(storage, recipe, numbered(steps_of(recipe, method)))
+            raw = parse_yaml(storage.read(RECIPE), origin) if sealed is None else sealed
+            recipe = parse_recipe(raw, origin=origin)
+            run = cls(storage, recipe, numbered(steps_of(recipe, method)))
         except (OSError, RecipeError) as error:
             raise RunError(
                 f"{storage.location} cannot be read: {error}; its build, run again, writes it anew"
             ) from error
+        if note is not None:
+            run.notes = (note,)
+            _logger.warning("%s", note)
+        return run
 
     @property
     def folder(self) -> Path:
@@ -255,6 +269,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, recipe={self.recipe.name!r}, rows={self.recipe.rows})"
+
+
+def is_run(storage: Storage) -> bool:
+    """Whether a run lies there, be its recipe lost."""
+    return any(storage.exists(name) for name in (RECIPE, FINGERPRINTS)) or bool(storage.names(STEPS))
 
 
 def numbered(steps: Iterable[RowStep | GlobalStep]) -> tuple[RunStep, ...]:

@@ -142,8 +142,8 @@ class CandidateWriter(RowWork["Engine"]):
         """The reasoning and the answer, each null where there is none that can be used."""
         if completion.finish_reason in {"error", "repetition"}:
             return None, None
-        reasoning, answer = self.chat.split_reasoning(completion.text)
-        return reasoning, answer or None
+        reasoning, answer = self.chat.split_reasoning(self.chat.without_end(completion.text))
+        return reasoning, None if not answer or self.chat.has_leak(answer) else answer
 
 
 def candidate_seeds(run_seed: int, responses: int, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -176,7 +176,7 @@ class Extender(RowWork["Engine"]):
                 self._user_sampling(turn, index, engine),
             )
             tokens += user.token_count
-            instruction = user.text.strip()
+            instruction = self.chat.without_end(user.text).strip()
             problem = self._problem(instruction, user.finish_reason)
             if problem is not None:
                 return _Conversation(turns[2:], reasonings, tokens, f"instruction {turn}: {problem}")
@@ -185,7 +185,7 @@ class Extender(RowWork["Engine"]):
                 self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index, engine)
             )
             tokens += assistant.token_count
-            reasoning, response = self.chat.split_reasoning(assistant.text)
+            reasoning, response = self.chat.split_reasoning(self.chat.without_end(assistant.text))
             problem = self._problem(response, assistant.finish_reason)
             if problem is not None:
                 return _Conversation(turns[2:], reasonings, tokens, f"response {turn}: {problem}")
@@ -206,7 +206,7 @@ class Extender(RowWork["Engine"]):
             return _ENDED_BADLY[finish_reason]
         if not text:
             return "empty"
-        return "role header inside" if any(leak in text for leak in self.chat.leaks) else None
+        return "role header inside" if self.chat.has_leak(text) else None
 
     def _user_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
         draw = self.part.draw

@@ -127,7 +127,7 @@ class Responder(RowWork["Engine"]):
             (chat.prompt([instruction], system=part.system_prompt) for instruction in instructions),
             (answer_sampling(part, chat, engine, seed) for seed in row_seeds),
         )
-        texts = [chat.split_reasoning(completion.text) for completion in completions]
+        texts = [chat.split_reasoning(chat.without_end(completion.text)) for completion in completions]
         columns: dict[str, list[Any]] = {
             "reasoning": [reasoning for reasoning, _ in texts],
             "response": [answer for _, answer in texts],
@@ -136,19 +136,22 @@ class Responder(RowWork["Engine"]):
             "response_tokens": [completion.token_count for completion in completions],
             "response_finish_reason": [completion.finish_reason for completion in completions],
             "rejected": [
-                _reason(completion, reasoning, answer)
+                _reason(completion, reasoning, answer, leaks=chat.has_leak(answer))
                 for completion, (reasoning, answer) in zip(completions, texts, strict=True)
             ],
         }
         return spread(rows, at, columns, self.step.adds)
 
 
-def _reason(completion: Completion, reasoning: str | None, answer: str) -> str | None:
+def _reason(completion: Completion, reasoning: str | None, answer: str, *, leaks: bool) -> str | None:
     """Why a row without a usable answer is out; None where it has one."""
     if completion.finish_reason == "error":
         return "respond: engine error"
     if completion.finish_reason == "repetition":
         return "respond: repeats itself"
+    # As an instruction is: trained on, it would teach a model to write both sides of a conversation.
+    if leaks:
+        return "respond: role header inside"
     # An answer cut by length stays in: `response_finish_reason` lets a filter decide about it.
     if answer:
         return None

@@ -31,6 +31,9 @@ FORMAT = 1
 _MARK = b"blake2b:"
 _ZEROS = _MARK + b"0" * 64
 _NOTE = b"magpie.note"
+_FEATURES = (
+    b"huggingface"  # what `datasets` notes of the columns, such as the names of labels; it reads the schema's
+)
 _ABOUT = b"magpie.about"
 
 
@@ -145,15 +148,17 @@ def _content(data: bytes | bytearray) -> str:
 
 def _encode(table: pa.Table, stamp: Stamp, about: str) -> bytearray:
     sink = pa.BufferOutputStream()
+    metadata = table.schema.metadata or {}
+    note, features = metadata.get(_NOTE), metadata.get(_FEATURES)
+    fields = [field.remove_metadata() for field in table.schema]
     with pq.ParquetWriter(
         sink,
-        pa.schema([field.remove_metadata() for field in table.schema]),
+        pa.schema(fields, metadata={_FEATURES: features} if features else None),
         compression="zstd",
         write_page_checksum=True,
         write_page_index=True,
     ) as writer:
         writer.write_table(table.replace_schema_metadata(None))
-        note = (table.schema.metadata or {}).get(_NOTE)
         writer.add_key_value_metadata(
             {
                 "magpie": json.dumps(asdict(stamp), sort_keys=True),

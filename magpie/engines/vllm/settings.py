@@ -29,6 +29,9 @@ def prepare_environment() -> None:
         ("VLLM_NO_USAGE_STATS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
         ("TQDM_DISABLE", "1"),
+        # A child is started with `python -c`, which puts the current folder first on its path: a file lying there, such
+        # as `pickle.py`, would run.
+        ("PYTHONSAFEPATH", "1"),
     ):
         os.environ.setdefault(key, value)
 

@@ -19,12 +19,14 @@ from magpie.steps.base import REJECTED, GlobalStep, GlobalWork, RowStep, RowWork
 from magpie.steps.filter.decide import (
     Decision,
     FunnelLine,
+    QuotaGroup,
     apply_rules,
     decide,
     funnel,
     funnel_lines,
     is_reason_of_filter,
     lost_alone,
+    quota_groups,
     reason_of,
 )
 from magpie.steps.filter.rules import applicable, check, columns_of, expressions, split
@@ -33,6 +35,7 @@ __all__ = [
     "FilterStep",
     "FunnelLine",
     "PrefilterStep",
+    "QuotaGroup",
     "applicable",
     "around_answers",
     "check",
@@ -42,6 +45,7 @@ __all__ = [
     "funnel_lines",
     "is_reason_of_filter",
     "lost_alone",
+    "quota_groups",
     "reason_of",
     "split",
 ]
@@ -126,6 +130,8 @@ class FilterStep(GlobalStep, GlobalWork):
     def settings(self) -> dict[str, Any]:
         """The rules, the quotas and the top; the filter's name and description change no row."""
         rest = self.filter.model_dump(mode="json", include={"quotas", "top"})
+        if rest["quotas"] is not None and rest["quotas"]["order"] is None:
+            del rest["quotas"]["order"]  # as runs were made before there was an order of their own
         return {"rules": [[rule.name, rule.where] for rule in self.rules], **rest}
 
     def bind(self, _: Tools) -> FilterStep:
