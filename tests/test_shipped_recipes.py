@@ -229,7 +229,7 @@ def test_what_a_reward_model_and_a_guard_could_not_judge_is_counted(tmp_path: Pa
     found = {step.name: step for step in status(run).steps}
     assert found["reward"].outcomes == {"judged": found["reward"].rows_in}
     assert found["guard"].outcomes == {"not judged": found["guard"].rows_in}  # a scripted guard says anything
-    assert run.dataset()[0]["guard_model"] == "demo-guard"
+    assert run.dataset()[0]["guard_model"] == "scripted (demo-guard)"
 
 
 def test_a_guard_of_what_is_not_there_is_refused() -> None:
