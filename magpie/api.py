@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
     from magpie.plan import DryRun
+    from magpie.plan.costs import Costs
     from magpie.publish.formats import Format
     from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
@@ -59,6 +60,31 @@ def plan(
     loaded = load_recipe(source, overrides=overrides)
     folder = Path(out) if out is not None else Path("runs") / loaded.name
     return dry_run(loaded, folder, stop_after=stop_after, reuse=None if reuse is None else Path(reuse))
+
+
+def plan_costs(
+    source: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    gpu: str | None = None,
+    gpus: int = 1,
+    price: float = 0.0,
+    like: Run | str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Costs:
+    """What a build would take of `gpus` GPUs: memory, tokens, hours, dollars at `price` for a GPU hour, disk.
+
+    `gpu` is the kind, such as "h100-80gb"; by default that of this machine, if it is a known one. `like` is an earlier
+    run of the recipe, whose shares of rows and lengths are taken. Raises RecipeError and RunError.
+    """
+    from magpie.figures.measured import measured_by
+    from magpie.plan import make_plan
+    from magpie.plan.costs import plan_costs as costs_of
+    from magpie.sizing.cards import card_here, find_card
+
+    card = card_here() if gpu is None else find_card(gpu)
+    measured = None if like is None else measured_by(_open(like))
+    plan = make_plan(load_recipe(source, overrides=overrides))
+    return costs_of(plan, card, gpus=gpus, price=price, measured=measured)
 
 
 def new(model: str, out: str | Path | None = None, *, rows: int = 1000) -> str:

@@ -16,6 +16,7 @@ from magpie.execution.progress import Log, Progress
 from magpie.execution.signals import Stoppable
 from magpie.figures.summary import write_summary
 from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
+from magpie.plan.licences import licences_of
 from magpie.recipe import EngineKind, Recipe
 from magpie.recipe.loading import load_recipe
 from magpie.runs.kept import write_dataset
@@ -146,6 +147,9 @@ def _open_record(run: Run, bound: BoundPlan, source: Run | None, progress: Progr
         taken = take_over(run, source, ingredients)
         if taken:
             progress.note(f"taken over from {source.folder}: {', '.join(taken)}")
+    for licensed in licences_of(bound.plan):
+        if licensed.free is False:
+            progress.note(f"licence {licensed.text}")
     for rule in run.skipped_rules:
         progress.note(f"filter rule left out, the run has no such column: {rule}")
     needed, free = bound.plan.disk_bytes, run.storage.free_bytes()

@@ -19,6 +19,7 @@ from magpie.cli.datasets import columns, export
 from magpie.cli.environment import of_the_machine, prepare
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
+from magpie.cli.plan import plan
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.errors import MagpieError, StoppedError
 from magpie.secrets import redacted
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 VERBS = (
-    build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
+    plan, build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
     schema,
 )  # fmt: skip
 for verb in VERBS:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.engines import find_engine
+from magpie.plan.licences import licences_of
 from magpie.report.text import as_text, counted
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def print_plan(dry: DryRun, console: Console) -> None:
         )
     if recipe.filter is not None:
         console.print(Text(f"filter {recipe.filter.name}: {_filter(plan, recipe.filter)}"), soft_wrap=True)
+    for licensed in licences_of(plan):
+        console.print(Text("licence ").append_text(as_text(licensed.text)), soft_wrap=True)
     for rule in plan.skipped_rules:
         console.print(Text(f"left out, the run has no such column: {rule}"), soft_wrap=True)
     if recipe.instruct.stop_at_newline:

@@ -38,8 +38,8 @@ class Request:
 
     @property
     def tokens(self) -> float:
-        """What it holds at its end."""
-        return self.prompt + self.output
+        """What it holds of the KV cache at its end, alone: a prompt's beginning that all share is there once."""
+        return self.prompt - self.shared + self.output
 
 
 def step_seconds(

@@ -35,6 +35,9 @@ def test_a_judge_of_its_own_splits_the_phase() -> None:
         "dedup",
         "tag → prefilter",
         "respond",
+        "baseline",
+        "reward",
+        "guard",
         "filter",
     ]
 
