@@ -19,7 +19,9 @@ def plan(
             help="a100-40gb, a100-80gb, h100-80gb, h200, b200, l40s or rtx-4090; else this machine's."
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="How many of them; 1, or all of this machine's.")
+    ] = None,
     price: Annotated[float, typer.Option(min=0, help="Dollars for one of them for an hour.")] = 0.0,
     like: Annotated[
         Path | None,

@@ -47,6 +47,7 @@ def print_status(status: Status, console: Console) -> None:
         for reason, count in step.rejected.items():
             table.add_row(as_text(f"  {reason}", "dim"), "", "", Text(f"−{count:,}", "dim"), "")
     console.print(table)
+    _print_paces(status, console)
     if status.saturation is not None:
         ahead = status.saturation.next
         console.print(
@@ -59,6 +60,20 @@ def print_status(status: Status, console: Console) -> None:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in status.skipped_rules:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_paces(status: Status, console: Console) -> None:
+    """Print how fast each phase that was planned is, beside the plan."""
+    if not status.paces:
+        return
+    table = Table(title="rows/s", title_justify="left", box=None, pad_edge=False)
+    for heading in ("phase", "planned, at most", "measured", ""):
+        table.add_column(heading, justify="left" if heading == "phase" else "right", overflow="fold")
+    for pace in status.paces:
+        measured = "" if pace.measured is None else f"{pace.measured:,.1f}"
+        share = "" if pace.measured is None else f"{pace.measured / pace.planned:.0%}"
+        table.add_row(pace.phase, f"{pace.planned:,.1f}", measured, share)
+    console.print(table)
 
 
 def _at_work(running: Running) -> str:
