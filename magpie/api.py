@@ -66,16 +66,17 @@ def plan_costs(
     source: Recipe | Mapping[str, Any] | str | Path,
     *,
     gpu: str | None = None,
-    gpus: int = 1,
+    gpus: int | None = None,
     price: float = 0.0,
     like: Run | str | Path | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> Costs:
     """What a build would take of `gpus` GPUs: memory, tokens, hours, dollars at `price` for a GPU hour, disk.
 
-    `gpu` is the kind, such as "h100-80gb"; by default that of this machine, if it is a known one. `like` is an earlier
-    run of the recipe, whose shares of rows and lengths are taken. Raises RecipeError and RunError.
+    `gpu` is the kind, such as "h100-80gb", by default one of it; without it, those of this machine, if they are known.
+    `like` is an earlier run of the recipe, whose shares of rows and lengths are taken. Raises RecipeError and RunError.
     """
+    from magpie.engines.gpus import gpus_here
     from magpie.figures.measured import measured_by
     from magpie.plan import make_plan
     from magpie.plan.costs import plan_costs as costs_of
@@ -84,7 +85,8 @@ def plan_costs(
     card = card_here() if gpu is None else find_card(gpu)
     measured = None if like is None else measured_by(_open(like))
     plan = make_plan(load_recipe(source, overrides=overrides))
-    return costs_of(plan, card, gpus=gpus, price=price, measured=measured)
+    here = gpus_here() if gpu is None else 0
+    return costs_of(plan, card, gpus=gpus or here or 1, price=price, measured=measured)
 
 
 def new(model: str, out: str | Path | None = None, *, rows: int = 1000) -> str:
@@ -203,11 +205,10 @@ def show(
 
     `run` may also be the folder of a dataset, such as one that a filter wrote: it has kept rows only.
     """
-    from rich.console import Console
-
     from magpie.report.show import show_rejected, show_row, show_rows
+    from magpie.terminal import new_console
 
-    console = console or Console(emoji=False)
+    console = console or new_console()
     if not isinstance(run, Run) and not is_run(open_storage(run)):
         _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
         return

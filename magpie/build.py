@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magpie.engines.gpus import gpus_here
 from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
+from magpie.execution.local import LocalExecutor
 from magpie.execution.progress import Log, Progress
 from magpie.execution.signals import Stoppable
+from magpie.figures.pace import PLANNED, planned_rates
 from magpie.figures.summary import write_summary
 from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
 from magpie.plan.licences import licences_of
@@ -31,6 +34,7 @@ from magpie.runs.record import (
 from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
 from magpie.runs.verify import seal
+from magpie.sizing.cards import card_of_device, driver_names
 from magpie.steps import MAGPIE, Method
 from magpie.storage import Storage, open_storage
 
@@ -93,6 +97,7 @@ def build(
                 if isinstance(executor, str)
                 else executor
             )
+            _log_plan(plan, hands, progress)
             driver = Driver(run, bound, hands, progress.handle)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named))
@@ -125,6 +130,16 @@ def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None
     progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")
     if driver.kept == 0:
         progress.note(f"not one row is left; see why with: magpie show {run.storage.location} --rejected")
+
+
+def _log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:
+    """Log how fast each phase should be at most on this machine's GPUs, where they are known: `status` shows it."""
+    gpus = gpus_here()
+    devices = driver_names() if gpus else []
+    card = card_of_device(devices[0]) if devices else None
+    if card is not None:
+        rates = planned_rates(plan, card, gpus=None if isinstance(executor, LocalExecutor) else gpus)
+        progress.log.write(PLANNED, card=card.name, gpus=gpus, rows_per_second=rates)
 
 
 def _with_recorded_commits(recipe: Recipe, storage: Storage, source: Run | None) -> Recipe:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, Sets, new_console, recipe_from
+from magpie.cli.options import EngineName, Sets, recipe_from
+from magpie.terminal import new_console, print_json
 
 
 def plan(
@@ -19,7 +19,9 @@ def plan(
             help="a100-40gb, a100-80gb, h100-80gb, h200, b200, l40s or rtx-4090; else this machine's."
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="How many of them; 1, or all of this machine's.")
+    ] = None,
     price: Annotated[float, typer.Option(min=0, help="Dollars for one of them for an hour.")] = 0.0,
     like: Annotated[
         Path | None,
@@ -37,6 +39,6 @@ def plan(
     loaded = recipe_from(recipe, rows=rows, seed=None, engine=engine, sets=set_ or [])
     costs = api.plan_costs(loaded, gpu=gpu, gpus=gpus, price=price, like=like)
     if json_:
-        typer.echo(json.dumps(costs.to_json(), ensure_ascii=False))
+        print_json(costs.to_json())
     else:
         print_costs(costs, new_console())

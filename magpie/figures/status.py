@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
 from magpie.figures.agreement import Agreement, agreement
+from magpie.figures.pace import Pace, paces
 from magpie.figures.saturation import Saturation, saturation
 from magpie.runs.live import Running, running
 from magpie.runs.run import Run, RunStep
@@ -46,7 +47,8 @@ class Status:
 
     `damaged` names the files that cannot be read; they count as not done. A file may be damaged in bytes that are not
     read here: `verify` reads them all. `no_saturation` says why `saturation` is None. `running` is the build that is at
-    work now, with the rows that it has in hand; None while there is none.
+    work now, with the rows that it has in hand; None while there is none. `paces` are the phases' speeds beside the
+    planned ones, where there is a plan.
     """
 
     folder: str
@@ -61,6 +63,7 @@ class Status:
     no_saturation: str | None = None
     agreement: tuple[Agreement, ...] = ()
     running: Running | None = None
+    paces: tuple[Pace, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""
@@ -88,6 +91,7 @@ def status(run: Run) -> Status:
         no_saturation=no_curve,
         agreement=agreement(run),
         running=running(run),
+        paces=paces(run),
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from magpie.data.escaping import harmless
+from magpie.escaping import harmless
 from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text, clock, counted
@@ -43,10 +43,11 @@ def print_status(status: Status, console: Console) -> None:
         shards = f"{step.shards_done}/{step.shards}"
         table.add_row(step.name, shards, f"{step.rows_in:,}", f"{step.rows_out:,}", tokens)
         for outcome, count in (step.outcomes or {}).items():
-            table.add_row(f"  [dim]{escape(outcome)}[/]", "", "", f"[dim]{count:,}[/]", "")
+            table.add_row(as_text(f"  {outcome}", "dim"), "", "", Text(f"{count:,}", "dim"), "")
         for reason, count in step.rejected.items():
-            table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
+            table.add_row(as_text(f"  {reason}", "dim"), "", "", Text(f"−{count:,}", "dim"), "")
     console.print(table)
+    _print_paces(status, console)
     if status.saturation is not None:
         ahead = status.saturation.next
         console.print(
@@ -59,6 +60,20 @@ def print_status(status: Status, console: Console) -> None:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in status.skipped_rules:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_paces(status: Status, console: Console) -> None:
+    """Print how fast each phase that was planned is, beside the plan."""
+    if not status.paces:
+        return
+    table = Table(title="rows/s", title_justify="left", box=None, pad_edge=False)
+    for heading in ("phase", "planned, at most", "measured", ""):
+        table.add_column(heading, justify="left" if heading == "phase" else "right", overflow="fold")
+    for pace in status.paces:
+        measured = "" if pace.measured is None else f"{pace.measured:,.1f}"
+        share = "" if pace.measured is None else f"{pace.measured / pace.planned:.0%}"
+        table.add_row(pace.phase, f"{pace.planned:,.1f}", measured, share)
+    console.print(table)
 
 
 def _at_work(running: Running) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from magpie.errors import RecipeError
 
@@ -66,9 +67,24 @@ def card_of_device(device: str) -> Card | None:
 
 
 def card_here() -> Card | None:
-    """The GPU of this machine. None where there is none, or one that is not known. Loads torch."""
+    """The GPU of this machine, as its driver's files name it, else torch. None where there is none, or none known."""
+    name = driver_names() or _torch_name()
+    return card_of_device(name[0]) if name else None
+
+
+def driver_names(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """What the driver calls the GPUs of this machine, without a library that would hold one; empty where unsaid."""
+    names = []
+    for path in sorted(folder.glob("*/information")):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return names
+
+
+def _torch_name() -> list[str]:
     import torch
 
-    if not torch.cuda.is_available():
-        return None
-    return card_of_device(torch.cuda.get_device_name(0))
+    return [torch.cuda.get_device_name(0)] if torch.cuda.is_available() else []
