@@ -205,11 +205,10 @@ def show(
 
     `run` may also be the folder of a dataset, such as one that a filter wrote: it has kept rows only.
     """
-    from rich.console import Console
-
     from magpie.report.show import show_rejected, show_row, show_rows
+    from magpie.terminal import new_console
 
-    console = console or Console(emoji=False)
+    console = console or new_console()
     if not isinstance(run, Run) and not is_run(open_storage(run)):
         _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
         return

@@ -23,8 +23,8 @@ PACKAGE = ROOT / "magpie"
 
 # From the bottom to the top, as CONTRIBUTING.md draws the house.
 LEVELS = (
-    {"errors", "shipped", "text", "replies"},
-    {"secrets"},
+    {"errors", "escaping", "machine", "names", "shipped", "text", "replies"},
+    {"secrets", "terminal"},
     {"neighbors", "records", "storage"},
     {"recipe"},
     {"models"},

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, engine_kind, new_console, numbers
+from magpie.cli.options import EngineName, engine_kind, numbers
 from magpie.errors import RecipeError, StoppedError
+from magpie.terminal import new_console, print_json
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def doctor(
             on_progress=on_progress,
         )
     if json_:
-        typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
+        print_json(diagnosis.to_json())
     else:
         print_diagnosis(diagnosis, new_console())
 
@@ -90,6 +90,6 @@ def tune(
             on_progress=on_progress,
         )
     if json_:
-        typer.echo(json.dumps(tuning.to_json(), ensure_ascii=False))
+        print_json(tuning.to_json())
     else:
         print_tuning(tuning, new_console())

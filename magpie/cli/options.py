@@ -10,8 +10,6 @@ import typer
 from magpie.errors import RecipeError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from magpie.recipe import Recipe
     from magpie.runs.run import Run
 
@@ -24,13 +22,6 @@ EngineName = Annotated[
     str | None,
     typer.Option("--engine", help="The engine for every model, such as auto, vllm or transformers."),
 ]
-
-
-def new_console(*, stderr: bool = False) -> Console:
-    """A console that prints texts of models as they are: `:smile:` in them is no emoji."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, emoji=False)
 
 
 def open_run(folder: Path) -> Run:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, Sets, new_console, recipe_from
+from magpie.cli.options import EngineName, Sets, recipe_from
+from magpie.terminal import new_console, print_json
 
 
 def plan(
@@ -39,6 +39,6 @@ def plan(
     loaded = recipe_from(recipe, rows=rows, seed=None, engine=engine, sets=set_ or [])
     costs = api.plan_costs(loaded, gpu=gpu, gpus=gpus, price=price, like=like)
     if json_:
-        typer.echo(json.dumps(costs.to_json(), ensure_ascii=False))
+        print_json(costs.to_json())
     else:
         print_costs(costs, new_console())

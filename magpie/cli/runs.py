@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_run, recipe_from
+from magpie.cli.options import EngineName, RunFolder, Sets, open_run, recipe_from
 from magpie.errors import RecipeError
+from magpie.names import file_name
+from magpie.terminal import new_console, print_json, print_line
 
 if TYPE_CHECKING:
     from magpie.execution.choice import ExecutorName
@@ -81,7 +82,7 @@ def status(
 
     result = api.status(run)
     if json_:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        print_json(result.to_json())
     else:
         print_status(result, new_console())
 
@@ -95,15 +96,15 @@ def verify(run: RunFolder) -> None:
     opened = open_run(run)
     problems = api.verify(opened)
     for problem in problems:
-        typer.echo(problem, err=True)
+        print_line(problem, stderr=True)
     if problems:
         raise typer.Exit(1)
     shards = counted(opened.shards * len(opened.steps), "shard")
     rows = counted(opened.recipe.rows, "row")
-    typer.echo(f"{run} is whole: {shards}, {rows}, each once, at every step")
+    print_line(f"{run} is whole: {shards}, {rows}, each once, at every step")
     note = not_sealed(opened)
     if note is not None:
-        typer.echo(note)
+        print_line(note)
 
 
 def filter_(
@@ -159,7 +160,7 @@ def filter_(
             raise RecipeError(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
-        folder = run.folder / "filtered" / chosen.name
+        folder = run.folder / "filtered" / file_name(chosen.name)
     result = api.filter(source, chosen, folder, explain=explain, split=split)
     print_funnel(result, console, () if run is None else agreement(run))
     where = "would be kept" if folder is None else f"in {folder}"

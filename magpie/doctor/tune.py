@@ -8,7 +8,6 @@ these figures. Difficulty is shown, and not compared, for neither easy nor hard 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from magpie.doctor.measures import Mean, Neighbors, Sample, measure
 from magpie.doctor.pareto import AXES, pareto_front
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
 from magpie.errors import RecipeError
+from magpie.execution.signals import run_to_end
 from magpie.neighbors.vectors import no_progress
 from magpie.recipe import Draw, EngineKind, Instruct, Model, Recipe, Tag
 from magpie.recipe.loading import load_recipe
@@ -159,7 +159,7 @@ def tune(
         ) from error
     if not draws:
         raise RecipeError("nothing to try; give at least one temperature and one top_p")
-    return asyncio.run(_tune(base, draws, n, notes, on_progress or no_progress))
+    return run_to_end(_tune(base, draws, n, notes, on_progress or no_progress))
 
 
 async def _tune(

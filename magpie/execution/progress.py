@@ -6,7 +6,6 @@ gets an event a line, with seconds since 1970.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.errors import StorageError
+from magpie.escaping import as_json
 from magpie.execution.base import (
     Advanced,
     Began,
@@ -97,7 +97,7 @@ class Log:
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
         if self._run is not None:
-            line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
+            line = as_json({"time": round(time.time(), 3), "event": event, **facts})
             with suppress(OSError, StorageError):
                 self._run.storage.append(LOG, line + "\n")
 
@@ -324,7 +324,7 @@ class Progress:
             table.add_row(
                 count.name,
                 f"{done:,}/{self._rows:,}",
-                f"[green]{'━' * round(share * 20)}[/][dim]{'━' * (20 - round(share * 20))}[/]",
+                Text.assemble(("━" * round(share * 20), "green"), ("━" * (20 - round(share * 20)), "dim")),
                 f"{count.rejected:,}" if count.rejected else "",
                 f"{made / count.seconds:,.1f}" if made and count.started is not None else "",
                 f"{count.tokens:,}" if count.tokens else "",

@@ -6,9 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
+from magpie.names import file_name
 from magpie.recipe.problems import recipe_error
 
 Share = Annotated[float, Field(gt=0)]
@@ -16,6 +25,10 @@ Share = Annotated[float, Field(gt=0)]
 
 Text = Annotated[str, Field(min_length=1)]
 """A string that is not empty."""
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+"""A name that is also the name of a file or a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,  # YAML has .nan and .inf, and no setting means anything by them
         protected_namespaces=(),
         use_attribute_docstrings=True,  # the text below a setting is its description in the JSON schema
     )

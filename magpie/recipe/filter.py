@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part, Section, ShapesNoRows
+from magpie.recipe.base import FileName, Part, Section, ShapesNoRows
 
 
 class Rule(Part):
@@ -56,8 +56,8 @@ class Quotas(Part):
 class Filter(Section):
     """Which rows are kept: first the rules, in their order, then the quotas, then the top."""
 
-    name: Annotated[str, ShapesNoRows()] = "filter"
-    """The name of the filter. For a file, its file name if none is given."""
+    name: Annotated[FileName, ShapesNoRows()] = "filter"
+    """The name of the filter, and of the folder for what it keeps. For a file, its file name if none is given."""
     description: Annotated[str, ShapesNoRows()] = ""
     """One sentence about what the filter keeps."""
     rules: tuple[Rule, ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.data.escaping import one_line
+from magpie.escaping import one_line
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text
 

@@ -18,6 +18,7 @@ from magpie.report.dry_run import print_plan
 from magpie.report.filter_tables import print_comparison, print_funnel
 from magpie.report.run_table import print_status
 from magpie.report.tuning import print_tuning
+from magpie.terminal import new_console
 
 _WIDTH = 120
 _PAGE = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
@@ -25,7 +26,7 @@ _PAGE = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}<
 
 def as_html(print_result: Callable[[Any, Console], None], result: Any) -> str:
     """What `print_result` prints, with its colours; texts of models are escaped."""
-    console = Console(file=StringIO(), record=True, width=_WIDTH, emoji=False, force_jupyter=False)
+    console = new_console(file=StringIO(), record=True, width=_WIDTH, force_jupyter=False)
     print_result(result, console)
     return console.export_html(code_format=_PAGE, inline_styles=True)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from magpie.data.escaping import harmless
+from magpie.escaping import harmless
 from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text, clock, counted
@@ -43,9 +43,9 @@ def print_status(status: Status, console: Console) -> None:
         shards = f"{step.shards_done}/{step.shards}"
         table.add_row(step.name, shards, f"{step.rows_in:,}", f"{step.rows_out:,}", tokens)
         for outcome, count in (step.outcomes or {}).items():
-            table.add_row(f"  [dim]{escape(outcome)}[/]", "", "", f"[dim]{count:,}[/]", "")
+            table.add_row(as_text(f"  {outcome}", "dim"), "", "", Text(f"{count:,}", "dim"), "")
         for reason, count in step.rejected.items():
-            table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
+            table.add_row(as_text(f"  {reason}", "dim"), "", "", Text(f"−{count:,}", "dim"), "")
     console.print(table)
     _print_paces(status, console)
     if status.saturation is not None:

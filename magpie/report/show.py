@@ -18,8 +18,8 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from magpie.data.escaping import one_line
 from magpie.errors import RunError
+from magpie.escaping import one_line
 from magpie.report.text import as_text
 from magpie.runs.ids import parse_id, prefix_of, row_id
 from magpie.runs.run import Run

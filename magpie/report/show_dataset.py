@@ -9,8 +9,8 @@ import pyarrow as pa
 from rich.rule import Rule
 
 from magpie.data.conversations import as_messages, conversation_column
-from magpie.data.escaping import one_line
 from magpie.errors import RunError
+from magpie.escaping import one_line
 from magpie.report.show import card, print_fields
 from magpie.report.text import as_text
 from magpie.runs.opened import OpenDataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from magpie.data.escaping import harmless
+from magpie.escaping import harmless
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -29,7 +29,7 @@ def print_tuning(tuning: Tuning, console: Console) -> None:
     for cell in tuning.cells:
         near, sample = cell.neighbors, cell.sample
         table.add_row(
-            "[green]●[/]" if cell.is_best else "",
+            Text("●" if cell.is_best else "", "green"),
             f"{cell.draw.temperature:g}",
             f"{cell.draw.top_p:g}",
             _figure(sample.valid, percent=True),

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from magpie import machine
 from magpie.engines import first_token
 from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Sampling
 from magpie.engines.vllm.sizing import device_here, gpu_arguments
@@ -123,10 +124,12 @@ def _tokenizer(files: ModelFiles, model: Model) -> dict[str, str]:
 
 
 def _cpu_cache_bytes() -> int:
-    """Memory for the key-value cache: an eighth of what is free, between 1 and 8 GiB."""
-    import psutil
+    """Memory for the key-value cache: an eighth of what this process may still take, between 1 and 8 GiB.
 
-    return int(min(max(psutil.virtual_memory().available // 8, _GIB), 8 * _GIB))
+    Where a GiB is more than a quarter of that, as in a small container, it is a quarter.
+    """
+    free = machine.free_memory()
+    return min(max(free // 8, min(_GIB, free // 4)), 8 * _GIB)
 
 
 def _context_length(files: ModelFiles, model: Model) -> int:

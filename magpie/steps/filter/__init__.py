@@ -7,12 +7,15 @@ that passed the rules before it. A row fails a rule whose value is null.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from magpie.errors import StoppedError
 from magpie.neighbors.vectors import ProgressCallback
 from magpie.recipe import Filter, Recipe, Rule
 from magpie.steps.base import REJECTED, GlobalStep, GlobalWork, RowStep, RowWork, Step, Tools
@@ -29,6 +32,7 @@ from magpie.steps.filter.decide import (
     quota_groups,
     reason_of,
 )
+from magpie.steps.filter.limits import stopped_by
 from magpie.steps.filter.rules import applicable, check, columns_of, expressions, split
 
 __all__ = [
@@ -100,9 +104,18 @@ class PrefilterStep(RowStep, RowWork[None]):
 
     async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Rejects each row that fails a rule, by the first that it fails."""
-        decision = Decision.of(rows)
-        apply_rules(self.rules, rows, decision)
-        return decision.table(rows)
+        is_over = threading.Event()
+
+        def decided() -> pa.Table:
+            decision = Decision.of(rows)
+            with stopped_by(lambda: _raise_if(is_over)):
+                apply_rules(self.rules, rows, decision)
+            return decision.table(rows)
+
+        try:
+            return await asyncio.to_thread(decided)
+        finally:
+            is_over.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +150,12 @@ class FilterStep(GlobalStep, GlobalWork):
     def bind(self, _: Tools) -> FilterStep:
         return self
 
-    def run_all(self, rows: pa.Table, _: ProgressCallback) -> pa.Table:
+    def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
         """Rejects each row that fails a rule, exceeds a quota or does not reach the top."""
-        return decide(self.filter, self.rules, rows).table(rows)
+        with stopped_by(lambda: on_progress("applying rules", 0, 1)):
+            return decide(self.filter, self.rules, rows).table(rows)
+
+
+def _raise_if(is_over: threading.Event) -> None:
+    if is_over.is_set():
+        raise StoppedError("the build was stopped")
