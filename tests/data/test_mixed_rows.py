@@ -128,7 +128,9 @@ VIEWS = {
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "stream"])
 def test_views_are_read_everywhere_as_what_they_hold(tmp_path: Path, form: str) -> None:
-    table = pa.table({"instruction": VIEWS["text"], **VIEWS})
+    # Arrow cannot write lists of views as Parquet; other programs may.
+    names = ["text", "bytes", "list", "struct"] if form == "parquet" else [*VIEWS]
+    table = pa.table({"instruction": VIEWS["text"], **{name: VIEWS[name] for name in names}})
     path = tmp_path / f"in.{'parquet' if form == 'parquet' else 'arrow'}"
     if form == "parquet":
         pq.write_table(table, path)
