@@ -40,7 +40,7 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
 
     name = model.model
     if not _HUB_ID.fullmatch(name):
-        _unknown(name, "it does not have the form of a hub id")
+        unknown(name, "it does not have the form of a hub id")
     # False, and not None, which would make the client use a token that was stored by a login.
     token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or False
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
@@ -61,9 +61,9 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
             f"{name} has no revision {model.revision!r}; name a commit, tag or branch it has"
         ) from error
     except HFValidationError:
-        _unknown(name, "it does not have the form of a hub id")
+        unknown(name, "it does not have the form of a hub id")
     except RepositoryNotFoundError:
-        _unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
+        unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
     except (HTTPError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in _CANNOT_STORE:
             raise ModelError(
@@ -82,7 +82,7 @@ def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
             snapshot_download(model.model, revision=model.revision, local_files_only=True, **patterns)
         )
     except (OSError, ValueError):
-        _unknown(model.model, f"the hub cannot be reached ({reason}), and not all of it is cached here")
+        unknown(model.model, f"the hub cannot be reached ({reason}), and not all of it is cached here")
     return ModelFiles(model.model, path, path.name)
 
 
@@ -93,9 +93,10 @@ def _patterns(model: Model, *, weights: bool) -> dict[str, list[str]]:
     return {"allow_patterns": [*_TEXTS, *tensors, *code], "ignore_patterns": [*_DUPLICATES]}
 
 
-def _unknown(name: str, reason: str) -> NoReturn:
+def unknown(name: str, reason: str) -> NoReturn:
+    """Raise a ModelError that says what a model may be."""
     raise ModelError(
-        f"no model {name!r}: {reason}. A model is a folder on this machine, a hub id such as owner/name, "
+        f"no model {name!r}: {reason}. A model is a folder on this machine, a .gguf file, a hub id such as owner/name, "
         f"or an embedded model ({', '.join((*EMBEDDED, *STAND_INS))})"
     )
 
