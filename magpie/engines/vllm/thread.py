@@ -219,14 +219,14 @@ class VllmThread(ABC, Generic[A]):
         The engine's thread cannot: it waits in `step` for a queue which that process was to fill, and vLLM's own
         monitor, which sees the death, says nothing there.
         """
-        multiprocessing.connection.wait([process.sentinel for process in processes])
+        by_sentinel: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
+        gone = multiprocessing.connection.wait(list(by_sentinel))
         if self._closing or self._lost is not None:
             return
         time.sleep(_LAST_WORDS)  # a process that ends by an error of its own says so in the queue
         if self._closing or self._lost is not None:
             return
-        ended = next(process for process in processes if not process.is_alive())
-        error = EngineError(f"its process {ended.name} ended {_how(ended.exitcode)}")
+        error = EngineError(_ending([by_sentinel[sentinel] for sentinel in gone]))
         self._lost = error
         self._call_on_loop(self._fail_all, error)
         with contextlib.suppress(Exception):
@@ -306,13 +306,28 @@ def _advice(error: BaseException) -> str:
     return "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
 
 
-def _how(code: int | None) -> str:
+def _ending(ended: Sequence[BaseProcess]) -> str:
+    """Which process ended first, and how, as far as that can be known.
+
+    vLLM's own monitor may have taken the exit code from the system first: then it is unknown here.
+    """
+    for process in ended:
+        with contextlib.suppress(ValueError):  # closed, by the same monitor
+            if process.exitcode is not None:
+                return f"its process {process.name} ended {_how(process.exitcode)}"
+    return f"its process {ended[0].name} ended"
+
+
+def _how(code: int) -> str:
     """How a process ended, from its exit code, which is negative for a signal."""
-    if code is not None and code < 0:
+    if code >= 0:
+        return f"with code {code}"
+    try:
         name = signal.Signals(-code).name
-        # What the kernel sends when memory runs out.
-        return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
-    return f"with code {code}"
+    except ValueError:  # a real-time signal has no name
+        name = f"signal {-code}"
+    # What the kernel sends when memory runs out.
+    return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
 
 
 def _last_line(error: BaseException) -> str:
