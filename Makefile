@@ -25,14 +25,17 @@ build: ready  ## build any recipe: make build RECIPE=recipes/air.yaml ARGS="--ro
 	@$(BIN)/magpie build $(RECIPE) $(ARGS)
 
 # With MODEL=demo: 200 rows through every step, each model replaced by one that runs on a laptop (for the reward and the
-# guard a stand-in, whose verdicts mean nothing), and texts short enough for it.
+# guard a stand-in, whose verdicts mean nothing), and texts short enough for it. So small a judge calls nothing good: the
+# first rule asks for average, or no row of air would be left to be answered.
 ifeq ($(MODEL),demo)
 SUFFIX := -demo
 MODELS := --rows 200 --set shard_rows=100 --set 'models.generator={model: demo, context_length: 2048}' \
 	--set models.judge=generator --set models.base=generator --set models.embedder=demo-embedder \
 	--set 'models.reward={model: demo-reward, context_length: 2048}' --set models.guard=demo-guard \
 	--set instruct.max_tokens=128 --set tag.max_tokens=256 --set tag.max_text_length=120 \
-	--set respond.max_tokens=512 --set reward.baseline.max_tokens=256
+	--set respond.max_tokens=512 --set reward.baseline.max_tokens=256 \
+	--set "filter.rules.0.name=quality at least average" \
+	--set "filter.rules.0.where=input_quality IN ('average', 'good', 'excellent')"
 else ifneq ($(MODEL),)
 MODELS := --set models.generator=$(MODEL)
 endif

@@ -129,7 +129,7 @@ def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None
     place = run.storage.place(DATASET.rstrip("/"))
     progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")
     if driver.kept == 0:
-        progress.note(f"not one row is left; see why with: magpie show {run.folder} --rejected")
+        progress.note(f"not one row is left; see why with: magpie show {run.storage.location} --rejected")
 
 
 def _log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:
@@ -161,7 +161,7 @@ def _open_record(run: Run, bound: BoundPlan, source: Run | None, progress: Progr
     if source is not None:
         taken = take_over(run, source, ingredients)
         if taken:
-            progress.note(f"taken over from {source.folder}: {', '.join(taken)}")
+            progress.note(f"taken over from {source.storage.location}: {', '.join(taken)}")
     for licensed in licences_of(bound.plan):
         if licensed.free is False:
             progress.note(f"licence {licensed.text}")

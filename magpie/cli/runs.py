@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 def build(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run's folder, or s3://bucket/run; runs/NAME by default.")
+    ] = None,
     rows: Annotated[int | None, typer.Option(help="How many instructions to ask for.")] = None,
     set_: Sets = None,
     engine: EngineName = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="STEP", help="The last step to run.")] = None,
     reuse: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="RUN", help="Another run, to take over what this one would make alike."),
     ] = None,
     executor: Annotated[
@@ -48,8 +50,9 @@ def build(
         from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
 
-        folder = out or Path("runs") / loaded.name
-        dry = plan_only(loaded, folder, stop_after=stop_after, reuse=reuse)
+        folder = out or str(Path("runs") / loaded.name)
+        other = None if reuse is None else Path(reuse)
+        dry = plan_only(loaded, Path(folder), stop_after=stop_after, reuse=other)
         print_plan(dry, new_console())
         if dry.looked.missing:
             names = ", ".join(problem.partition(":")[0] for problem in dry.looked.missing)
@@ -148,19 +151,19 @@ def filter_(
         raise RecipeError("--split is of a dataset without a run; give that with --input")
     if compare is not None and (out is not None or explain):
         raise RecipeError("--compare only counts; leave out --out and --explain")
-    run = open_run(Path(run_folder)) if input_ is None else None
-    source: Run | Path = run or input_ or Path(run_folder)
+    run = open_run(run_folder) if input_ is None else None
+    source: Run | Path | str = run or input_ or run_folder
     chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
         print_comparison(api.compare(source, chosen, compare, split=split), console)
         return
-    folder = out
+    folder: Path | str | None = out
     if out is None and not explain:
         if run is None:
             raise RecipeError(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
-        folder = run.folder / "filtered" / file_name(chosen.name)
+        folder = f"{run.storage.location}/filtered/{file_name(chosen.name)}"
     result = api.filter(source, chosen, folder, explain=explain, split=split)
     print_funnel(result, console, () if run is None else agreement(run))
     where = "would be kept" if folder is None else f"in {folder}"

@@ -13,8 +13,6 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,17 +24,15 @@ import pyarrow.parquet as pq
 
 from magpie.data.dataset import DatasetFiles
 from magpie.data.instructions import warn
+from magpie.data.parts import Part, batches_of, opened, values_of, values_of_group
 from magpie.data.sources import GREETED, OTHER_NAMES, UNREAD, Source, Tally, source_of
 from magpie.errors import RecipeError, RunError
 from magpie.records.as_parquet import as_parquet
 from magpie.records.folders import find_files
 from magpie.records.rows import Note
 from magpie.records.schemas import NamedSchema, one_schema
-from magpie.records.tables import refuse_bytes
 from magpie.steps.base import REJECTED
 from magpie.storage import open_storage
-
-_BATCH = 10_000  # rows that are held at once where columns are made from others, or rows pass through
 
 
 class Published:
@@ -58,7 +54,7 @@ class Published:
         self._folder = Path(tempfile.mkdtemp(prefix="magpie-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._parts = [self._part(file, number) for number, file in enumerate(self.files)]
-        footers = [_opened(part) for part in self._parts]
+        footers = [opened(part) for part in self._parts]
         schemas = [
             NamedSchema(part.path.name, footer.schema_arrow, part.open)
             for part, footer in zip(self._parts, footers, strict=True)
@@ -70,9 +66,9 @@ class Published:
                 f"{self.path} is empty: it has no rows and no columns; give a dataset with rows"
             )
 
-    def _part(self, path: Path, number: int) -> _Part:
+    def _part(self, path: Path, number: int) -> Part:
         parquet, is_open = as_parquet(path, self._folder / f"{number:05d}.parquet", self._note)
-        return _Part(path, parquet, is_open)
+        return Part(path, parquet, is_open)
 
     @property
     def name(self) -> str:
@@ -94,10 +90,7 @@ class Published:
         fields = [pa.field("index", pa.int64())]
         for name, source in sources.items():
             if source is not None:
-                kind = self._schema.field(source.column).type
-                # Made from no values at all, to learn the type.
-                made = kind if source.make is None else source.make(pa.array([], kind)).type
-                fields.append(pa.field(name, made))
+                fields.append(pa.field(name, source.kind(self._schema)))
         return pa.schema(fields)
 
     def columns(self, names: Iterable[str]) -> pa.Table:
@@ -110,7 +103,7 @@ class Published:
             name: source for name in names if (source := source_of(name, self._schema, tally)) is not None
         }
         chunks_of = {
-            name: [chunk for part in self._parts for chunk in _read(part, source, self._kind_of(source))]
+            name: [chunk for part in self._parts for chunk in values_of(part, source, self._schema)]
             for name, source in sources.items()
         }
         for what in (GREETED, UNREAD):
@@ -138,7 +131,7 @@ class Published:
             # A group may be as large as the file: its batches take their parts of the mask one after another.
             mask = live.slice(first, rows)
             at = first - self._first_of(part)
-            for batch in _batches(part, file, group, at):
+            for batch in batches_of(part, file, [group], at):
                 yield self._conformed(batch).filter(mask.slice(0, batch.num_rows))
                 mask = mask.slice(batch.num_rows)
                 at += batch.num_rows
@@ -157,7 +150,7 @@ class Published:
             ids, texts = (
                 [None] * len(here)
                 if source is None
-                else _of_group(part, source, self._kind_of(source), group).take(chosen).to_pylist()
+                else values_of_group(part, source, self._schema, group).take(chosen).to_pylist()
                 for source in sources
             )
             for position, row_id, text in zip(here, ids, texts, strict=True):
@@ -179,14 +172,10 @@ class Published:
     def _source_of(self, name: str) -> Source | None:
         return source_of(name, self._schema)
 
-    def _kind_of(self, source: Source) -> pa.DataType:
-        kind: pa.DataType = self._schema.field(source.column).type
-        return kind
-
-    def _first_of(self, part: _Part) -> int:
+    def _first_of(self, part: Part) -> int:
         """The position of the first row of a part."""
         before = self._parts[: self._parts.index(part)]
-        return sum(_opened(earlier).metadata.num_rows for earlier in before)
+        return sum(opened(earlier).metadata.num_rows for earlier in before)
 
     def _conformed(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows in the columns and the types that all files have in common."""
@@ -199,70 +188,11 @@ class Published:
         ]
         return pa.Table.from_arrays(columns, schema=self._schema)
 
-    def _groups(self) -> Iterator[tuple[_Part, pq.ParquetFile, int, int]]:
+    def _groups(self) -> Iterator[tuple[Part, pq.ParquetFile, int, int]]:
         """Each row group: its file, its number there, and the position of its first row."""
         first = 0
         for part in self._parts:
-            file = _opened(part)
+            file = opened(part)
             for group in range(file.metadata.num_row_groups):
                 yield part, file, group, first
                 first += file.metadata.row_group(group).num_rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A file that was given, and the Parquet with its rows; `open` says that it may lack columns of others."""
-
-    path: Path
-    parquet: Path
-    open: bool
-
-
-@contextmanager
-def _reading(part: _Part) -> Iterator[None]:
-    """Turns errors of Arrow and the system into one that names the file."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        what = " ".join(str(error).split())
-        raise RecipeError(f"--input {part.path} cannot be read as Parquet ({what}); fetch it anew") from error
-
-
-def _opened(part: _Part) -> pq.ParquetFile:
-    with _reading(part):
-        return pq.ParquetFile(part.parquet)
-
-
-def _read(part: _Part, source: Source, kind: pa.DataType) -> Iterator[Any]:
-    """The values of a column in a file, in chunks."""
-    # Where they are made from others, such as lengths from texts, no more than a batch of those is held.
-    with _reading(part), pq.ParquetFile(part.parquet) as file:
-        if source.column not in file.schema_arrow.names:
-            missing = pa.nulls(file.metadata.num_rows, kind)
-            yield missing if source.make is None else source.make(missing)
-            return
-        first = 0
-        for batch in file.iter_batches(_BATCH, columns=[source.column]):
-            refuse_bytes(part.path, batch, first)
-            first += batch.num_rows
-            values = batch.column(0).cast(kind)
-            yield values if source.make is None else source.make(values)
-
-
-def _of_group(part: _Part, source: Source, kind: pa.DataType, group: int) -> Any:
-    with _reading(part), pq.ParquetFile(part.parquet) as file:
-        if source.column not in file.schema_arrow.names:
-            values = pa.nulls(file.metadata.row_group(group).num_rows, kind)
-        else:
-            values = (
-                file.read_row_group(group, columns=[source.column])[source.column].combine_chunks().cast(kind)
-            )
-    return values if source.make is None else source.make(values)
-
-
-def _batches(part: _Part, file: pq.ParquetFile, group: int, first: int) -> Iterator[pa.RecordBatch]:
-    with _reading(part):
-        for batch in file.iter_batches(_BATCH, row_groups=[group]):
-            refuse_bytes(part.path, batch, first)
-            first += batch.num_rows
-            yield batch

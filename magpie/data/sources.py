@@ -8,8 +8,8 @@ conversation, or the length of a text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -49,10 +49,47 @@ Make = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A column of the files, and what is made of its values; None when they are taken as they are."""
+    """A column of the files, and what is made of its values; None when they are taken as they are.
+
+    A text is looked for row by row: where it is null or blank, the first of `instead` that has one gives it. What
+    `beside` holds in the same row follows a text of this column itself, as Alpaca's `input` its `instruction`. `then`
+    is made of the texts that are found so.
+    """
 
     column: str
     make: Make | None = None
+    instead: tuple[Source, ...] = ()
+    beside: str | None = None
+    then: Make | None = None
+
+    def values(self, of: Callable[[str], Any]) -> Any:
+        """The values of some rows; `of` gives those of a column, and is asked only for columns that they need."""
+        own = of(self.column)
+        values = own if self.make is None else self.make(own)
+        if self.beside is not None:
+            values = _with_input(values, of(self.beside))
+        for other in self.instead:
+            blank = _blank(values)
+            if not pc.any(blank, min_count=0).as_py():
+                break
+            own = _plain_text(values).filter(blank)
+            texts = _plain_text(other.values(_only(blank, of)))
+            texts = pc.if_else(_blank(texts), own, texts)
+            filled = pc.replace_with_mask(_plain_text(values), blank, texts)
+            values = filled.cast(_text_type(values.type))
+        return values if self.then is None else self.then(values)
+
+    def kind(self, schema: pa.Schema) -> pa.DataType:
+        """The type of the values."""
+        # Made from no values at all, to learn it.
+        kind: pa.DataType = self.values(lambda name: pa.array([], schema.field(name).type)).type
+        return _text_type(kind) if self.instead and self.then is None else kind
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may be read."""
+        others = (name for other in self.instead for name in other.columns)
+        return (self.column, *((self.beside,) if self.beside else ()), *others)
 
 
 def source_of(name: str, schema: pa.Schema, tally: Tally | None = None) -> Source | None:
@@ -65,30 +102,90 @@ def source_of(name: str, schema: pa.Schema, tally: Tally | None = None) -> Sourc
         column = written.get(candidate)
         if column is not None and (candidate == name or _is_plain(schema.field(column).type)):
             labels = label_names(schema).get(column)
-            return Source(column, None if labels is None else _names_of(labels))
+            source = Source(column, None if labels is None else _names_of(labels))
+            return source if name not in _FIRST_EXCHANGE else _filled(source, name, schema, written, tally)
     if name.endswith("_length"):
         # The text may be made from another column itself: `response_length` from the first answer in `conversations`.
         text = source_of(name.removesuffix("_length"), schema)
-        if text is None or (text.make is None and not _is_text(schema.field(text.column).type)):
+        if text is None or not _is_text(text.kind(schema)):
             return None
-        return Source(text.column, _then_length(text.make))
+        return replace(text, then=_length)
     if name in _FIRST_EXCHANGE:
-        for candidate in (*CONVERSATIONS, *_MESSAGES_OF[name]):
-            column = written.get(candidate)
-            if column is not None and _may_be_conversation(schema.field(column).type):
-                return Source(column, _of_exchange(name, Counter() if tally is None else tally))
+        found = _conversations(name, schema, written, tally)
+        return replace(found[0], instead=found[1:]) if found else None
     return None
 
 
-def _then_length(make: Make | None) -> Make:
-    """What `make` makes, and of that the lengths in characters."""
+def _filled(
+    source: Source, name: str, schema: pa.Schema, written: Mapping[str, str], tally: Tally | None
+) -> Source:
+    """The text of a column, and where it is looked for in rows that have none there: datasets are put together."""
+    if not _is_text(schema.field(source.column).type):
+        return source
 
-    def length(values: Any) -> Any:
-        texts = values if make is None else make(values)
-        # `utf8_length` takes no dictionary and no view; large strings have room for a batch of any size.
-        return pc.utf8_length(texts.cast(pa.large_string())).cast(pa.int64())
+    def texts(candidate: str) -> bool:
+        column = written.get(candidate)
+        return column not in {None, source.column} and _is_text(schema.field(column).type)
 
-    return length
+    others = [candidate for candidate in (name, *OTHER_NAMES[name]) if texts(candidate)]
+    beside = None
+    if name == "instruction" and source.column.strip().lower() == "instruction" and texts("input"):
+        beside = written["input"]
+    if name == "response" and not {"instruction", "question"} <= {*written}:
+        # An `answer` beside a `response` may be the key to an exercise, and no response at all.
+        others = [candidate for candidate in others if candidate != "answer"]
+    plain = tuple(Source(written[candidate]) for candidate in others)
+    # Where texts and conversations are both there, a conversation is the whole of what was said.
+    known = {one.column for one in (source, *plain)}
+    talks = tuple(one for one in _conversations(name, schema, written, tally) if one.column not in known)
+    return replace(source, beside=beside, instead=(*talks, *plain))
+
+
+def _conversations(
+    name: str, schema: pa.Schema, written: Mapping[str, str], tally: Tally | None
+) -> tuple[Source, ...]:
+    """The columns that hold the first question, or the answer to it, in conversations."""
+    make = _of_exchange(name, Counter() if tally is None else tally)
+    columns = (written.get(candidate) for candidate in (*CONVERSATIONS, *_MESSAGES_OF[name]))
+    return tuple(
+        Source(column, make)
+        for column in dict.fromkeys(columns)
+        if column is not None and _may_be_conversation(schema.field(column).type)
+    )
+
+
+def _only(rows: Any, of: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`of` for some of its rows."""
+    return lambda name: of(name).filter(rows)
+
+
+def _with_input(texts: Any, inputs: Any) -> Any:
+    """Each text, and on the next line what it is to be done with, as Alpaca's two fields are read."""
+    trimmed, inputs = (pc.utf8_trim_whitespace(_plain_text(values)) for values in (texts, inputs))
+    both = pc.and_(pc.invert(_blank(trimmed)), pc.invert(_blank(inputs)))
+    joined = pc.binary_join_element_wise(trimmed, inputs, pa.scalar("\n", pa.large_string()))
+    return pc.if_else(both, joined, _plain_text(texts)).cast(_text_type(texts.type))
+
+
+def _blank(values: Any) -> Any:
+    """Whether each text is null, or has nothing but white space."""
+    return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(_plain_text(values))), 0), True)
+
+
+def _plain_text(values: Any) -> Any:
+    # `utf8_trim_whitespace` and its like take no dictionary and no view.
+    return values.cast(pa.large_string())
+
+
+def _text_type(kind: pa.DataType) -> pa.DataType:
+    """A type with room for any text."""
+    return kind if pa.types.is_string(kind) or pa.types.is_large_string(kind) else pa.string()
+
+
+def _length(texts: Any) -> Any:
+    """The lengths of texts in characters."""
+    # Large strings have room for a batch of any size.
+    return pc.utf8_length(_plain_text(texts)).cast(pa.int64())
 
 
 def _of_exchange(name: str, tally: Tally) -> Make:

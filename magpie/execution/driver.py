@@ -73,7 +73,7 @@ class Driver:
         """The lineage of the finished run: what the dataset is made from. Raises RunError while it is not finished."""
         end = self._manifest.end
         if end is None:
-            raise RunError(f"{self._run.folder} is not finished; run the build again to go on")
+            raise RunError(f"{self._run.storage.location} is not finished; run the build again to go on")
         return end
 
     @property

@@ -172,7 +172,7 @@ def commit(
         place = run.shard_place(run_step, stamp.shard)
         raise RunError(
             f"{place} is there already, and this build did not write it; end whatever else writes to "
-            f"{run.folder}, then run the same command again"
+            f"{run.storage.location}, then run the same command again"
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from magpie.engines import find_engine
 from magpie.plan.phases import Phase
 from magpie.recipe import Model
 from magpie.runs.run import RunStep
@@ -86,6 +87,10 @@ def phase_cost(phase: Phase, rows: int, card: Card | None, gpus: int, measured: 
     known = replace(empty, model=phase.model.model, shape_source=None if shape is None else shape.source)
     if shape is None:
         return replace(known, problem="nothing here says what shape it has; fetch its config.json")
+    if phase.needs_engine and not find_engine(phase.model.engine).capabilities.loads_weights:
+        return replace(
+            known, problem=f"engine {phase.model.engine} loads no weights here: its speed is not planned"
+        )
     if card is None:
         return known
     if not phase.needs_engine:

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie.errors import RecipeError
+from magpie.records.arrow_types import plain_type
 from magpie.records.conversation import CONTENTS, CONVERSATIONS, text_of
 from magpie.records.opening import DAMAGE, Kind, one_line, opened
 from magpie.records.rows import Note, Record, no_note, read_rows
 from magpie.records.schemas import merge
-from magpie.records.tables import batches, refuse_bytes
+from magpie.records.tables import batches, readable
 
 _BATCH = 5_000
 _MESSAGES = (*CONVERSATIONS, "prompt", "completion", "chosen", "rejected")
@@ -73,12 +74,20 @@ def _write_batches(path: Path, to: Path, parts: Iterator[pa.RecordBatch]) -> Non
     if first is None:
         pq.write_table(pa.table({}), to)
         return
-    with pq.ParquetWriter(to, first.schema) as writer:
-        rows = 0
-        for part in chain([first], parts):
-            refuse_bytes(path, part, rows)
-            writer.write_batch(part)
-            rows += part.num_rows
+    fields = [field.with_type(plain_type(field.type)) for field in first.schema]
+    schema = pa.schema(fields, metadata=first.schema.metadata)
+    try:
+        with pq.ParquetWriter(to, schema) as writer:
+            rows = 0
+            for part in chain([first], parts):
+                writer.write_batch(
+                    pa.RecordBatch.from_arrays(readable(path, part, rows).columns, schema=schema)
+                )
+                rows += part.num_rows
+    except pa.ArrowNotImplementedError as error:  # such as unions
+        raise RecipeError(
+            f"{path} has a column of a type that Parquet cannot hold ({one_line(error)}); leave it out, or give Parquet"
+        ) from error
 
 
 def _write_rows(path: Path, to: Path, kind: Kind, note: Note) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.errors import RecipeError
+from magpie.records.arrow_types import plain_type
 from magpie.records.tables import is_index
 
 FEATURES = b"huggingface"
@@ -54,7 +55,7 @@ def one_schema(files: Sequence[NamedSchema]) -> pa.Schema:
                     f"column {name!r} is {kind} in {of.name} and {other} in {file.name}; make it one type in all files"
                 )
             kind = merged
-        fields.append(pa.field(name, kind))
+        fields.append(pa.field(name, plain_type(kind)))
     return pa.schema(fields, metadata=_features(files))
 
 
@@ -75,10 +76,9 @@ def merge(kind: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     """The type without ways of storing it: no dictionaries and no views, at any depth."""
+    kind = plain_type(kind)
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
-    if pa.types.is_string_view(kind):
-        return pa.string()
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(field.name, _plain(field.type)) for field in kind])
     if pa.types.is_large_list(kind):

@@ -27,8 +27,8 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 1, row) of each row of a Parquet or Arrow file. Raises RecipeError for a text that is not UTF-8."""
     first = 0
-    for batch in batches(kind, start, content, columns):
-        refuse_bytes(path, batch, first)
+    for stored in batches(kind, start, content, columns):
+        batch = readable(path, stored, first)
         yield from enumerate(batch.to_pylist(maps_as_pydicts="lossy"), start=first + 1)
         first += batch.num_rows
 
@@ -83,29 +83,40 @@ def _is_unpacked(content: Any) -> bool:
     return not isinstance(getattr(content, "raw", None), FileIO)
 
 
-def refuse_bytes(path: Path, batch: pa.RecordBatch, first: int) -> None:
-    """Raise RecipeError for a text that is not UTF-8, with its file, column and row. `first` rows came before."""
+def readable(path: Path, batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    """The batch without views. `first` rows came before.
+
+    Raises RecipeError for a text that is not UTF-8, with its file, column and row.
+    """
     import pyarrow as pa
 
+    from magpie.records.arrow_types import as_plain
+
+    columns = []
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
         try:
             values.validate(full=True)
-        except pa.ArrowInvalid as error:
+            columns.append(as_plain(values))
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             row = next((at for at in range(len(values)) if not _is_valid(values.slice(at, 1))), None)
             where = f"row {first + 1 if row is None else first + row + 1}"
-            what = "not UTF-8 text" if "UTF" in str(error) else f"damaged ({error})"
+            is_text = isinstance(error, UnicodeDecodeError) or "UTF" in str(error)
+            what = "not UTF-8 text" if is_text else f"damaged ({error})"
             raise RecipeError(
                 f"{path}: column `{name}`, {where}: {what}; mend the file, or fetch it anew"
             ) from error
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
 def _is_valid(one: pa.Array) -> bool:
     import pyarrow as pa
 
+    from magpie.records.arrow_types import as_plain
+
     # A copy of the one row: a slice is validated with the values of its neighbours.
     try:
-        one.take(pa.array([0])).validate(full=True)
-    except pa.ArrowInvalid:
+        as_plain(one).take(pa.array([0])).validate(full=True)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
         return False
     return True
 

@@ -135,11 +135,14 @@ def _grounds(costs: Costs) -> list[str]:
         card = find_card(costs.card)
         grounds += [
             f"memory: {_size(card.memory)} a GPU; slots: 80 % of the KV cache, with rows of usual length",
-            f"hours: a roofline of {card.bandwidth / 1e12:.2f} TB/s and {card.flops / 1e12:,.0f} TFLOPS, a bound "
-            "from above; within 30 % of aiconfigurator 0.12 for Llama 3 on A100 and H100",
+            f"hours: the least that vLLM takes, by a roofline of {card.bandwidth / 1e12:.2f} TB/s and "
+            f"{card.flops / 1e12:,.0f} TFLOPS; within 30 % of aiconfigurator 0.12 for Llama 3 on A100 and H100",
         ]
     else:
-        grounds.append("hours: this machine's CPU has no roofline; a run made here says them (--like RUN)")
+        grounds.append(
+            "hours: this machine has no GPU that is known (--gpu names one), and a CPU has no roofline; "
+            "a run made here says them (--like RUN)"
+        )
     speeds = dict.fromkeys(phase.speed_source for phase in costs.phases if phase.speed_source)
     grounds += [f"speed: {source}" for source in speeds if source != "roofline"]
     grounds += [costs.rows_source, "left out: loading the models, and steps without one"]

@@ -94,4 +94,6 @@ def print_outcome(run: Run, console: Console) -> None:
     for path in quarantined(run):
         console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
     if status.finished:
-        console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"Read it: magpie show {run.storage.location}", highlight=False, markup=False, soft_wrap=True
+        )

@@ -241,7 +241,7 @@ def _place(run: Run, typed: str) -> tuple[int, int]:
     parsed = parse_id(typed)
     started = next((shard for shard in range(run.shards) if _next_step(run, shard) is not run.steps[0]), None)
     if started is None:
-        raise RunError(f"{run.folder} holds no rows yet; run the build to make some")
+        raise RunError(f"{run.storage.location} holds no rows yet; run the build to make some")
     prefix = prefix_of(str(_rows(run, started, ())["id"][0]))
     last = run.recipe.rows - 1
     index = min(parsed[1], last) if parsed else 0
@@ -249,7 +249,7 @@ def _place(run: Run, typed: str) -> tuple[int, int]:
         around = range(max(0, index - 1), min(last, index + 1) + 1)
         near = ", ".join(row_id(prefix, number) for number in around)
         raise RunError(
-            f"{run.folder} has no row {one_line(typed)!r}; the nearest ids are {near}, and the run goes from "
+            f"{run.storage.location} has no row {one_line(typed)!r}; the nearest ids are {near}, and the run goes from "
             f"{row_id(prefix, 0)} to {row_id(prefix, last)}"
         )
     shard = index // run.recipe.shard_rows

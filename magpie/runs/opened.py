@@ -71,7 +71,7 @@ def open_dataset(source: Run | str | Path) -> OpenDataset:
 
 def _of_run(run: Run) -> OpenDataset:
     if not run.dataset_files.names():
-        raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
+        raise RunError(f"{run.storage.location} holds no dataset yet; run the build again to finish it")
     places = tuple(Path(run.storage.place(prefix)) for prefix in (DATASET, STEPS, QUARANTINE))
     return _of_files(run.folder, run.dataset_files, Provenance.of(run), places)
 

@@ -225,7 +225,7 @@ class Run:
         unfinished = self._first_unfinished()
         if unfinished is self.steps[0]:
             raise RunError(
-                f"{self.folder} has no step that is done for every row; run the build again to go on"
+                f"{self.storage.location} has no step that is done for every row; run the build again to go on"
             )
         steps = self.steps if unfinished is None else self.steps[: unfinished.number - 1]
         names = columns_of(tuple(run_step.step for run_step in steps)).names
@@ -257,7 +257,7 @@ class Run:
         """The final dataset, as a Hugging Face dataset. Raises RunError while the build is unfinished."""
         names = self.dataset_files.names()
         if not names:
-            raise RunError(f"{self.folder} holds no dataset yet; run the build again to finish it")
+            raise RunError(f"{self.storage.location} holds no dataset yet; run the build again to finish it")
         import datasets
 
         first = read_shard(self.storage, names[0])

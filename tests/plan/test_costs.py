@@ -146,3 +146,13 @@ def test_published_runs_are_found_by_recipe_and_by_filter() -> None:
     by_filter = published(filter="pro-300k")
     assert by_filter is not None and by_filter.recipe == "pro" and by_filter.kept == 0.3
     assert published(recipe="demo") is None and published() is None
+
+
+def test_a_server_has_its_own_speed() -> None:
+    server = {
+        "models.generator.engine": "server",
+        "models.generator.server": {"url": "http://127.0.0.1:8000/v1"},
+    }
+    found = costs("air", "h100-80gb", server)
+    assert found.phases[0].problem == "engine server loads no weights here: its speed is not planned"
+    assert found.phases[0].wall_hours is None
