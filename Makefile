@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?=
+MODEL ?=
 ARGS ?=
 BENCHMARKS := saturation pushdown overhead dedup filter reward
 
@@ -23,14 +24,36 @@ build: ready  ## build any recipe: make build RECIPE=recipes/air.yaml ARGS="--ro
 	@test -n "$(RECIPE)" || { echo "say which: make build RECIPE=recipes/demo.yaml"; exit 2; }
 	@$(BIN)/magpie build $(RECIPE) $(ARGS)
 
-air: ready  ## build recipes/air.yaml into runs/air (needs a GPU)
-	@$(BIN)/magpie build recipes/air.yaml --out runs/air $(ARGS)
+# With MODEL=demo: 200 rows through every step, each model replaced by one that runs on a laptop (for the reward and the
+# guard a stand-in, whose verdicts mean nothing), and texts short enough for it. So small a judge calls nothing good: the
+# first rule asks for average, or no row of air would be left to be answered.
+ifeq ($(MODEL),demo)
+SUFFIX := -demo
+MODELS := --rows 200 --set shard_rows=100 --set 'models.generator={model: demo, context_length: 2048}' \
+	--set models.judge=generator --set models.base=generator --set models.embedder=demo-embedder \
+	--set 'models.reward={model: demo-reward, context_length: 2048}' --set models.guard=demo-guard \
+	--set instruct.max_tokens=128 --set tag.max_tokens=256 --set tag.max_text_length=120 \
+	--set respond.max_tokens=512 --set reward.baseline.max_tokens=256 \
+	--set "filter.rules.0.name=quality at least average" \
+	--set "filter.rules.0.where=input_quality IN ('average', 'good', 'excellent')"
+else ifneq ($(MODEL),)
+MODELS := --set models.generator=$(MODEL)
+endif
 
-pro: ready  ## build recipes/pro.yaml into runs/pro (needs four GPUs)
-	@$(BIN)/magpie build recipes/pro.yaml --out runs/pro $(ARGS)
+air: ready  ## build recipes/air.yaml into runs/air (needs a GPU; MODEL=demo: on a laptop, small)
+	@$(BIN)/magpie build recipes/air.yaml --out runs/air$(SUFFIX) $(MODELS) $(ARGS)
 
-test: ready  ## run the tests
+pro: ready  ## build recipes/pro.yaml into runs/pro (needs four GPUs; MODEL=demo: on a laptop, small)
+	@$(BIN)/magpie build recipes/pro.yaml --out runs/pro$(SUFFIX) $(MODELS) $(ARGS)
+
+# Real models want every core, so their tests go one after another; all others share the cores.
+test: ready  ## run the tests, or some: make test ARGS="tests/recipe -x"
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: ready  ## lint, formatting, types
 	@$(BIN)/ruff check

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import columns, compare, export, filter, new, recipe, show, status, verify
+    from magpie.api import columns, compare, export, filter, new, plan, recipe, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -42,6 +42,8 @@ _HOMES = {
     "load_filter": "magpie.recipe.loading",
     "load_recipe": "magpie.recipe.loading",
     "new": "magpie.api",
+    "plan": "magpie.api",
+    "plan_costs": "magpie.api",
     "recipe": "magpie.api",
     "show": "magpie.api",
     "status": "magpie.api",
@@ -64,6 +66,8 @@ __all__ = [
     "load_filter",
     "load_recipe",
     "new",
+    "plan",
+    "plan_costs",
     "recipe",
     "show",
     "status",
@@ -77,11 +81,13 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"magpie.{name}")
     if name in _HOMES:
+        if name.islower():  # a verb: a notebook shows what it returns
+            import_module("magpie.report.notebook").show_tables()
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
 
 
-_ROOMS = ("doctor", "recipe")  # verbs that are named like the room that does them
+_ROOMS = ("doctor", "plan", "recipe")  # verbs that are named like the room that does them
 
 
 def __dir__() -> list[str]:
@@ -94,6 +100,7 @@ class _Room(ModuleType):
     @property
     def __wrapped__(self) -> Any:
         """The function; `inspect` takes its signature from here."""
+        import_module("magpie.report.notebook").show_tables()
         name = self.__name__.rpartition(".")[2]
         return getattr(import_module(_HOMES[name]), name)
 

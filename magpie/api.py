@@ -14,14 +14,17 @@ from magpie.errors import RecipeError, RunError
 from magpie.figures.status import status as status_of
 from magpie.recipe.loading import load_filter, load_recipe
 from magpie.runs.kept import RunRows
-from magpie.runs.run import RECIPE, Run
+from magpie.runs.run import Run, is_run
 from magpie.runs.verify import verify as problems_of
+from magpie.storage import open_storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
+    from magpie.plan import DryRun
+    from magpie.plan.costs import Costs
     from magpie.publish.formats import Format
     from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
@@ -37,6 +40,53 @@ def recipe(
     from magpie.recipe.commented import commented
 
     return commented(load_recipe(source, overrides=overrides))
+
+
+def plan(
+    source: Recipe | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    overrides: dict[str, Any] | None = None,
+    stop_after: str | None = None,
+    reuse: str | Path | None = None,
+) -> DryRun:
+    """What a build would do: its phases, what it lacks on this machine, what it would take over from run `reuse`.
+
+    No weights are loaded, and nothing is written. The arguments are those of `build`, and it raises what that raises
+    before it begins. What is missing is no error here: see `looked.missing`.
+    """
+    from magpie.plan import dry_run
+
+    loaded = load_recipe(source, overrides=overrides)
+    folder = Path(out) if out is not None else Path("runs") / loaded.name
+    return dry_run(loaded, folder, stop_after=stop_after, reuse=None if reuse is None else Path(reuse))
+
+
+def plan_costs(
+    source: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    price: float = 0.0,
+    like: Run | str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Costs:
+    """What a build would take of `gpus` GPUs: memory, tokens, hours, dollars at `price` for a GPU hour, disk.
+
+    `gpu` is the kind, such as "h100-80gb", by default one of it; without it, those of this machine, if they are known.
+    `like` is an earlier run of the recipe, whose shares of rows and lengths are taken. Raises RecipeError and RunError.
+    """
+    from magpie.engines.gpus import gpus_here
+    from magpie.figures.measured import measured_by
+    from magpie.plan import make_plan
+    from magpie.plan.costs import plan_costs as costs_of
+    from magpie.sizing.cards import card_here, find_card
+
+    card = card_here() if gpu is None else find_card(gpu)
+    measured = None if like is None else measured_by(_open(like))
+    plan = make_plan(load_recipe(source, overrides=overrides))
+    here = gpus_here() if gpu is None else 0
+    return costs_of(plan, card, gpus=gpus or here or 1, price=price, measured=measured)
 
 
 def new(model: str, out: str | Path | None = None, *, rows: int = 1000) -> str:
@@ -74,20 +124,27 @@ def filter(
     out: str | Path | None = None,
     *,
     explain: bool = False,
+    split: str | None = None,
 ) -> Refiltered:
-    """Apply another filter to a finished run, or to a dataset's Parquet; write what it keeps to folder `out`.
+    """Apply another filter to a finished run, or to a dataset in files; write what it keeps to folder `out`.
 
+    A dataset is a file (Parquet, JSON, CSV, .gz and .zst too) or a folder, of which one `split` is read: train, or else
+    the first there is.
     `filter` is a Filter, a file, or the name of a filter that ships. Without `out` nothing is written. `explain` adds
     what each rule would lose alone, with examples. Raises FilterError, RecipeError, RunError or DamagedShardError.
     """
-    return refilter(_rows(source), _load(filter), None if out is None else Path(out), explain=explain)
+    return refilter(_rows(source, split), _load(filter), None if out is None else Path(out), explain=explain)
 
 
 def compare(
-    source: Run | str | Path, first: Filter | str | Path, second: Filter | str | Path
+    source: Run | str | Path,
+    first: Filter | str | Path,
+    second: Filter | str | Path,
+    *,
+    split: str | None = None,
 ) -> FilterComparison:
     """How many rows of a run or dataset two filters keep: both, one alone, neither. Raises what `filter` does."""
-    return compare_filters(_rows(source), _load(first), _load(second))
+    return compare_filters(_rows(source, split), _load(first), _load(second))
 
 
 def export(
@@ -130,7 +187,7 @@ def columns(source: Run | str | Path | None = None) -> list[Explanation]:
 
     if source is None:
         return explain_everything()
-    if isinstance(source, Run) or (Path(source) / RECIPE).is_file():
+    if isinstance(source, Run) or is_run(open_storage(source)):
         return explain_run(Provenance.of(_open(source)))
     return explain_dataset(open_dataset(source))
 
@@ -148,12 +205,11 @@ def show(
 
     `run` may also be the folder of a dataset, such as one that a filter wrote: it has kept rows only.
     """
-    from rich.console import Console
-
     from magpie.report.show import show_rejected, show_row, show_rows
+    from magpie.terminal import new_console
 
-    console = console or Console(emoji=False)
-    if not isinstance(run, Run) and not (Path(run) / RECIPE).is_file():
+    console = console or new_console()
+    if not isinstance(run, Run) and not is_run(open_storage(run)):
         _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
         return
     opened = _open(run)
@@ -188,12 +244,12 @@ def _load(filter: Filter | str | Path) -> Filter:
     return load_filter(filter) if isinstance(filter, str | Path) else filter
 
 
-def _rows(source: Run | str | Path) -> RowSource:
+def _rows(source: Run | str | Path, split: str | None = None) -> RowSource:
     """The rows of a run, or of a dataset that belongs to no run."""
     if isinstance(source, Run):
         return RunRows(source)
-    if (Path(source) / RECIPE).is_file():
+    if is_run(open_storage(source)):
         return RunRows(Run.open(source))
     from magpie.data.published import Published
 
-    return Published(source)
+    return Published(source, split)

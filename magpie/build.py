@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magpie.engines.gpus import gpus_here
 from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
+from magpie.execution.local import LocalExecutor
 from magpie.execution.progress import Log, Progress
 from magpie.execution.signals import Stoppable
+from magpie.figures.pace import PLANNED, planned_rates
 from magpie.figures.summary import write_summary
 from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
+from magpie.plan.licences import licences_of
 from magpie.recipe import EngineKind, Recipe
 from magpie.recipe.loading import load_recipe
 from magpie.runs.kept import write_dataset
@@ -29,6 +33,8 @@ from magpie.runs.record import (
 )
 from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
+from magpie.runs.verify import seal
+from magpie.sizing.cards import card_of_device, driver_names
 from magpie.steps import MAGPIE, Method
 from magpie.storage import Storage, open_storage
 
@@ -91,6 +97,7 @@ def build(
                 if isinstance(executor, str)
                 else executor
             )
+            _log_plan(plan, hands, progress)
             driver = Driver(run, bound, hands, progress.handle)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named))
@@ -117,11 +124,22 @@ def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None
     progress.doing("writing the dataset")
     write_dataset(run, driver.lineage, driver.kept)
     write_summary(run)
+    seal(run, driver.seals)
     progress.log.write("finished", kept=driver.kept, seconds=round(time.monotonic() - progress.began_at, 1))
     place = run.storage.place(DATASET.rstrip("/"))
     progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")
     if driver.kept == 0:
-        progress.note(f"not one row is left; see why with: magpie show {run.folder} --rejected")
+        progress.note(f"not one row is left; see why with: magpie show {run.storage.location} --rejected")
+
+
+def _log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:
+    """Log how fast each phase should be at most on this machine's GPUs, where they are known: `status` shows it."""
+    gpus = gpus_here()
+    devices = driver_names() if gpus else []
+    card = card_of_device(devices[0]) if devices else None
+    if card is not None:
+        rates = planned_rates(plan, card, gpus=None if isinstance(executor, LocalExecutor) else gpus)
+        progress.log.write(PLANNED, card=card.name, gpus=gpus, rows_per_second=rates)
 
 
 def _with_recorded_commits(recipe: Recipe, storage: Storage, source: Run | None) -> Recipe:
@@ -143,7 +161,10 @@ def _open_record(run: Run, bound: BoundPlan, source: Run | None, progress: Progr
     if source is not None:
         taken = take_over(run, source, ingredients)
         if taken:
-            progress.note(f"taken over from {source.folder}: {', '.join(taken)}")
+            progress.note(f"taken over from {source.storage.location}: {', '.join(taken)}")
+    for licensed in licences_of(bound.plan):
+        if licensed.free is False:
+            progress.note(f"licence {licensed.text}")
     for rule in run.skipped_rules:
         progress.note(f"filter rule left out, the run has no such column: {rule}")
     needed, free = bound.plan.disk_bytes, run.storage.free_bytes()

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = Path(__file__).resolve().parent
-Kind = Literal["recipes", "filters", "templates/chat", "templates/judge", "templates/baseline", "schemas"]
+Kind = Literal[
+    "recipes",
+    "filters",
+    "templates/chat",
+    "templates/judge",
+    "templates/baseline",
+    "templates/models",
+    "templates/licences",
+    "schemas",
+]
 
 
 def folder(kind: Kind) -> Path:
@@ -22,7 +31,11 @@ def names(kind: Kind) -> list[str]:
 
 def find(kind: Kind, name: str, *, ending: str = ".yaml") -> Path | None:
     """The file called `name`: a path that exists as it is, else a shipped file; None when there is neither."""
-    for path in (Path(name), folder(kind) / f"{name}{ending}"):
-        if path.is_file():
-            return path
-    return None
+    try:
+        if Path(name).is_file():
+            return Path(name)
+        # A path is looked for where it points, and a name among what ships: no name leads out of that folder.
+        shipped = folder(kind) / f"{name}{ending}"
+        return shipped if shipped.parent == folder(kind) and shipped.is_file() else None
+    except (OSError, ValueError):  # such as a name that is longer than names may be
+        return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from builds import scripted, small_recipe
+from builds import scripted, shard_path, small_recipe
 from rich.console import Console
 from typed import typed
 
@@ -20,7 +20,7 @@ import magpie
 from magpie import api
 
 VERBS = (
-    "build", "status", "verify", "filter", "compare", "export", "show", "doctor", "tune", "recipe", "new",
+    "build", "status", "verify", "filter", "compare", "export", "show", "doctor", "tune", "recipe", "plan", "new",
 )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_the_package_lists_what_it_offers() -> None:
 def test_a_verb_can_be_called_whatever_was_imported(imports: str) -> None:
     code = f"{imports}\nimport magpie\nprint([type(getattr(magpie, verb)).__name__ for verb in {VERBS!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    kinds = [{"doctor": "_Room", "recipe": "_Room"}.get(verb, "function") for verb in VERBS]
+    kinds = [{"doctor": "_Room", "plan": "_Room", "recipe": "_Room"}.get(verb, "function") for verb in VERBS]
     assert re.findall(r"\w+", done.stdout) == kinds
 
 
@@ -206,6 +206,23 @@ def test_a_recipe_and_a_new_one_are_what_the_command_says(tmp_path: Path) -> Non
     with pytest.raises(magpie.MagpieError, match="cannot write"):
         magpie.new("demo", tmp_path / "no" / "folder.yaml")
     assert "is written; build it: magpie build" in typed("new", "demo", "--out", tmp_path / "b.yaml")
+
+
+def test_the_table_of_a_build_that_stopped_has_what_is_done(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    run = magpie.build(recipe, tmp_path / "run", stop_after="clean")
+    table = run.table()
+    assert table.num_rows == recipe.rows and {"id", "instruction", "rejected"} <= {*table.column_names}
+    assert "response" not in table.column_names and "task_category" not in table.column_names
+    with pytest.raises(magpie.MagpieError, match=r"\['response'\] is not made yet.*run the build again"):
+        run.table(["response"])
+    shard_path(run, "instruct", 2).unlink()
+    with pytest.raises(magpie.MagpieError, match="no step that is done for every row"):
+        run.table()
+    assert "response" in magpie.build(recipe, tmp_path / "run").table().column_names
+    shard_path(run, "respond", 2).unlink()  # lost, and not unfinished
+    with pytest.raises(magpie.MagpieError, match="is not there; run the build again to make it"):
+        run.table()
 
 
 def test_a_build_takes_a_dict(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from builds import small_recipe
 
 from magpie.build import build
 from magpie.errors import RecipeChangedError, RecipeError
+from magpie.figures.status import status
 from magpie.runs.run import LOG
 from magpie.runs.verify import verify
 
@@ -63,3 +64,20 @@ def test_an_approximate_search_says_what_it_found_in_the_log(tmp_path: Path) -> 
 def test_other_datasets_within_a_distance_of_nothing_are_refused() -> None:
     with pytest.raises(RecipeError, match="`against` finds nothing within a threshold of 0; set `threshold`"):
         small_recipe(dedup={"threshold": 0, "against": "exam.jsonl"})
+
+
+def test_a_later_question_of_a_benchmark_is_looked_at_and_the_funnel_names_the_benchmark(
+    tmp_path: Path,
+) -> None:
+    clear = build(small_recipe(), tmp_path / "clear")
+    asked = next(text for text in clear.dataset()["instruction"] if len(text.split()) > 5)
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"turns": ["Nothing of the kind.", f"Now: {asked}"]}))
+    (tmp_path / "other.csv").write_text("number,task\n1,Something else altogether\n")
+    files = [str(tmp_path / "bench.jsonl"), {"path": str(tmp_path / "other.csv"), "column": "task"}]
+    run = build(small_recipe(decontaminate={"files": files, "ngram": 6}), tmp_path / "run")
+    table = run.table(["instruction", "contaminated_by"])
+    hits = table.filter(pc.is_valid(table["contaminated_by"]))
+    assert asked in hits["instruction"].to_pylist()
+    assert hits["contaminated_by"][0].as_py().startswith(f"{tmp_path / 'bench.jsonl'}:1: ")
+    (step,) = (step for step in status(run).steps if step.name.endswith("decontaminate"))
+    assert step.outcomes is not None and step.outcomes[f"in {tmp_path / 'bench.jsonl'}"] == len(hits)

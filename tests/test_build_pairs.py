@@ -112,6 +112,33 @@ def test_the_dataset_holds_pairs_as_message_lists(finished: Run) -> None:
     }
 
 
+def test_the_folder_loads_for_sft_and_for_dpo(finished: Run, tmp_path: Path) -> None:
+    """Without a name it gives conversations, and by the name `pairs` what is trained on as pairs."""
+    import datasets
+
+    refilter(RunRows(finished), Filter(name="all"), tmp_path / "all")
+    refilter(Published(tmp_path / "all"), Filter(name="all"), tmp_path / "again")
+    pair = {"prompt", "chosen", "rejected"}
+    whole = finished.dataset()
+    for folder in (finished.folder / DATASET, tmp_path / "all", tmp_path / "again"):
+        cache = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+        rows = datasets.load_dataset(str(folder), **cache)
+        assert set(rows.column_names) == set(whole.column_names) - pair
+        assert rows["messages"] == whole["messages"]
+        pairs = datasets.load_dataset(str(folder), "pairs", **cache)
+        assert set(pairs.column_names) == set(whole.column_names) - {"messages"}
+        assert pairs["chosen"] == whole["chosen"]
+    assert verify(finished) == []
+
+
+def test_lost_configurations_are_written_again(finished: Run) -> None:
+    configs = finished.folder / DATASET / ".huggingface.yaml"
+    before = configs.read_bytes()
+    configs.unlink()
+    build(finished.recipe, finished.folder)
+    assert configs.read_bytes() == before
+
+
 def test_the_dataset_is_small_and_its_columns_are_in_this_order(finished: Run) -> None:
     names = pq.read_schema(dataset_paths(finished)[0]).names
     assert names[:5] == ["id", "messages", "prompt", "chosen", "rejected"]

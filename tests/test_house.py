@@ -23,10 +23,12 @@ PACKAGE = ROOT / "magpie"
 
 # From the bottom to the top, as CONTRIBUTING.md draws the house.
 LEVELS = (
-    {"errors", "shipped", "text"},
-    {"neighbors", "storage"},
+    {"errors", "escaping", "machine", "names", "shipped", "text", "replies"},
+    {"secrets", "terminal"},
+    {"neighbors", "records", "storage"},
     {"recipe"},
     {"models"},
+    {"sizing"},
     {"chat"},
     {"engines"},
     {"steps"},
@@ -215,7 +217,7 @@ def test_only_a_steps_own_file_and_the_list_import_it() -> None:
 
 
 ROOMS_OF_RUNS = {"build", "api", "cli", "plan", "execution", "figures", "doctor", "report", "runs", "data"}
-FOREIGN_FILES = {"data.published", "data.instructions"}  # what is read there is no file of a run
+FOREIGN_FILES = {"data.instructions"}  # what is read there is no file of a run
 TOUCHES_FILES = {
     "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "rmdir", "rmtree", "glob", "rglob",
     "iterdir", "rename", "touch", "symlink_to", "hardlink_to", "copyfile", "fsync", "stat",
@@ -302,7 +304,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["recipes", "filters", "schemas", "templates/chat", "templates/judge", "templates/baseline"]
+    "kind",
+    [
+        "recipes",
+        "filters",
+        "schemas",
+        "templates/chat",
+        "templates/judge",
+        "templates/baseline",
+        "templates/models",
+    ],
 )
 def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None:
     found = python(f"from magpie import shipped; print(shipped.folder({kind!r}))", path=installed).strip()

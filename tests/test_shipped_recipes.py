@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,7 @@ import pytest
 
 from magpie import shipped
 from magpie.build import build
+from magpie.chat.families import load_template
 from magpie.data.instructions import read_instructions
 from magpie.errors import RecipeError
 from magpie.figures.status import status
@@ -16,9 +22,12 @@ from magpie.models import EMBEDDED, STAND_INS
 from magpie.plan import make_plan
 from magpie.recipe import Top
 from magpie.recipe.loading import load_filter, load_recipe
+from magpie.runs.run import Run
 from magpie.runs.verify import verify
 from magpie.steps import columns_of, steps_of
 from magpie.steps.instruct import steered
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", shipped.names("recipes"))
@@ -71,9 +80,73 @@ def test_what_air_and_pro_share_is_as_published(name: str) -> None:
     assert recipe.filter.top == Top(by="response_length", n=300_000)
 
 
+@pytest.mark.parametrize("name", ["air", "pro"])
+def test_air_and_pro_score_every_row_and_leave_no_rule_out_that_reads_a_score(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.reward is not None and recipe.reward.baseline is not None
+    assert recipe.guard is not None and set(recipe.guard.of) == {"instruction", "response"}
+    assert recipe.model("reward").model == "sfairXC/FsfairX-LLaMA3-RM-v0.1"
+    assert recipe.model("guard").model == "meta-llama/Meta-Llama-Guard-2-8B"
+    columns = columns_of(steps_of(recipe)).names
+    assert {"instruct_reward", "base_reward", "reward_difference", "llama_guard", "language"} <= set(columns)
+    # `dedup` has done what the one rule left out does for rows without it.
+    (left_out,) = make_plan(recipe).skipped_rules
+    assert left_out.startswith("no repeats, for rows without dedup")
+    less = load_recipe(name, overrides={"reward": None, "guard": None})
+    assert [step.name for step in steps_of(less)][-2:] == ["respond", "filter"]
+
+
+@pytest.mark.parametrize("name", ["air-3.1", "pro-3.1"])
+def test_the_recipes_of_llama_3_1_have_the_settings_of_its_family(name: str) -> None:
+    recipe, template = load_recipe(name), load_template("llama3.1")
+    generator = recipe.model("generator").model
+    assert any(fnmatchcase(generator, pattern) for pattern in template.models)
+    assert recipe == load_recipe(name, overrides=template.advice.settings())
+    assert recipe.filter == load_filter("air-300k" if name.startswith("air") else "pro-300k")
+
+
+def test_the_apache_recipe_is_air_by_models_that_ask_for_nothing() -> None:
+    recipe, air = load_recipe("air-apache"), load_recipe("air")
+    assert recipe.instruct == air.instruct and recipe.filter == air.filter and recipe.tag == air.tag
+    assert (
+        recipe.model("generator").thinking == "off" and recipe.reward == air.reward and recipe.guard is None
+    )
+
+
+@pytest.mark.parametrize("name", ["air", "pro"])
+def test_make_runs_them_whole_on_a_laptop(name: str, tmp_path: Path) -> None:
+    """What `make air MODEL=demo` would run, with the scripted engine in the place of the demo model."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make here")
+    said = subprocess.run(
+        ["make", "-n", name, "MODEL=demo"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = (line for line in said.replace("\\\n", " ").splitlines() if "magpie build" in line)
+    words = shlex.split(line)
+    arguments = words[words.index("build") :]
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "run")
+    command = [
+        sys.executable,
+        "-m",
+        "magpie",
+        *arguments,
+        "--rows",
+        "16",
+        "--engine",
+        "scripted",
+        "--set",
+        "shard_rows=8",
+    ]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    run = Run.open(tmp_path / "run")
+    assert {model.model for model in run.recipe.models.values()} <= {*EMBEDDED, *STAND_INS}
+    assert status(run).finished and verify(run) == []
+    assert {"reward", "guard", "baseline"} <= {step.name for step in run.steps}
+
+
 def test_air_dpo_is_air_with_published_pairs_in_place_of_responses() -> None:
     recipe, air = load_recipe("air-dpo"), load_recipe("air")
-    assert recipe.instruct == air.instruct and recipe.models.items() > air.models.items()
+    assert recipe.instruct == air.instruct and recipe.models["generator"] == air.models["generator"]
     assert (recipe.rows, recipe.tag, recipe.dedup) == (air.rows, air.tag, air.dedup)
     assert recipe.respond is None and recipe.reward is None and recipe.prefer is not None
     assert (recipe.prefer.responses, recipe.prefer.temperature, recipe.prefer.margin) == (5, 0.8, 0)
@@ -156,7 +229,7 @@ def test_what_a_reward_model_and_a_guard_could_not_judge_is_counted(tmp_path: Pa
     found = {step.name: step for step in status(run).steps}
     assert found["reward"].outcomes == {"judged": found["reward"].rows_in}
     assert found["guard"].outcomes == {"not judged": found["guard"].rows_in}  # a scripted guard says anything
-    assert run.dataset()[0]["guard_model"] == "demo-guard"
+    assert run.dataset()[0]["guard_model"] == "scripted (demo-guard)"
 
 
 def test_a_guard_of_what_is_not_there_is_refused() -> None:

@@ -30,7 +30,7 @@ from magpie.execution.local import LocalExecutor
 from magpie.figures.funnel import filter_funnel
 from magpie.figures.status import status
 from magpie.figures.summary import summary
-from magpie.plan import make_plan
+from magpie.plan import DryRun, make_plan
 from magpie.publish.formats import export
 from magpie.recipe import Filter, Model, Recipe, Rule
 from magpie.report.dry_run import print_plan
@@ -159,7 +159,7 @@ def test_it_is_planned_where_its_columns_are_there_and_shares_the_loaded_model()
         make_plan(polite_recipe())
     without = make_plan(polite_recipe(filter=None))
     assert make_plan(polite_recipe(filter=None), POLITE).disk_bytes - without.disk_bytes == 96 * 1000 * 3 // 2
-    assert "tag → politeness → prefilter" in said(partial(print_plan, plan, Path("runs/polite")))
+    assert "tag → politeness → prefilter" in said(partial(print_plan, DryRun(plan, Path("runs/polite"))))
 
 
 def test_it_is_built_and_its_columns_are_in_the_run_and_the_dataset(run: Run) -> None:

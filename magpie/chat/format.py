@@ -156,6 +156,30 @@ class ChatFormat:
         """Texts which, in a message, mean that a header or a special token leaked. They hold no marks of reasoning."""
         return self.stops.leaks
 
+    def without_end(self, text: str) -> str:
+        """The text without the tokens that end a turn, where a server left them at its end; else as it is.
+
+        Inside a text they stay, and are leaks.
+        """
+        ends = self.end_texts
+        rest = text
+        while (bare := rest.rstrip()).endswith(ends):
+            rest = next(bare.removesuffix(end) for end in ends if bare.endswith(end))
+        return rest
+
+    @property
+    def end_texts(self) -> tuple[str, ...]:
+        """The texts of the tokens that end a turn."""
+        ids = {*self.stop_ids, *self.answer_stop_ids}
+        # Of these, the ones that no message may hold.
+        return tuple(
+            text for text, at in self.tokenizer.special_tokens.items() if at in ids and text in self.leaks
+        )
+
+    def has_leak(self, text: str) -> bool:
+        """Whether a header or a special token stands in a message."""
+        return any(leak in text for leak in self.leaks)
+
     def prompt(self, turns: Sequence[str], *, system: str | None = None) -> list[int]:
         """Token ids after which the model writes the next turn. `turns` are user, assistant, user, and so on.
 

@@ -9,16 +9,22 @@ import logging
 import os
 import signal
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, Any
 
 import typer
 
 from magpie import __version__
 from magpie.cli.datasets import columns, export
+from magpie.cli.environment import of_the_machine, prepare
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
+from magpie.cli.plan import plan
 from magpie.cli.runs import build, filter_, show, status, verify
+from magpie.cli.serve import serve
 from magpie.errors import MagpieError, StoppedError
+from magpie.secrets import redacted
+from magpie.terminal import Guarded, guard, print_line
 
 app = typer.Typer(
     name="magpie",
@@ -29,18 +35,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_INTERRUPTED = 130
+WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 VERBS = (
-    build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
-    schema,
+    plan, build, status, verify, filter_, export, columns, show, doctor, tune, serve, new, recipe, templates, filters,
+    recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
+# What these print is news about files: the files are whole, whatever became of what was said about them.
+_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in (build, filter_, export)}
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"magpie {__version__}")
+        print_line(f"magpie {__version__}")
         raise typer.Exit
 
 
@@ -55,47 +63,77 @@ def options(
 
 def main() -> None:
     """Run the command. An error becomes one line on standard error, and an exit code."""
-    logging.basicConfig(
-        level=os.environ.get("MAGPIE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
-    )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    guard()
     code = 0
     try:
+        code = _run()
+    except KeyboardInterrupt:
+        code = _print_stopped()
+    _leave(code)
+
+
+def _run() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells set it
+            signal.signal(number, signal.default_int_handler)
+    try:
+        prepare()
         # Completion scripts call the command by this name, also when it was started as `python -m magpie`.
-        app(standalone_mode=True, prog_name="magpie")
+        code = app(standalone_mode=False, prog_name="magpie")
+    except StoppedError as error:
+        return _print_error(str(error), INTERRUPTED)
+    except MagpieError as error:
+        return _print_error(str(error), 1)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-        if code == _INTERRUPTED:  # what typer makes of KeyboardInterrupt
-            _print_error("stopped; nothing that was finished is lost: run the same command again", code)
-    except StoppedError as error:
-        code = _print_error(str(error), _INTERRUPTED)
-    except MagpieError as error:
-        code = _print_error(str(error), 1)
-    except BrokenPipeError:
-        code = 1
     except Exception as error:
+        if hasattr(error, "format_message"):  # typer brings its own click, or uses the one that is installed
+            return _print_wrong_arguments(error)
         if os.environ.get("MAGPIE_DEBUG"):
-            raise
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        code = _print_error(
-            f"internal error: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it", 1
-        )
-    _leave(code)
+            traceback.print_exc()
+        return _print_error(of_the_machine(error) or _internal(error), 1)
+    if code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+        return _print_stopped()
+    return code if isinstance(code, int) else 0
+
+
+def _internal(error: Exception) -> str:
+    what = f"{type(error).__name__}: {error}"
+    return f"internal error: {what}; set MAGPIE_DEBUG=1 for the trace, and please report it"
+
+
+def _print_wrong_arguments(error: Any) -> int:
+    message = " ".join(error.format_message().split()).rstrip(".?")
+    verb = getattr(error.ctx, "command_path", "magpie")
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # it is the help
+        return WRONG_ARGUMENTS
+    return _print_error(f"{message[:1].lower()}{message[1:]}; see `{verb} --help`", WRONG_ARGUMENTS)
+
+
+def _print_stopped() -> int:
+    return _print_error("stopped; nothing that was finished is lost: run the same command again", INTERRUPTED)
 
 
 def _leave(code: int) -> None:
     """Exit without waiting for the threads of libraries: those of an engine may never end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it is ending already
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            code = code or 1
+        stream.flush()
+    lost = sys.stdout.lost() if isinstance(sys.stdout, Guarded) else None
+    if lost is not None and code != INTERRUPTED:
+        code = code if sys.argv[1:2] and sys.argv[1] in _LEAVE_FILES else code or 1
+        _print_error(
+            f"standard output could not be written to ({lost.strerror}); what was printed there is not whole: "
+            "give it another place",
+            code,
+        )
     logging.shutdown()
     os._exit(code)
 
 
 def _print_error(text: str, code: int) -> int:
     """Print an error on one line; the exit code."""
-    line = " ".join(text.split())
-    typer.echo(f"magpie: {line}", err=True)
+    print_line(f"magpie: {redacted(' '.join(text.split()))}", stderr=True)
     return code

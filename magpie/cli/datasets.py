@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from magpie.cli.options import new_console
 from magpie.errors import RecipeError
+from magpie.terminal import new_console, print_json, print_line
 
 Dataset = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a dataset that a filter wrote.")
@@ -58,7 +57,7 @@ def export(
         drop_constant=drop_constant,
         overwrite=overwrite,
     )
-    typer.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
+    print_line(f"{rows:,} {'row' if rows == 1 else 'rows'} in {out}")
 
 
 def columns(
@@ -76,6 +75,6 @@ def columns(
 
     result = api.columns(run)
     if json_:
-        typer.echo(json.dumps({"columns": [column.to_json() for column in result]}, ensure_ascii=False))
+        print_json({"columns": [column.to_json() for column in result]})
     else:
         print_columns(result, new_console())

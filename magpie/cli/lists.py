@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from magpie.cli.options import Sets, recipe_from
+from magpie.terminal import print_json, print_line
 
 
 class YamlKind(StrEnum):
@@ -49,7 +49,7 @@ def recipe(
     """Print a recipe with every key there is, what it means and its default."""
     from magpie.recipe.commented import commented
 
-    typer.echo(commented(recipe_from(name, sets=set_ or [])), nl=False)
+    print_line(commented(recipe_from(name, sets=set_ or [])).rstrip("\n"))
 
 
 def new(
@@ -63,7 +63,7 @@ def new(
     from magpie import api
 
     text = api.new(model, out, rows=rows)
-    typer.echo(text if out is None else f"{out} is written; build it: magpie build {out}", nl=out is not None)
+    print_line(text.rstrip("\n") if out is None else f"{out} is written; build it: magpie build {out}")
 
 
 def schema(
@@ -74,10 +74,10 @@ def schema(
     from magpie.recipe.schema import filter_schema, recipe_schema
 
     schema = recipe_schema(engine_names()) if what is YamlKind.recipe else filter_schema()
-    typer.echo(json.dumps(schema, indent=2, ensure_ascii=False))
+    print_json(schema, indent=2)
 
 
 def _list(items: list[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in items), default=0)
     for name, description in items:
-        typer.echo(f"{name:<{width}}  {' '.join(description.split())}")
+        print_line(f"{name:<{width}}  {' '.join(description.split())}")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, engine_kind, new_console, numbers
-from magpie.errors import RecipeError
+from magpie.cli.options import EngineName, engine_kind, numbers
+from magpie.errors import RecipeError, StoppedError
+from magpie.terminal import new_console, print_json
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Says of a sample that is stopped what is true of it: unlike a build, it keeps nothing."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise StoppedError(
+            "stopped; what was sampled is not kept: run the same command again, with a smaller --n for less of it"
+        ) from stop
 
 
 def doctor(
@@ -31,7 +44,7 @@ def doctor(
 
     if fix and no_sample:
         raise RecipeError("--fix samples the model and --no-sample does not; give one of them")
-    with shown_progress(new_console(stderr=True)) as on_progress:
+    with _nothing_kept(), shown_progress(new_console(stderr=True)) as on_progress:
         diagnosis = examine(
             model,
             n=0 if no_sample else n,
@@ -41,7 +54,7 @@ def doctor(
             on_progress=on_progress,
         )
     if json_:
-        typer.echo(json.dumps(diagnosis.to_json(), ensure_ascii=False))
+        print_json(diagnosis.to_json())
     else:
         print_diagnosis(diagnosis, new_console())
 
@@ -65,7 +78,7 @@ def tune(
     from magpie.report.sample_progress import shown_progress
     from magpie.report.tuning import print_tuning
 
-    with shown_progress(new_console(stderr=True)) as on_progress:
+    with _nothing_kept(), shown_progress(new_console(stderr=True)) as on_progress:
         tuning = try_settings(
             model,
             recipe=recipe,
@@ -77,6 +90,6 @@ def tune(
             on_progress=on_progress,
         )
     if json_:
-        typer.echo(json.dumps(tuning.to_json(), ensure_ascii=False))
+        print_json(tuning.to_json())
     else:
         print_tuning(tuning, new_console())

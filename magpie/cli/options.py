@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,12 +9,10 @@ import typer
 from magpie.errors import RecipeError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from magpie.recipe import Recipe
     from magpie.runs.run import Run
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or s3://bucket/run.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Change one setting; may be given often."),
@@ -26,14 +23,7 @@ EngineName = Annotated[
 ]
 
 
-def new_console(*, stderr: bool = False) -> Console:
-    """A console that prints texts of models as they are: `:smile:` in them is no emoji."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, emoji=False)
-
-
-def open_run(folder: Path) -> Run:
+def open_run(folder: str) -> Run:
     """The run in a folder."""
     from magpie.runs.run import Run
 

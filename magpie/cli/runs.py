@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from magpie.cli.options import EngineName, RunFolder, Sets, new_console, open_run, recipe_from
+from magpie.cli.options import EngineName, RunFolder, Sets, open_run, recipe_from
 from magpie.errors import RecipeError
+from magpie.names import file_name
+from magpie.terminal import new_console, print_json, print_line
 
 if TYPE_CHECKING:
     from magpie.execution.choice import ExecutorName
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 
 def build(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run's folder, or s3://bucket/run; runs/NAME by default.")
+    ] = None,
     rows: Annotated[int | None, typer.Option(help="How many instructions to ask for.")] = None,
     set_: Sets = None,
     engine: EngineName = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="STEP", help="The last step to run.")] = None,
     reuse: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="RUN", help="Another run, to take over what this one would make alike."),
     ] = None,
     executor: Annotated[
@@ -44,16 +47,16 @@ def build(
     """Build a dataset; run it again to go on where it stopped."""
     loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
     if dry_run:
-        from magpie.plan import make_plan
+        from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
-        from magpie.runs.run import Run
-        from magpie.storage import open_storage
 
-        plan, folder = make_plan(loaded), out or Path("runs") / loaded.name
-        if stop_after is not None:
-            # Raises the error of a build when there is no such step.
-            Run(open_storage(folder), loaded, plan.steps).step(stop_after)
-        print_plan(plan, folder, new_console(), stop_after=stop_after)
+        folder = out or str(Path("runs") / loaded.name)
+        other = None if reuse is None else Path(reuse)
+        dry = plan_only(loaded, Path(folder), stop_after=stop_after, reuse=other)
+        print_plan(dry, new_console())
+        if dry.looked.missing:
+            names = ", ".join(problem.partition(":")[0] for problem in dry.looked.missing)
+            raise RecipeError(f"the build cannot begin: see what is missing above; put right {names}")
         return
     from magpie.build import build as build_run
     from magpie.report.run_table import print_outcome
@@ -82,7 +85,7 @@ def status(
 
     result = api.status(run)
     if json_:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        print_json(result.to_json())
     else:
         print_status(result, new_console())
 
@@ -90,15 +93,21 @@ def status(
 def verify(run: RunFolder) -> None:
     """Check every byte and every row of a run."""
     from magpie import api
+    from magpie.report.text import counted
+    from magpie.runs.verify import not_sealed
 
     opened = open_run(run)
     problems = api.verify(opened)
     for problem in problems:
-        typer.echo(problem, err=True)
+        print_line(problem, stderr=True)
     if problems:
         raise typer.Exit(1)
-    shards = opened.shards * len(opened.steps)
-    typer.echo(f"{run} is whole: {shards} shards, {opened.recipe.rows} rows, each once, at every step")
+    shards = counted(opened.shards * len(opened.steps), "shard")
+    rows = counted(opened.recipe.rows, "row")
+    print_line(f"{run} is whole: {shards}, {rows}, each once, at every step")
+    note = not_sealed(opened)
+    if note is not None:
+        print_line(note)
 
 
 def filter_(
@@ -112,8 +121,14 @@ def filter_(
     input_: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="PARQUET", help="A dataset without a run: a file, or a folder of files."
+            "--input",
+            metavar="FILES",
+            help="A dataset without a run: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
         ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which split of --input to read: train by default; `all` reads all of them."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN/filtered/FILTER by default.")] = None,
     explain: Annotated[
@@ -129,28 +144,30 @@ def filter_(
     from magpie.figures.agreement import agreement
     from magpie.recipe.loading import load_filter
     from magpie.report.filter_tables import print_comparison, print_funnel
+    from magpie.report.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
+    if split is not None and input_ is None:
+        raise RecipeError("--split is of a dataset without a run; give that with --input")
     if compare is not None and (out is not None or explain):
         raise RecipeError("--compare only counts; leave out --out and --explain")
-    run = open_run(Path(run_folder)) if input_ is None else None
-    source: Run | Path = run or input_ or Path(run_folder)
+    run = open_run(run_folder) if input_ is None else None
+    source: Run | Path | str = run or input_ or run_folder
     chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
-        print_comparison(api.compare(source, chosen, compare), console)
+        print_comparison(api.compare(source, chosen, compare, split=split), console)
         return
-    folder = out
+    folder: Path | str | None = out
     if out is None and not explain:
         if run is None:
             raise RecipeError(
                 "--input needs --out, the folder to write to; or ask with --explain or --compare"
             )
-        folder = run.folder / "filtered" / chosen.name
-    result = api.filter(source, chosen, folder, explain=explain)
+        folder = f"{run.storage.location}/filtered/{file_name(chosen.name)}"
+    result = api.filter(source, chosen, folder, explain=explain, split=split)
     print_funnel(result, console, () if run is None else agreement(run))
-    rows = "row" if result.kept == 1 else "rows"
     where = "would be kept" if folder is None else f"in {folder}"
-    console.print(f"{result.kept:,} {rows} {where}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{counted(result.kept, 'row')} {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show(

@@ -1,8 +1,10 @@
 """A dataset: sealed Parquet files, and a manifest that names them, written last.
 
-A dataset without a manifest is not finished. A new dataset is written beside the earlier one, under other file names.
-Then the manifest is replaced, and then the earlier files are deleted. So a crash leaves one whole dataset or the other,
-and perhaps files that are in no manifest, which the next writer deletes.
+A dataset without a manifest is not finished. A new dataset is written out of sight beside the earlier one, and gets
+other file names when all of it is there. Then the manifest is replaced, and then the earlier files are deleted. So a
+crash leaves one whole dataset or the other, and perhaps files that are in no manifest, which the next writer deletes.
+
+The files that a Hub repository has beside its data, such as the card, may lie there too. They are left as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from magpie.errors import DamagedShardError, RunError
+from magpie.errors import DamagedShardError, RunError, StorageError
 from magpie.storage import Storage
-from magpie.storage.sealed import Stamp, inspect_shard, write_shard
+from magpie.storage.sealed import Stamp, inspect_shard, stage_shard
 
 ROWS_PER_FILE = 50_000
 MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows
@@ -33,6 +36,14 @@ PAIR = ("prompt", "chosen", "rejected")
 # The files of a dataset, which may be replaced and deleted; all others are somebody else's.
 _FIRST_FILE = re.compile(r"train-\d{5}\.parquet")
 _FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json|\.huggingface\.yaml")
+
+# What belongs beside a dataset that is given to others: it is expected, and nobody's to replace or delete here.
+_BESIDE = re.compile(
+    r"README\.md|\.gitattributes|\.gitignore|(?:LICENSE|LICENCE|NOTICE|COPYING)(?:\.md|\.txt)?|CITATION\.cff"
+    r"|dataset_infos\.json|(?:\.git|\.cache/huggingface|figures|images|assets)/.*"
+    r"|[^/]+\.(?:png|jpe?g|svg|gif|webp|pdf)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,11 @@ class DatasetFiles:
             place = self.storage.place(name)
             raise DamagedShardError(f"{place} cannot be read ({error}); run the build again") from error
 
+    def inner_names(self) -> list[str]:
+        """The names of the files beside the rows: the manifest, and the configurations where there are any."""
+        names = (f"{self.prefix}{name}" for name in (MANIFEST, CONFIGS))
+        return [name for name in names if self.storage.exists(name)]
+
     def names(self) -> list[str]:
         """The names of the files in the storage, in order; empty while there is no whole dataset."""
         manifest = self.manifest()
@@ -105,7 +121,8 @@ class DatasetFiles:
         A writer that was stopped leaves them behind. Raises DamagedShardError.
         """
         named = {f"{self.prefix}{MANIFEST}", f"{self.prefix}{CONFIGS}", *self.names()}
-        return [name for name in self.storage.names(self.prefix) if name not in named]
+        names = self.storage.names(self.prefix)
+        return [name for name in names if name not in named and not self._is_beside(name)]
 
     def is_made_from(self, made_from: str, rows: int) -> bool:
         """Whether the dataset with this lineage and so many rows is there, undamaged, and no more. Reads every byte."""
@@ -138,23 +155,39 @@ class DatasetFiles:
         At least one file is written, so that an empty dataset has its columns. `name` is that of the run or dataset it
         comes from. Raises RunError when there are files that are not an earlier dataset's.
         """
+        self.storage.unlink_folder(self.prefix.rstrip("/"))  # what a link leads to is not ours to replace
         self.refuse_other_things()
-        earlier = self._own_files()
         # Names that no earlier file has: until the manifest is replaced, the earlier files are the dataset.
-        suffix = f"-{uuid.uuid4().hex[:8]}" if earlier else ""
+        suffix = f"-{uuid.uuid4().hex[:8]}" if self._own_files() else ""
         files: list[DatasetFile] = []
+        staged: dict[str, str] = {}
         first, columns = 0, []
-        for number, table in enumerate(_regrouped(tables)):
-            columns = table.column_names
-            stamp = Stamp("dataset", number, first, table.num_rows, rows, name, made_from)
-            file = f"train-{number:05d}{suffix}.parquet"
-            written = write_shard(self.storage, f"{self.prefix}{file}", table, stamp)
-            files.append(DatasetFile(file, table.num_rows, written.content))
-            first += table.num_rows
-        # Before the manifest is replaced: a wrong count must not replace a right dataset.
-        if first != rows:
-            raise RunError(f"{self.place}: {first} rows came where {rows} were announced; please report this")
-        manifest = DatasetManifest(made_from, rows, tuple(files), about or {})
+        try:
+            for number, table in enumerate(_regrouped(tables)):
+                columns = table.column_names
+                stamp = Stamp("dataset", number, first, table.num_rows, rows, name, made_from)
+                file = f"train-{number:05d}{suffix}.parquet"
+                place = f"{self.prefix}{file}"
+                staged[place], written = stage_shard(self.storage, place, table, stamp)
+                files.append(DatasetFile(file, table.num_rows, written.content))
+                first += table.num_rows
+            # Before the manifest is replaced: a wrong count must not replace a right dataset.
+            if first != rows:
+                raise RunError(
+                    f"{self.place}: {first} rows came where {rows} were announced; please report this"
+                )
+        except BaseException:
+            for hidden in staged.values():
+                with suppress(StorageError):
+                    self.storage.delete(hidden)
+            raise
+        self._swap(staged, columns, DatasetManifest(made_from, rows, tuple(files), about or {}))
+
+    def _swap(self, staged: Mapping[str, str], columns: Sequence[str], manifest: DatasetManifest) -> None:
+        """Give the new files their names, then the manifest, then delete what was there before."""
+        earlier = [name for name in self._own_files() if name not in staged]
+        for name, hidden in staged.items():
+            self.storage.move(hidden, name)
         self._write_configs(columns)
         self.storage.replace(f"{self.prefix}{MANIFEST}", manifest.to_json().encode())
         for file in earlier:
@@ -170,6 +203,7 @@ class DatasetFiles:
 
     def discard(self) -> None:
         """Delete the dataset."""
+        self.storage.unlink_folder(self.prefix.rstrip("/"))
         files = self._own_files()
         if files:
             self.refuse_other_things()
@@ -180,10 +214,11 @@ class DatasetFiles:
     def refuse_other_things(self) -> None:
         """Raise RunError if there are files that do not belong to a dataset: they might be lost."""
         for name in self.storage.names(self.prefix):
-            if not _FILE.fullmatch(name.removeprefix(self.prefix)):
+            if not _FILE.fullmatch(name.removeprefix(self.prefix)) and not self._is_beside(name):
                 other = name.removeprefix(self.prefix)
                 raise RunError(
                     f"{self.place} holds other things ({other}); choose an empty folder with --out"
+                    + (", or move them away and run the same command again" if self.prefix else "")
                 )
 
     def _write_configs(self, columns: Sequence[str]) -> None:
@@ -193,6 +228,9 @@ class DatasetFiles:
                 self.storage.delete(name)
         elif not self.storage.exists(name) or self.storage.read(name) != configs.encode():
             self.storage.replace(name, configs.encode())
+
+    def _is_beside(self, name: str) -> bool:
+        return _BESIDE.fullmatch(name.removeprefix(self.prefix)) is not None
 
     def _own_files(self) -> list[str]:
         names = self.storage.names(self.prefix)

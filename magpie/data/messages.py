@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from magpie.records.conversation import ROLES
 from magpie.steps.base import MESSAGE
 
 MESSAGES = pa.list_(MESSAGE)
@@ -14,9 +15,9 @@ MESSAGES = pa.list_(MESSAGE)
 SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
 """What ShareGPT calls the roles of messages."""
 
-USER_ROLES = frozenset({"user", "human"})
-ASSISTANT_ROLES = frozenset({"assistant", "gpt"})
-"""The names of the two speakers in the published datasets and in common exports."""
+USER_ROLES = frozenset(name for name, role in ROLES.items() if role == "user")
+ASSISTANT_ROLES = frozenset(name for name, role in ROLES.items() if role == "assistant")
+"""The names of the two speakers in datasets, in lower case."""
 
 Message = dict[str, str]
 

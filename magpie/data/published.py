@@ -1,14 +1,18 @@
-"""A dataset as Parquet files, with no run around it: the columns that a filter reads, and the rows that it keeps.
+"""A dataset in files of any shape, with no run around it: the columns that a filter reads, and the rows that it keeps.
 
 Columns have the names of the published Magpie datasets, in lower case. Where those sets differ, such as `uuid` and
 `conversation_id`, a rule finds the column under one name. Columns that the files lack and that follow from others are
-there too: see `sources`. Kept rows are returned as the files have them.
+there too: see `sources`. Kept rows are returned as the files have them. Files that are not Parquet are written as
+Parquet to a temporary folder first, so that all are read in one way.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,34 +23,52 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from magpie.data.dataset import DatasetFiles
-from magpie.data.sources import OTHER_NAMES, Source, source_of
+from magpie.data.instructions import warn
+from magpie.data.parts import Part, batches_of, opened, values_of, values_of_group
+from magpie.data.sources import GREETED, OTHER_NAMES, UNREAD, Source, Tally, source_of
 from magpie.errors import RecipeError, RunError
+from magpie.records.as_parquet import as_parquet
+from magpie.records.folders import find_files
+from magpie.records.rows import Note
+from magpie.records.schemas import NamedSchema, one_schema
 from magpie.steps.base import REJECTED
 from magpie.storage import open_storage
 
-_BATCH = 10_000  # rows that are held at once where columns are made from others, or rows pass through
-
 
 class Published:
-    """The rows of one Parquet file, or of all below a folder in the order of their names.
+    """The rows of one file, or of all of one split below a folder in the order of their names.
 
-    Raises RecipeError when there are none, they cannot be read, or not all have the same columns.
+    `note` takes a line for what is not read, or read in another way than it stands there. Raises RecipeError when there
+    are no rows, they cannot be read, or the columns of the files do not go together.
     """
 
     what = "the dataset"
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, split: str | None = None, note: Note = warn) -> None:
         self.path = Path(path)
-        self.files = _files(self.path)
-        footers = [_opened(path) for path in self.files]
-        self._schema = footers[0].schema_arrow.remove_metadata()
-        for file, footer in zip(self.files, footers, strict=True):
-            if not footer.schema_arrow.equals(self._schema):
-                raise RecipeError(
-                    f"--input {self.path}: {file.name} has other columns than {self.files[0].name}; "
-                    "give the files of one dataset"
-                )
+        self._note = note
+        found = find_files(self.path, split)
+        for line in found.notes:
+            note(line)
+        self.files = found.paths
+        self._folder = Path(tempfile.mkdtemp(prefix="magpie-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._parts = [self._part(file, number) for number, file in enumerate(self.files)]
+        footers = [opened(part) for part in self._parts]
+        schemas = [
+            NamedSchema(part.path.name, footer.schema_arrow, part.open)
+            for part, footer in zip(self._parts, footers, strict=True)
+        ]
+        self._schema = one_schema(schemas)
         self.rows = sum(footer.metadata.num_rows for footer in footers)
+        if not self._schema.names:
+            raise RecipeError(
+                f"{self.path} is empty: it has no rows and no columns; give a dataset with rows"
+            )
+
+    def _part(self, path: Path, number: int) -> Part:
+        parquet, is_open = as_parquet(path, self._folder / f"{number:05d}.parquet", self._note)
+        return Part(path, parquet, is_open)
 
     @property
     def name(self) -> str:
@@ -68,10 +90,7 @@ class Published:
         fields = [pa.field("index", pa.int64())]
         for name, source in sources.items():
             if source is not None:
-                kind = self._schema.field(source.column).type
-                # Made from no values at all, to learn the type.
-                made = kind if source.make is None else source.make(pa.array([], kind)).type
-                fields.append(pa.field(name, made))
+                fields.append(pa.field(name, source.kind(self._schema)))
         return pa.schema(fields)
 
     def columns(self, names: Iterable[str]) -> pa.Table:
@@ -79,11 +98,18 @@ class Published:
 
         No other column is read.
         """
-        sources = {name: source for name in names if (source := self._source_of(name)) is not None}
+        tally: Tally = Counter()
+        sources = {
+            name: source for name in names if (source := source_of(name, self._schema, tally)) is not None
+        }
         chunks_of = {
-            name: [chunk for path in self.files for chunk in _read(path, source)]
+            name: [chunk for part in self._parts for chunk in values_of(part, source, self._schema)]
             for name, source in sources.items()
         }
+        for what in (GREETED, UNREAD):
+            times = max((count for (counted, _), count in tally.items() if counted == what), default=0)
+            if times:
+                self._note(f"{self.path}: {times:,} of {self.rows:,} rows {what}")
         position = pa.array(np.arange(self.rows))
         table = {"id": position, "index": position, REJECTED.name: pa.nulls(self.rows, pa.string())}
         table |= {
@@ -94,23 +120,27 @@ class Published:
 
     def kept(self, rejected: pa.ChunkedArray) -> Iterator[pa.Table]:
         """The rows whose `rejected` is null, with all their columns; groups without such rows are not read."""
-        yield self._schema.empty_table()  # so that a dataset without rows has its columns
+        yield self._schema.empty_table().replace_schema_metadata(
+            self._schema.metadata
+        )  # so that a dataset without rows has its columns
         live = rejected.is_null().combine_chunks()
-        for path, file, group, first in self._groups():
+        for part, file, group, first in self._groups():
             rows = file.metadata.row_group(group).num_rows
             if not pc.any(live.slice(first, rows), min_count=0).as_py():
                 continue
             # A group may be as large as the file: its batches take their parts of the mask one after another.
             mask = live.slice(first, rows)
-            for batch in _batches(path, file, group):
-                yield pa.Table.from_batches([batch]).filter(mask.slice(0, batch.num_rows))
+            at = first - self._first_of(part)
+            for batch in batches_of(part, file, [group], at):
+                yield self._conformed(batch).filter(mask.slice(0, batch.num_rows))
                 mask = mask.slice(batch.num_rows)
+                at += batch.num_rows
 
     def texts(self, at: Sequence[int]) -> dict[int, tuple[str, str]]:
         """The id and the instruction of the rows at positions `at`; their position where they have no id."""
         sources = (self._source_of("id"), self._source_of("instruction"))
         texts_at = {}
-        for path, file, group, first in self._groups():
+        for part, file, group, first in self._groups():
             # Only groups with such a row are read: a few examples of a large dataset are in a few of them.
             last = first + file.metadata.row_group(group).num_rows
             here = [position for position in at if first <= position < last]
@@ -120,7 +150,7 @@ class Published:
             ids, texts = (
                 [None] * len(here)
                 if source is None
-                else _of_group(path, source, group).take(chosen).to_pylist()
+                else values_of_group(part, source, self._schema, group).take(chosen).to_pylist()
                 for source in sources
             )
             for position, row_id, text in zip(here, ids, texts, strict=True):
@@ -142,59 +172,27 @@ class Published:
     def _source_of(self, name: str) -> Source | None:
         return source_of(name, self._schema)
 
-    def _groups(self) -> Iterator[tuple[Path, pq.ParquetFile, int, int]]:
+    def _first_of(self, part: Part) -> int:
+        """The position of the first row of a part."""
+        before = self._parts[: self._parts.index(part)]
+        return sum(opened(earlier).metadata.num_rows for earlier in before)
+
+    def _conformed(self, batch: pa.RecordBatch) -> pa.Table:
+        """The rows in the columns and the types that all files have in common."""
+        there = set(batch.schema.names)
+        columns = [
+            batch[field.name].cast(field.type)
+            if field.name in there
+            else pa.nulls(batch.num_rows, field.type)
+            for field in self._schema
+        ]
+        return pa.Table.from_arrays(columns, schema=self._schema)
+
+    def _groups(self) -> Iterator[tuple[Part, pq.ParquetFile, int, int]]:
         """Each row group: its file, its number there, and the position of its first row."""
         first = 0
-        for path in self.files:
-            file = _opened(path)
+        for part in self._parts:
+            file = opened(part)
             for group in range(file.metadata.num_row_groups):
-                yield path, file, group, first
+                yield part, file, group, first
                 first += file.metadata.row_group(group).num_rows
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*.parquet") if not file.name.startswith("."))
-    else:
-        files = [path] if path.is_file() else []
-    if not files:
-        missing = "holds no Parquet file" if path.is_dir() else "is not there"
-        raise RecipeError(f"--input {path} {missing}; give a Parquet file, or a folder of such files")
-    return files
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns errors of Arrow and the system into one that names the file."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        what = " ".join(str(error).split())
-        raise RecipeError(f"--input {path} cannot be read as Parquet ({what}); fetch it anew") from error
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    with _reading(path):
-        return pq.ParquetFile(path)
-
-
-def _read(path: Path, source: Source) -> Iterator[Any]:
-    """The values of a column in a file, in chunks."""
-    # Where they are made from others, such as lengths from texts, no more than a batch of those is held.
-    with _reading(path), pq.ParquetFile(path) as file:
-        if source.make is None:
-            yield from file.read(columns=[source.column])[source.column].chunks
-            return
-        for batch in file.iter_batches(_BATCH, columns=[source.column]):
-            yield source.make(batch.column(0))
-
-
-def _of_group(path: Path, source: Source, group: int) -> Any:
-    with _reading(path), pq.ParquetFile(path) as file:
-        values = file.read_row_group(group, columns=[source.column])[source.column].combine_chunks()
-    return values if source.make is None else source.make(values)
-
-
-def _batches(path: Path, file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
-    with _reading(path):
-        yield from file.iter_batches(_BATCH, row_groups=[group])

@@ -20,12 +20,14 @@ from magpie.steps.base import REJECTED
 from magpie.steps.filter import (
     FilterStep,
     FunnelLine,
+    QuotaGroup,
     applicable,
     check,
     decide,
     expressions,
     funnel,
     lost_alone,
+    quota_groups,
     reason_of,
 )
 from magpie.steps.filter.sql import columns_read
@@ -100,6 +102,8 @@ class Refiltered:
     skipped: tuple[str, ...]
     what: str = "the run"
     explained: tuple[Explained, ...] = ()
+    groups: tuple[QuotaGroup, ...] = ()
+    """What the quotas did to each value; none without quotas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +150,19 @@ def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain
     explained = _explain(rows, decided, lines) if explain else ()
     if files is not None:
         files.storage.prepare()  # not before: a filter that fails leaves nothing behind
-        made_from = digest({"run": rows.name, "filter": decided.filter.model_dump(mode="json")})
+        files.storage.sweep()  # what an earlier one left that was killed
+        made_from = digest({"run": rows.name, "filter": _as_before(decided.filter.model_dump(mode="json"))})
         files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from, about=rows.about)
     never = rows.never_answered(decided.rows)
-    return Refiltered(kept, never, lines, decided.skipped, rows.what, explained)
+    groups = quota_groups(decided.filter, decided.rows, decided.reasons)
+    return Refiltered(kept, never, lines, decided.skipped, rows.what, explained, groups)
+
+
+def _as_before(filter: dict[str, Any]) -> dict[str, Any]:
+    """The filter without settings that are newer than results which must stay the same to the byte."""
+    if filter["quotas"] is not None and filter["quotas"]["order"] is None:
+        del filter["quotas"]["order"]
+    return filter
 
 
 def compare_filters(rows: RowSource, one: Filter, other: Filter) -> FilterComparison:

@@ -7,7 +7,6 @@ a model is ready or usable, and `trials.py` how changes are tried out.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
 from magpie.doctor.trials import Trial, differing, judge_trials, neighbors_json, try_out, with_neighbors
 from magpie.doctor.verdict import has_problems, judge, propose
 from magpie.errors import ChatFormatError, RecipeError
+from magpie.execution.signals import run_to_end
 from magpie.neighbors.vectors import no_progress
 from magpie.plan import BuildTools
 from magpie.recipe import Draw, EngineKind, Instruct, Model
@@ -133,7 +133,7 @@ def doctor(
         advisor=None if advisor is None else advisor.name,
         advice=differing(recipe, advice),
     )
-    return diagnosis if n == 0 else asyncio.run(_with_sample(diagnosis, recipe, n, on_progress, fix=fix))
+    return diagnosis if n == 0 else run_to_end(_with_sample(diagnosis, recipe, n, on_progress, fix=fix))
 
 
 async def _with_sample(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from magpie.data.escaping import one_line
+from magpie.escaping import one_line
 from magpie.steps.base import is_looping
 from magpie.text import folded
 from magpie.text import words as words_of

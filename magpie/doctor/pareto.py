@@ -38,7 +38,7 @@ def pareto_front(cells: Sequence[Mapping[str, Mean]], *, plain: Mean, shuffled: 
         else:
             notes.append(f"{axis} is left out of the front: {why}")
     if not axes and len(cells) > 1:
-        notes.append("nothing tells these settings apart, so all are in front; a larger --n may")
+        notes.append("nothing tells these settings apart, so all are marked as best; a larger --n may")
     best = tuple(
         position
         for position, cell in enumerate(cells)

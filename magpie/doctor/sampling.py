@@ -244,7 +244,7 @@ class _Timer:
             case Began(_, _) if self._began is None:
                 self._began = time.perf_counter()
                 self._on_progress(self._what, 0, self._total)
-            case Completed(_, _, _, _):
+            case Completed():
                 self._done += 1
                 self.seconds = time.perf_counter() - (self._began or 0.0)
                 # A judge whose answer cannot be read is asked again, so there may be more completions than expected.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from magpie.doctor.measures import Neighbors, Sample, measure
-from magpie.doctor.verdict import helped, is_ready, is_usable, problem_shares, valid_share
+from magpie.doctor.verdict import ONLY_FORM, helped, is_ready, is_usable, problem_shares, valid_share
 from magpie.errors import EngineError, MagpieError
 from magpie.recipe.loading import load_recipe, parse_value
 
@@ -117,7 +117,7 @@ def judge_trials(before: Sample, trials: Sequence[Trial], more: Sequence[str]) -
     lines = "; ".join(kept)
     improved = f", {after.rates['valid']:.0%} with {lines}" if kept else ""
     if is_ready(before):
-        verdict = f"ready: {valid_share(before)}{improved}"
+        verdict = f"ready: {valid_share(before)}{improved}{ONLY_FORM}"
     elif is_usable(after):
         shares = f"{before.rates['valid']:.0%} of {before.rows} whole before, {after.rates['valid']:.0%} with"
         settings = (

@@ -8,7 +8,7 @@ these figures. Difficulty is shown, and not compared, for neither easy nor hard 
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from magpie.doctor.measures import Mean, Neighbors, Sample, measure
 from magpie.doctor.pareto import AXES, pareto_front
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
 from magpie.errors import RecipeError
+from magpie.execution.signals import run_to_end
 from magpie.neighbors.vectors import no_progress
 from magpie.recipe import Draw, EngineKind, Instruct, Model, Recipe, Tag
 from magpie.recipe.loading import load_recipe
@@ -158,7 +159,7 @@ def tune(
         ) from error
     if not draws:
         raise RecipeError("nothing to try; give at least one temperature and one top_p")
-    return asyncio.run(_tune(base, draws, n, notes, on_progress or no_progress))
+    return run_to_end(_tune(base, draws, n, notes, on_progress or no_progress))
 
 
 async def _tune(
@@ -167,9 +168,16 @@ async def _tune(
     assert recipe.tag is not None
     async with Sampler(on_progress) as sampler:
         samples = []
+        most = len(draws) * count * recipe.instruct.max_tokens
+        ahead = f"at most {most:,} tokens in all, then the judge"
+        began = time.monotonic()
         for number, draw in enumerate(draws):
+            if number:
+                left = (time.monotonic() - began) / number * (len(draws) - number)
+                ahead = f"about {max(1, round(left / 60))} min more, then the judge"
             instruct = recipe.instruct.model_copy(update={"mix": (draw,)})
             what = f"temperature {draw.temperature:g}, top_p {draw.top_p:g} ({number + 1} of {len(draws)})"
+            what += f", {ahead}"
             cell_recipe = recipe.with_sections(instruct=instruct)
             # Each cell has positions, and so seeds and ids, of its own.
             samples.append(await sampler.write(cell_recipe, count, first=number * count, what=what))

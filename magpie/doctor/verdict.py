@@ -25,6 +25,9 @@ NAMED = 0.05
 # this often is not ready, whatever the rest of its rows is like.
 LEAKED = 0.05
 
+ONLY_FORM = "; how good they are, only reading them tells"
+"""The end of a verdict that a reader might take for praise of the texts."""
+
 # Above either of these the chat format is not the model's, and a lower temperature does not help.
 _MOST_LEAKED = 0.30
 _MOST_EMPTY = 0.50
@@ -51,7 +54,7 @@ def has_problems(sample: Sample) -> bool:
 def judge(sample: Sample, chat: ChatFormat) -> tuple[str, tuple[str, ...]]:
     """The verdict on a sample, and the recipe lines it asks for. Nothing is tried here."""
     if is_ready(sample):
-        return f"ready: {valid_share(sample)}", ()
+        return f"ready: {valid_share(sample)}{ONLY_FORM}", ()
     changes, more = propose(sample, chat)
     advice = "; ".join([*changes, *more])
     if is_usable(sample):

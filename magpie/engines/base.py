@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from magpie.errors import ModelError
+from magpie.replies import valid_text
 
 if TYPE_CHECKING:
     from magpie.models import ModelFiles
@@ -69,6 +70,8 @@ class Completion:
     it. `error` says what went wrong when `finish_reason` is "error". `cached_tokens` are those of the prompt that the
     engine had in its prefix cache, None where it does not say; they depend on what was asked before, and so two
     completions that differ in nothing else are equal.
+
+    Whatever an engine wrote, `text` is valid Unicode: what is no character is U+FFFD, `replaced` times.
     """
 
     text: str
@@ -76,6 +79,13 @@ class Completion:
     finish_reason: FinishReason
     error: str | None = None
     cached_tokens: int | None = field(default=None, compare=False)
+    replaced: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        text, replaced = valid_text(self.text)
+        if replaced:
+            object.__setattr__(self, "text", text)
+            object.__setattr__(self, "replaced", replaced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,8 @@ class ModelInfo:
 
     `context_length` is in tokens, prompt and completion together. `slots` is how many completions the engine works on
     at once: keep more than that waiting and it never idles. `controls` are what it can do of `Sampling`'s
-    `hold_back`, `first_token_divisor` and `stop_repetition`.
+    `hold_back`, `first_token_divisor` and `stop_repetition`. `settings` are others that it was loaded with,
+    for the log.
     """
 
     name: str
@@ -101,6 +112,7 @@ class ModelInfo:
     context_length: int
     slots: int
     controls: frozenset[Control] = CONTROLS
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def stops_repetition(self, wish: bool | None) -> bool:
         """Whether to ask for `stop_repetition`: as the recipe says, or where it says nothing, if the engine can."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
@@ -47,12 +47,13 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An engine is loaded, which works on so many completions at once."""
+    """An engine is loaded, which works on so many completions at once, with these other settings."""
 
     model: str
     revision: str
     engine: str
     slots: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,18 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """One completion or score came back.
+    """One completion or score of a row of `shard` came back.
 
     `cached_tokens` of the `prompt_tokens` were in the engine's prefix cache; None where the engine does not say.
+    `replaced` is how many places in the text were no characters.
     """
 
     step: str
     tokens: int
     prompt_tokens: int = 0
     cached_tokens: int | None = None
+    replaced: int = 0
+    shard: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

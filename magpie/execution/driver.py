@@ -31,6 +31,7 @@ from magpie.plan import BoundPlan, Phase
 from magpie.runs.kept import discard_dataset
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, Run, RunStep
+from magpie.runs.verify import strays
 from magpie.steps.base import NOTE, REJECTED, GlobalWork
 from magpie.storage.sealed import Shard
 
@@ -72,8 +73,18 @@ class Driver:
         """The lineage of the finished run: what the dataset is made from. Raises RunError while it is not finished."""
         end = self._manifest.end
         if end is None:
-            raise RunError(f"{self._run.folder} is not finished; run the build again to go on")
+            raise RunError(f"{self._run.storage.location} is not finished; run the build again to go on")
         return end
+
+    @property
+    def seals(self) -> dict[str, str]:
+        """The checksum of every shard that is there, by its name."""
+        places = ((step, shard, self._manifest.get(step, shard)) for step, shard in self._manifest.places())
+        return {
+            self._run.shard_name(step, shard): committed.seal
+            for step, shard, committed in places
+            if committed is not None
+        }
 
     @property
     def kept(self) -> int:
@@ -96,6 +107,8 @@ class Driver:
             self._manifest.remove(run_step, shard)
             place = self._quarantine(self._run.shard_name(run_step, shard))
             self._report(Noted(f"{str(error).split(';')[0]}; moved to {place}, making it again"))
+        for stray in strays(self._run):
+            self._report(Noted(stray))
         self._count_current(self._run.steps)
 
     def _count_current(self, steps: Sequence[RunStep]) -> None:
@@ -217,4 +230,4 @@ class Driver:
             raise RunError(f"rows are missing before {run_step.name}; please report this")
         stamp = stamp_for(self._run, self._bound, run_step, shard, made_from)
         stale = self._manifest.get(run_step, shard) is not None
-        return commit(self._run, run_step, part, stamp, replace=stale)
+        return commit(self._run, self._bound, run_step, part, stamp, replace=stale)

@@ -6,7 +6,7 @@ gets an event a line, with seconds since 1970.
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.errors import StorageError
+from magpie.escaping import as_json
 from magpie.execution.base import (
     Advanced,
     Began,
@@ -33,6 +34,7 @@ from magpie.execution.base import (
     Working,
 )
 from magpie.plan.phases import needs_engine
+from magpie.runs.live import Announcer, StepProgress
 from magpie.runs.run import LOG, Run, RunStep
 
 _PLAIN_EVERY = 15.0
@@ -42,7 +44,8 @@ _PLAIN_EVERY = 15.0
 class StepCount:
     """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them.
 
-    `prompt_tokens` and `cached_tokens` count the prompts of which the engine says how much it had in its prefix cache.
+    `replaced` counts places in their texts that were no characters. `prompt_tokens` and `cached_tokens` count the
+    prompts of which the engine says how much it had in its prefix cache.
     """
 
     name: str
@@ -54,8 +57,24 @@ class StepCount:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     fresh: int = 0
+    replaced: int = 0
     started: float | None = None
     last: float = field(default_factory=time.monotonic)
+    answers_in: dict[int, int] = field(default_factory=dict)
+    """Completions that came back, by shard, of the shards that are not committed yet."""
+    answers_each: float = 1.0
+    """Completions for a row: what the last shard took, and one before any is committed."""
+
+    @property
+    def under_way(self) -> float:
+        """About how many rows of shards that are not committed yet are done."""
+        return sum(self.answers_in.values()) / self.answers_each
+
+    def left_out(self, shard: int, rows: int) -> None:
+        """A shard is committed: its rows are no longer under way, and say how many completions one takes."""
+        answers = self.answers_in.pop(shard, 0)
+        if answers:
+            self.answers_each = max(answers / rows, 1e-9)
 
     @property
     def seconds(self) -> float:
@@ -73,11 +92,12 @@ class Log:
 
     def __init__(self, run: Run | None) -> None:
         self._run = run
+        self.announcer = Announcer(run, os.getpid())
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
         if self._run is not None:
-            line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, ensure_ascii=False)
+            line = as_json({"time": round(time.time(), 3), "event": event, **facts})
             with suppress(OSError, StorageError):
                 self._run.storage.append(LOG, line + "\n")
 
@@ -110,6 +130,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self.log.announcer.end()
 
     def handle(self, event: Event) -> None:
         """Count and show what has happened."""
@@ -118,20 +139,24 @@ class Progress:
                 self.found(step, rows, rejected)
             case Loading(what):
                 self.doing(f"loading {what}")
-            case Loaded(model, revision, engine, slots):
-                self.log.write("loaded", model=model, revision=revision, engine=engine, slots=slots)
+            case Loaded(model, revision, engine, slots, settings):
+                self.log.write(
+                    "loaded", model=model, revision=revision, engine=engine, slots=slots, **settings
+                )
             case Working(steps):
                 self.doing(steps)
-            case Began(step, _):
-                self.began(step)
-            case Completed(step, tokens, prompt_tokens, cached_tokens):
-                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens)
+            case Began(step, shard):
+                self.began(step, shard)
+            case Completed(step, tokens, prompt_tokens, cached_tokens, replaced, shard):
+                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens, shard=shard)
+                self.counts[step].replaced += replaced
             case Committed(step, _, shard, rows, rejected, _):
                 self.committed(step, shard, rows, rejected)
             case Advanced(step, what, done, total):
                 self.advanced(step, what, done, total)
             case PhaseEnded(steps):
                 self.log_prefix_cache(steps)
+                self.note_replaced(steps)
             case Noted(text):
                 self.note(text)
 
@@ -144,17 +169,24 @@ class Progress:
     def doing(self, what: str, **facts: Any) -> None:
         """Say what the build is at now, such as loading a model."""
         self._doing = what
+        self._announce()
         self.log.write("doing", what=what, **facts)
         self._print(what)
 
-    def began(self, step: str) -> None:
-        """`step` starts on a shard."""
+    def began(self, step: str, shard: int | None = None) -> None:
+        """`step` starts on a shard, perhaps again."""
+        if shard is not None:
+            self.counts[step].answers_in.pop(shard, None)
         self.counts[step].note_work()
 
-    def completed(self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None) -> None:
+    def completed(
+        self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None, shard: int | None = None
+    ) -> None:
         """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
         count = self.counts[step]
         count.answered += 1
+        if shard is not None:
+            count.answers_in[shard] = count.answers_in.get(shard, 0) + 1
         count.tokens += tokens
         if cached is not None:
             count.prompt_tokens += prompt
@@ -168,6 +200,7 @@ class Progress:
         count.rows += rows
         count.fresh += rows
         count.rejected += rejected
+        count.left_out(shard, rows)
         count.note_work()
         self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
         self._tick()
@@ -184,6 +217,17 @@ class Progress:
                     hit_rate=round(count.cached_tokens / count.prompt_tokens, 4),
                 )
 
+    def note_replaced(self, steps: Iterable[str]) -> None:
+        """Say how much of what the engine wrote was no valid text."""
+        for count in (self.counts[step] for step in steps):
+            if count.replaced:
+                what = (
+                    "place that was no character" if count.replaced == 1 else "places that were no characters"
+                )
+                self.note(
+                    f"{count.name}: {count.replaced:,} {what} in what the engine wrote; U+FFFD stands there"
+                )
+
     def advanced(self, step: str, what: str, done: int, total: int) -> None:
         """A step that sees every row at once is at `what`, and has done so much of so much of it."""
         now = time.monotonic()
@@ -192,6 +236,8 @@ class Progress:
         seconds, fresh = now - self._stage[1], done - self._stage[2]
         left = f", {_clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
         self._doing = f"{step}: {what}, {done / max(total, 1):.0%}{left}"
+        if self.log.announcer.is_due:
+            self._announce()
         if now - self._last_line >= _PLAIN_EVERY:
             self._print(self._doing)
 
@@ -201,8 +247,27 @@ class Progress:
         if self._console is not None:
             self._console.print(Text.assemble(("note", "yellow"), " ", text))
 
+    def _announce(self) -> None:
+        steps = [
+            StepProgress(
+                name=count.name,
+                rows=count.rows,
+                rows_in_all=self._rows,
+                fresh=count.fresh,
+                in_hand=self._done(count) - count.rows,
+                tokens=count.tokens,
+                rows_per_second=self._made(count) / count.seconds if self._made(count) else None,
+                seconds_left=self._seconds_left(count),
+            )
+            for count in list(self.counts.values())
+            if count.rows or count.started is not None
+        ]
+        self.log.announcer.say(self._doing, steps)
+
     def _tick(self) -> None:
         now = time.monotonic()
+        if self.log.announcer.is_due:
+            self._announce()
         if self._console is not None and self._live is None and now - self._last_line >= _PLAIN_EVERY:
             busy = [
                 self._line(count)
@@ -218,7 +283,7 @@ class Progress:
             self._console.print(Text(text), soft_wrap=True)
 
     def _line(self, count: StepCount) -> str:
-        parts = [f"{count.name} {count.rows}/{self._rows}"]
+        parts = [f"{count.name} {self._done(count):,}/{self._rows:,}"]
         if count.needs_engine and count.tokens:
             parts.append(f"{count.tokens / count.seconds:,.0f} tokens/s")
         if count.rejected:
@@ -227,10 +292,26 @@ class Progress:
             parts.append(f"{self._eta(count)} left")
         return ", ".join(parts)
 
+    def _done(self, count: StepCount) -> int:
+        """The rows that are done, those of unfinished shards included: a shard may take an hour."""
+        # Never all of them before the last shard is on disk: how many completions a row takes is an estimate.
+        return (
+            count.rows if count.rows >= self._rows else min(self._rows - 1, int(count.rows + count.under_way))
+        )
+
+    def _made(self, count: StepCount) -> int:
+        """The rows that this build has done."""
+        return count.fresh + self._done(count) - count.rows
+
     def _eta(self, count: StepCount) -> str:
-        if not count.fresh or count.rows >= self._rows:
-            return ""
-        return _clock((self._rows - count.rows) * count.seconds / count.fresh)
+        left = self._seconds_left(count)
+        return "" if left is None else _clock(left)
+
+    def _seconds_left(self, count: StepCount) -> float | None:
+        made = self._made(count)
+        if not made or count.rows >= self._rows:
+            return None
+        return (self._rows - self._done(count)) * count.seconds / made
 
     def _render(self) -> Table:
         title = Text(self._doing, style="bold")
@@ -238,13 +319,14 @@ class Progress:
         for heading in ("step", "rows", "", "rejected", "rows/s", "tokens", "tokens/s", "left"):
             table.add_column(heading, justify="left" if heading in {"step", ""} else "right")
         for count in self.counts.values():
-            share = count.rows / self._rows
+            done, made = self._done(count), self._made(count)
+            share = done / self._rows
             table.add_row(
                 count.name,
-                f"{count.rows:,}/{self._rows:,}",
-                f"[green]{'━' * round(share * 20)}[/][dim]{'━' * (20 - round(share * 20))}[/]",
+                f"{done:,}/{self._rows:,}",
+                Text.assemble(("━" * round(share * 20), "green"), ("━" * (20 - round(share * 20)), "dim")),
                 f"{count.rejected:,}" if count.rejected else "",
-                f"{count.fresh / count.seconds:,.1f}" if count.fresh else "",
+                f"{made / count.seconds:,.1f}" if made and count.started is not None else "",
                 f"{count.tokens:,}" if count.tokens else "",
                 f"{count.tokens / count.seconds:,.0f}" if count.tokens else "",
                 self._eta(count),

@@ -103,7 +103,7 @@ class PhaseRunner:
         self._engine = await (self._open_scorer(model) if phase.scores else self._open_engine(model))
         self._engine_key = key
         info = self._engine.model
-        report(Loaded(info.name, info.revision, info.engine, info.slots))
+        report(Loaded(info.name, info.revision, info.engine, info.slots, info.settings))
         return self._engine
 
     async def _close_prepared(self) -> None:

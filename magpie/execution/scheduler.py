@@ -84,14 +84,15 @@ class QueuedEngine:
         """The engine's completion."""
         step = self.step
         completion = await self._counted(cast("Engine", self._queue.engine).complete(prompt, sampling))
-        self._report(Completed(step, completion.token_count, len(prompt), completion.cached_tokens))
+        tokens, cached, replaced = completion.token_count, completion.cached_tokens, completion.replaced
+        self._report(Completed(step, tokens, len(prompt), cached, replaced, self._shard))
         return completion
 
     async def score(self, conversation: Sequence[int]) -> Score:
         """The scorer's reward."""
         step = self.step
         score = await self._counted(cast("Scorer", self._queue.engine).score(conversation))
-        self._report(Completed(step, 0))
+        self._report(Completed(step, 0, shard=self._shard))
         return score
 
     async def _counted(self, request: Awaitable[T]) -> T:

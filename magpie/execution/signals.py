@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from magpie.errors import StoppedError
+
+R = TypeVar("R")
 
 GRACE = 10.0
 """Seconds that shards in flight and the engine have to let go once a stop is asked for."""
@@ -75,6 +77,14 @@ class Stoppable:
             self._cancel()
         else:
             raise KeyboardInterrupt
+
+
+def run_to_end(work: Coroutine[Any, Any, R]) -> R:
+    """asyncio.run, which also works where a loop is running already, as in a notebook."""
+    if not _in_a_loop():
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="magpie") as beside:
+        return beside.submit(asyncio.run, work).result()
 
 
 def _in_a_loop() -> bool:

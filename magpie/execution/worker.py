@@ -21,7 +21,9 @@ from magpie.plan import BoundPlan, Phase
 from magpie.plan.phases import needs_engine
 from magpie.runs.ids import row_ids
 from magpie.runs.manifest import lineage_after
+from magpie.runs.record import ingredients_of
 from magpie.runs.run import Run, RunStep, with_columns
+from magpie.runs.sealing import packed
 from magpie.steps.base import REJECTED, PreparedWork, RowWork
 from magpie.storage.sealed import Shard, Stamp, inspect_shard, write_shard
 
@@ -108,7 +110,7 @@ class Worker:
         if self.is_over():
             raise StoppedError("the build was stopped")
         try:
-            return commit(self.run, run_step, result, stamp, replace=replace)
+            return commit(self.run, self.bound, run_step, result, stamp, replace=replace)
         except RunError as error:
             if isinstance(error.__cause__, FileExistsError) and self._is_committed(run_step, stamp):
                 return None
@@ -159,16 +161,25 @@ def stamp_for(run: Run, bound: BoundPlan, run_step: RunStep, shard: int, made_fr
     )
 
 
-def commit(run: Run, run_step: RunStep, table: pa.Table, stamp: Stamp, *, replace: bool) -> Shard:
+def commit(
+    run: Run, bound: BoundPlan, run_step: RunStep, table: pa.Table, stamp: Stamp, *, replace: bool
+) -> Shard:
     """Write a step's shard, in the place of a stale one or under a name that must be free. Raises RunError."""
     try:
-        return write_shard(run.storage, run.shard_name(run_step, stamp.shard), table, stamp, replace=replace)
+        name = run.shard_name(run_step, stamp.shard)
+        return write_shard(run.storage, name, table, stamp, replace=replace, about=_about(run, bound))
     except FileExistsError as error:
         place = run.shard_place(run_step, stamp.shard)
         raise RunError(
             f"{place} is there already, and this build did not write it; end whatever else writes to "
-            f"{run.folder}, then run the same command again"
+            f"{run.storage.location}, then run the same command again"
         ) from error
+
+
+def _about(run: Run, bound: BoundPlan) -> str:
+    if run.about is None:
+        run.about = packed(run.recipe.model_dump(mode="json"), ingredients_of(run.recipe, bound.ingredients))
+    return run.about
 
 
 def check_result(run_step: RunStep, rows: pa.Table, result: pa.Table) -> None:

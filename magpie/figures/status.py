@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
 from magpie.figures.agreement import Agreement, agreement
+from magpie.figures.pace import Pace, paces
 from magpie.figures.saturation import Saturation, saturation
+from magpie.runs.live import Running, running
 from magpie.runs.run import Run, RunStep
 from magpie.steps.base import REJECTED
 from magpie.storage.sealed import count_rows
@@ -44,7 +46,9 @@ class Status:
     """The state of a run. `kept` is how many rows the dataset has, None until it is written.
 
     `damaged` names the files that cannot be read; they count as not done. A file may be damaged in bytes that are not
-    read here: `verify` reads them all. `no_saturation` says why `saturation` is None.
+    read here: `verify` reads them all. `no_saturation` says why `saturation` is None. `running` is the build that is at
+    work now, with the rows that it has in hand; None while there is none. `paces` are the phases' speeds beside the
+    planned ones, where there is a plan.
     """
 
     folder: str
@@ -58,6 +62,8 @@ class Status:
     saturation: Saturation | None = None
     no_saturation: str | None = None
     agreement: tuple[Agreement, ...] = ()
+    running: Running | None = None
+    paces: tuple[Pace, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""
@@ -84,6 +90,8 @@ def status(run: Run) -> Status:
         saturation=curve,
         no_saturation=no_curve,
         agreement=agreement(run),
+        running=running(run),
+        paces=paces(run),
     )
 
 

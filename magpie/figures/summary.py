@@ -27,8 +27,8 @@ def summary(run: Run) -> dict[str, Any]:
     """The figures of a run as JSON can hold them: `format`, its status without paths, and the filter's `funnel`."""
     run_status = status(run)
     figures = run_status.to_json()
-    # A path, a list of paths, and what is always true of a finished run.
-    for name in ("folder", "damaged", "finished"):
+    # A path, a list of paths, what is always true of a finished run, the build that writes this, and its times.
+    for name in ("folder", "damaged", "finished", "running", "paces"):
         del figures[name]
     lines = filter_funnel(run, run_status)
     return {

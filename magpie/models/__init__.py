@@ -13,7 +13,7 @@ from magpie.models.cache import cache_folder
 from magpie.models.embedded import EMBEDDED, Embedded, from_package
 from magpie.models.files import ModelFiles, check_weights, from_folder
 from magpie.models.gguf import from_gguf, only_gguf
-from magpie.models.hub import from_hub, unknown
+from magpie.models.hub import from_hub
 from magpie.models.standins import STAND_INS, stand_in
 from magpie.models.trust import check_code
 from magpie.recipe import Model
@@ -45,8 +45,6 @@ def resolve(model: Model, *, weights: bool = True) -> ModelFiles:
         raise ModelError(
             f"{model.model} is a file; give the folder that holds the model's config and safetensors"
         )
-    elif _is_path(model.model):
-        unknown(model.model, "no such folder or file; check the path")
     else:
         files = from_hub(model, weights=weights)
     if weights:
@@ -61,11 +59,6 @@ def _place(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:
         raise ModelError(f"{name} is in a home folder, and there is none; write the path in full") from error
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name is meant as a path: a hub id has one slash at most, and begins with a letter or a digit."""
-    return name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or name.endswith((".gguf", "/"))
 
 
 def _pinned(files: ModelFiles, wanted: str | None) -> ModelFiles:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
+from magpie import secrets
 from magpie.errors import ModelError
 from magpie.models.embedded import EMBEDDED
 from magpie.models.files import ModelFiles, check_names
@@ -39,11 +40,12 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
     )
 
     name = model.model
+    if is_path(name):
+        unknown(name, "there is no such folder or file")
     if not _HUB_ID.fullmatch(name):
         unknown(name, "it does not have the form of a hub id")
     # False, and not None, which would make the client use a token that was stored by a login.
-    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or False
-    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=secrets.hub_token() or False)
     try:
         info = hub.model_info(name, revision=model.revision, timeout=HUB_TIMEOUT)
         # Before anything is downloaded.
@@ -64,12 +66,28 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
         unknown(name, "it does not have the form of a hub id")
     except RepositoryNotFoundError:
         unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
+    except ImportError as error:
+        # What httpx says of a socks proxy, for which it has no library.
+        raise ModelError(
+            f"the hub cannot be asked for {name} ({_first_line(error)}); name a proxy that begins with http:// in "
+            "HTTPS_PROXY or ALL_PROXY, or unset it"
+        ) from error
     except (HTTPError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in _CANNOT_STORE:
             raise ModelError(
                 f"cannot store {name} ({error.strerror}); make room, or set HF_HOME to another folder"
             ) from error
         return _from_hub_cache(model, weights=weights, reason=_first_line(error))
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be meant as a place on this machine, such as ./model, /models/x or a/b/c."""
+    return (
+        name.startswith(("/", "./", "../", "~"))
+        or "\\" in name
+        or name.count("/") > 1
+        or name.endswith(("/", ".gguf"))
+    )
 
 
 def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
@@ -103,4 +121,4 @@ def unknown(name: str, reason: str) -> NoReturn:
 
 def _first_line(error: Exception) -> str:
     """The first line of an error, short enough for a message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return secrets.redacted((str(error).strip() or type(error).__name__).splitlines()[0])[:160]

@@ -5,7 +5,6 @@ Distances are squared L2: 0 for the same direction, 2 for orthogonal vectors, an
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections import deque
@@ -14,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
+
+from magpie import machine
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Distances = np.ndarray[Any, np.dtype[np.float64]]
@@ -163,7 +164,7 @@ def in_parallel(work: Callable[[Task], Result], tasks: Iterable[Task], *, rows: 
         return
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.processors()
     threads_before = torch.get_num_threads()
     stopped = threading.Event()
 

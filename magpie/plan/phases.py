@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from magpie.recipe import Model, Recipe
@@ -87,6 +88,32 @@ def into_phases(steps: tuple[RunStep, ...]) -> tuple[Phase, ...]:
         else:
             phases.append(alone)
     return tuple(phases)
+
+
+def with_row_tokens(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """The phases, each model with how many tokens a request of it usually holds at its end.
+
+    An engine works its slots out of that. It is the longest kind of request of all phases that load the same model: it
+    stays loaded from one to the next.
+    """
+    longest: dict[str, float] = {}
+    for phase in phases:
+        if phase.needs_engine and phase.model is not None:
+            asked = [request.tokens for run_step in phase.steps for request in run_step.step.requests]
+            key = _loaded_as(phase)
+            longest[key] = max(longest.get(key, 0.0), *asked, 0.0)
+    return tuple(
+        replace(
+            phase, model=phase.model.model_copy(update={"row_tokens": math.ceil(longest[_loaded_as(phase)])})
+        )
+        if phase.model is not None and phase.model.row_tokens is None and longest.get(_loaded_as(phase))
+        else phase
+        for phase in phases
+    )
+
+
+def _loaded_as(phase: Phase) -> str:
+    return f"{phase.scores} {phase.model!r}"
 
 
 def _can_join(phase: Phase, alone: Phase) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from magpie.engines import find_engine
 from magpie.errors import RecipeError
-from magpie.plan.phases import Plan, into_phases
+from magpie.plan.phases import Plan, into_phases, with_row_tokens
 from magpie.recipe import Recipe
 from magpie.runs.run import numbered
 from magpie.steps import MAGPIE, Method, steps_of
@@ -22,7 +22,7 @@ def make_plan(recipe: Recipe, method: Method = MAGPIE) -> Plan:
     for run_step in steps:
         if run_step.step.uses is not None:
             _check_engine(run_step.step.section, run_step.step.uses)
-    return Plan(recipe=recipe, method=method, steps=steps, phases=into_phases(steps))
+    return Plan(recipe=recipe, method=method, steps=steps, phases=with_row_tokens(into_phases(steps)))
 
 
 def _check_engine(section: str, use: ModelUse) -> None:

@@ -9,7 +9,7 @@ from magpie.chat import ChatFormat, PlainText, Transcript
 from magpie.data.instructions import read_instructions
 from magpie.engines import find_engine
 from magpie.models import ModelFiles, resolve
-from magpie.recipe import Model
+from magpie.recipe import Model, NamedDataset
 from magpie.steps.base import Instructions, ModelUse
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ class BuildTools:
         """How a base model is given text. Raises ModelError."""
         return self._once("plain", model, lambda own: PlainText((), own), PlainText.from_model)
 
-    def instructions(self, name: str) -> Instructions:
+    def instructions(self, name: str | NamedDataset) -> Instructions:
         """The instructions of a run, a file or a hub dataset. Raises RecipeError."""
-        key = ("instructions", name)
+        key = ("instructions", name if isinstance(name, str) else name.model_dump_json())
         if key not in self._kept:
             self._kept[key] = read_instructions(name)
         instructions: Instructions = self._kept[key]

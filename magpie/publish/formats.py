@@ -32,7 +32,7 @@ from magpie.publish.survey import Survey, in_order, survey
 from magpie.publish.writing import file_kind, write_json, write_parquet
 from magpie.runs.opened import OpenDataset, open_dataset
 from magpie.runs.run import Run
-from magpie.storage.local import replacing, storage_errors
+from magpie.storage.writing import make_folders, replacing, storage_errors
 
 __all__ = ["FORMATS", "Format", "export"]
 
@@ -58,6 +58,11 @@ def export(
     Raises MagpieError for another ending, RunError for a run that is not finished, a file that is there already and not
     to `overwrite`, or a row the format cannot hold, DamagedShardError, StorageError.
     """
+    with storage_errors(Path(out)):
+        if Path(out).is_dir():  # said before anything of its ending
+            raise RunError(
+                f"{out} is a folder; name a file in it with --out, such as {Path(out) / 'rows.jsonl'}"
+            )
     kind = file_kind(Path(out))
     dataset = open_dataset(source)
     target = _writable(Path(out), dataset, overwrite=overwrite)
@@ -71,8 +76,7 @@ def export(
     def tables() -> Iterator[pa.Table]:
         return shaped(dataset, shape, columns, left_out)
 
-    with storage_errors(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent)
     features = _features(dataset, shape)
     with replacing(target) as temporary:
         if kind == ".parquet":
@@ -136,8 +140,6 @@ def _writable(out: Path, dataset: OpenDataset, *, overwrite: bool) -> Path:
             there = target.exists()
         except RuntimeError as error:  # links that lead to themselves, before Python 3.13
             raise StorageError(f"cannot write {out}: it is a link to itself; name another file") from error
-        if target.is_dir():
-            raise RunError(f"{out} is a folder; name a file in it with --out, such as {out / 'rows.jsonl'}")
         folders = {folder.resolve() for folder in dataset.folders}
         if folders & {target, *target.parents}:
             raise RunError(f"{out} lies in the dataset itself; choose another folder with --out")

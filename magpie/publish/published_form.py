@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie.data.conversations import as_sharegpt
 from magpie.data.magpie_form import CONVERSATIONS, GEN_INPUT_CONFIGS, PUBLISHED
-from magpie.publish.conversations import as_sharegpt
 from magpie.publish.writing import short_floats
 
 DERIVED = ("generator_engine", "instruct_system_prompt")
@@ -61,18 +61,31 @@ def _configs(rows: pa.Table) -> Any:
     parts = []
     for field in GEN_INPUT_CONFIGS:
         name = _CONFIGS[field.name]
-        there = name in rows.column_names
+        there = name in rows.column_names and _fits(rows[name].type, field.type)
         values = _cast(rows[name], field.type) if there else pa.nulls(rows.num_rows, field.type)
         parts.append(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
     return pa.StructArray.from_arrays(parts, fields=list(GEN_INPUT_CONFIGS))
 
 
 def _cast(values: Any, kind: pa.DataType) -> Any:
-    """In the published type where that can be; a foreign set's own type else."""
-    try:
-        return values.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return values
+    """In the published type where every value of the type can be; a foreign set's own type else."""
+    # By the types and not by trying: all tables must come out alike, whatever their values.
+    return values.cast(kind, safe=False) if _fits(values.type, kind) else values
+
+
+def _fits(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_null(kind) or kind == wanted:
+        return True
+    if pa.types.is_dictionary(kind):
+        return _fits(kind.value_type, wanted)
+    if pa.types.is_string(wanted):
+        return bool(pa.types.is_large_string(kind))
+    if pa.types.is_float64(wanted):
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if pa.types.is_integer(wanted):
+        return bool(pa.types.is_integer(kind) and not pa.types.is_uint64(kind))
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(pa.types.is_list(wanted) and is_list and _fits(kind.value_type, wanted.value_type))
 
 
 def _first(conversations: list[list[dict[str, str]] | None], speaker: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
+from magpie.data.conversations import COLUMNS, as_messages, as_sharegpt, conversation_column
 from magpie.data.dataset import PAIR
 from magpie.data.magpie_form import CONVERSATIONS, PUBLISHED
 from magpie.errors import RunError
-from magpie.publish.conversations import COLUMNS, as_messages, as_sharegpt, conversation_column
 from magpie.publish.published_form import DERIVED, published_columns
 from magpie.runs.opened import OpenDataset
 

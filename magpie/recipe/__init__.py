@@ -2,6 +2,7 @@
 
 from magpie.recipe.base import Part, Role, RoleName, Section
 from magpie.recipe.clean import Clean
+from magpie.recipe.datasets import NamedDataset
 from magpie.recipe.decontaminate import Decontaminate
 from magpie.recipe.dedup import Dedup
 from magpie.recipe.embed import Embed
@@ -34,6 +35,7 @@ __all__ = [
     "Instruct",
     "Language",
     "Model",
+    "NamedDataset",
     "Part",
     "Pii",
     "PiiKind",

@@ -6,9 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
+from magpie.names import file_name
 from magpie.recipe.problems import recipe_error
 
 Share = Annotated[float, Field(gt=0)]
@@ -16,6 +25,10 @@ Share = Annotated[float, Field(gt=0)]
 
 Text = Annotated[str, Field(min_length=1)]
 """A string that is not empty."""
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
+"""A name that is also the name of a file or a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +42,14 @@ Role = Annotated[Text, RoleName()]
 """A role: a key of `models`. The recipe refuses one that is not there."""
 
 
+@dataclass(frozen=True, slots=True)
 class ShapesNoRows:
-    """Marks a setting that says where or how fast rows are made: it may change from one build of a run to the next."""
+    """Marks a setting that says where or how fast rows are made: it may change from one build of a run to the next.
+
+    `but` names the one setting inside it that may not, once it is set.
+    """
+
+    but: str | None = None
 
 
 _NUMBERS = (int, float, int | None, float | None)
@@ -42,6 +61,7 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,  # YAML has .nan and .inf, and no setting means anything by them
         protected_namespaces=(),
         use_attribute_docstrings=True,  # the text below a setting is its description in the JSON schema
     )
@@ -82,7 +102,12 @@ def that_shapes_rows(part: type[Part], raw: Mapping[str, Any]) -> dict[str, Any]
     shaping: dict[str, Any] = {}
     for name, value in raw.items():
         field = part.model_fields.get(name)
-        if field is not None and any(isinstance(mark, ShapesNoRows) for mark in field.metadata):
+        mark = (
+            next((mark for mark in field.metadata if isinstance(mark, ShapesNoRows)), None) if field else None
+        )
+        if mark is not None:
+            if mark.but and isinstance(value, Mapping) and value.get(mark.but) is not None:
+                shaping[name] = {mark.but: value[mark.but]}
             continue
         inner = None if field is None else part_in_type(field.annotation)
         if inner is None or not isinstance(value, Mapping):

@@ -64,7 +64,8 @@ def _setting(name: str, field: FieldInfo, value: Any, indent: str, *, is_off: bo
             if key is not None:
                 yield f"{indent}  {inline(key)}:"
             for entry in entries:
-                yield f"{indent}  {'' if key is None else '  '}- {inline(brief(entry) or plain(entry))}"
+                written = brief(entry) if isinstance(entry, Part) else None
+                yield f"{indent}  {'' if key is None else '  '}- {inline(written or plain(entry))}"
     elif is_off and field.is_required():
         yield f"{indent}{name}:"
         if inner is not None:

@@ -7,15 +7,18 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from magpie.recipe.base import Section, Text
+from magpie.recipe.datasets import NamedDataset, as_list
 
 
 class Decontaminate(Section):
     """Rejects rows whose instruction overlaps with a question of an evaluation set."""
 
-    files: tuple[Text, ...] = Field(min_length=1)
-    """The evaluation sets: runs, .parquet, .jsonl and .json files, or hub datasets (ORG/NAME or ORG/NAME:SPLIT).
+    files: tuple[Text | NamedDataset, ...] = Field(min_length=1)
+    """The evaluation sets: runs, files (Parquet, JSON, CSV, text; .gz and .zst too), or hub datasets (ORG/NAME).
 
-    A relative path is looked up in the working directory first, then in the folder of the recipe file.
+    Every question of the user is compared, those of later turns too. `NAME:SPLIT` names a split, and
+    `{path: exam.csv, column: task}` the column. A relative path is looked up in the working directory first, then in
+    the folder of the recipe file.
     """
     ngram: int = Field(default=13, ge=3)
     """Reject a row that has this many consecutive words in common with a question.
@@ -31,7 +34,7 @@ class Decontaminate(Section):
     @field_validator("files", mode="before")
     @classmethod
     def _accept_single_file(cls, files: Any) -> Any:
-        return (files,) if isinstance(files, str) else files
+        return as_list(files)
 
     def check(self, recipe: Any) -> None:
         """A distance is measured between vectors."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from magpie.recipe.base import Section, Text
+from magpie.recipe.datasets import NamedDataset, as_list
 
 
 class Dedup(Section):
@@ -29,18 +30,19 @@ class Dedup(Section):
     """
     nearest: Literal["auto", "exact", "approximate"] = "auto"
     """How `min_neighbor_distance` is computed for rows that have no repeat. `auto` is exact up to 100,000 rows."""
-    against: tuple[Text, ...] = ()
+    against: tuple[Text | NamedDataset, ...] = ()
     """Other datasets: rows that repeat one of their instructions are rejected too.
 
-    Use it to add rows to an earlier dataset, or to keep the questions of a benchmark out. Each is a run, a .parquet,
-    .jsonl or .json file, or a hub dataset (ORG/NAME or ORG/NAME:SPLIT). A relative path is looked up in the working
-    directory first, then in the folder of the recipe file.
+    Use it to add rows to an earlier dataset, or to keep the questions of a benchmark out. Each is a run, a file
+    (Parquet, JSON, CSV, text; .gz and .zst too), or a hub dataset (ORG/NAME). `NAME:SPLIT` names a split, and
+    `{path: earlier.csv, column: task}` the column. A relative path is looked up in the working directory first, then
+    in the folder of the recipe file.
     """
 
     @field_validator("against", mode="before")
     @classmethod
     def _accept_single_dataset(cls, against: Any) -> Any:
-        return (against,) if isinstance(against, str) else against
+        return as_list(against)
 
     @model_validator(mode="after")
     def _check_threshold(self) -> Dedup:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part, Section, ShapesNoRows
+from magpie.recipe.base import FileName, Part, Section, ShapesNoRows
 
 
 class Rule(Part):
@@ -40,6 +40,11 @@ class Quotas(Part):
     """The most rows for every value that is not in `counts`. 0 drops such rows; null keeps all of them."""
     counts: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """The most rows for single values, such as {Math: 500}."""
+    order: str | None = None
+    """Which rows of a value are kept: those with the largest values of this column, or DuckDB expression.
+
+    null takes them in the order of `top`; without `top`, the first.
+    """
 
     @model_validator(mode="after")
     def _check_not_empty(self) -> Quotas:
@@ -51,13 +56,13 @@ class Quotas(Part):
 class Filter(Section):
     """Which rows are kept: first the rules, in their order, then the quotas, then the top."""
 
-    name: Annotated[str, ShapesNoRows()] = "filter"
-    """The name of the filter. For a file, its file name if none is given."""
+    name: Annotated[FileName, ShapesNoRows()] = "filter"
+    """The name of the filter, and of the folder for what it keeps. For a file, its file name if none is given."""
     description: Annotated[str, ShapesNoRows()] = ""
     """One sentence about what the filter keeps."""
     rules: tuple[Rule, ...] = ()
     """Conditions that every kept row fulfils."""
     quotas: Quotas | None = None
-    """The most rows for each value of a column. The best by `top` are kept; without `top`, the first."""
+    """The most rows for each value of a column: the best by `order`, else by `top`, else the first."""
     top: Top | None = None
     """Keep only the rows with the largest values of a column."""

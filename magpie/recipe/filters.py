@@ -6,6 +6,7 @@ from pathlib import Path
 
 from magpie import shipped
 from magpie.errors import RecipeError
+from magpie.names import fitting_name
 from magpie.recipe.filter import Filter
 from magpie.recipe.problems import validate
 from magpie.recipe.reading import read_yaml
@@ -33,5 +34,5 @@ def load_filter(source: str | Path, *, origin: str | None = None) -> Filter:
     if isinstance(raw, list):
         raw = {"rules": raw}
     if isinstance(raw, dict):
-        raw = {"name": path.stem, **raw}
+        raw = {"name": fitting_name(path.stem, otherwise="filter"), **raw}
     return validate(Filter, raw, where)

@@ -7,8 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from magpie import shipped
 from magpie.errors import RecipeError
 from magpie.recipe.filters import load_filter
@@ -16,6 +14,7 @@ from magpie.recipe.problems import suggestion, validate
 from magpie.recipe.reading import read_yaml
 from magpie.recipe.recipe import Recipe
 from magpie.recipe.short_forms import write_out
+from magpie.recipe.yaml_text import parse_yaml_text
 
 __all__ = ["load_filter", "load_recipe", "parse_recipe", "parse_value", "validate"]
 
@@ -88,8 +87,8 @@ def parse_recipe(raw: Any, *, origin: str = "recipe", folder: Path | None = None
 def parse_value(text: str) -> Any:
     """Read the value of `--set a.b=value` as YAML, so that `3` is a number and `[a, b]` a list."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml_text(text, "--set")
+    except RecipeError:
         return text
 
 

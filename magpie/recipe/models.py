@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -17,6 +18,8 @@ class Server(Part):
 
     url: str
     """The server's address, ending in /v1, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """The name under which the server has the model. null is the model's own; `model` beside it names the tokenizer."""
     api_key_env: str = "MAGPIE_API_KEY"
     """The environment variable that holds the API key. The key itself is never written in a recipe."""
     concurrency: int = Field(default=64, ge=1)
@@ -27,12 +30,27 @@ class Server(Part):
     """How many times a failed request is sent again."""
     backoff: float = Field(default=0.5, ge=0)
     """The wait before the first retry, in seconds. It doubles with each further retry."""
+    patience: float = Field(default=120.0, ge=0)
+    """How long a server may be busy (429, 502, 503) without one answer, in seconds, before the build stops."""
 
     @field_validator("url")
     @classmethod
     def _check_scheme(cls, url: str) -> str:
+        # Never shown: it may hold a password.
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"must start with http:// or https://, not {url!r}")
+            raise ValueError("must start with http:// or https://")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError("is no address; write it as http://127.0.0.1:8000/v1") from None
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "holds a user name or a password, which would stand in the run's recipe; take them out, and put the "
+                "key into the environment variable that `api_key_env` names"
+            )
+        if not parts.hostname or port == 0:
+            raise ValueError("is no address; write it as http://127.0.0.1:8000/v1")
         return url
 
 
@@ -75,7 +93,19 @@ class Model(Part):
     tensor_parallel: Annotated[int, ShapesNoRows()] = Field(default=1, ge=1)
     """How many GPUs the model is split over."""
     slots: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=1)
-    """How many completions are worked on at once. null is the engine's default for the machine."""
+    """How many completions are worked on at once.
+
+    null is worked out from the model and the GPU's memory, as `magpie plan` shows it; on a CPU it is 256.
+    """
+    batched_tokens: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=64)
+    """The most tokens of one step of vLLM on a GPU, prompts included. null is worked out, as `slots` is."""
+    graph_sizes: Annotated[tuple[int, ...] | None, ShapesNoRows()] = Field(default=None, min_length=1)
+    """The batch sizes for which vLLM captures CUDA graphs. null is sizes up to `slots`."""
+    row_tokens: Annotated[int | None, ShapesNoRows()] = Field(default=None, ge=16)
+    """How many tokens a request holds at its end on average, from which `slots` are worked out.
+
+    null is what the steps that use the model usually hold.
+    """
     gpu_memory: Annotated[float, ShapesNoRows()] = Field(default=0.9, gt=0, le=1)
     """The share of a GPU's memory that the engine may use."""
     separate_process: Annotated[bool | None, ShapesNoRows()] = None
@@ -95,7 +125,7 @@ class Model(Part):
     `strip` keeps the reasoning in a column of its own, `keep` also puts it into the messages, and `off` makes the chat
     template tell the model not to reason.
     """
-    server: Annotated[Server | None, ShapesNoRows()] = None
+    server: Annotated[Server | None, ShapesNoRows(but="model")] = None
     """Settings of the engine `server`."""
     script: Script = Script()
     """Settings of the engine `scripted`."""

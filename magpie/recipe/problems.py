@@ -85,6 +85,10 @@ def _explain(part: type[BaseModel], problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if problem["type"] in _MUST_BE:
         message = f"must be {_MUST_BE[problem['type']]}"
+        if problem["type"] == "string_type" and isinstance(problem["input"], bool):
+            message = (
+                "must be text, and YAML takes no, off, y and the like for true or false: write it in quotes"
+            )
     elif problem["type"] == "string_pattern_mismatch":
         pattern = problem["ctx"]["pattern"]
         message = f"must be {_MUST_MATCH.get(pattern, f'text that matches {pattern}')}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Part, Section, ShapesNoRows, Text, named_roles
+from magpie.recipe.base import FileName, Part, Section, ShapesNoRows, Text, named_roles
 from magpie.recipe.clean import Clean
 from magpie.recipe.decontaminate import Decontaminate
 from magpie.recipe.dedup import Dedup
@@ -36,7 +36,7 @@ _EMBEDDER = "demo-embedder"  # comes with magpie, so that it is always there
 class Recipe(Part):
     """One dataset to build: the models, and a section for each step. A section that is null is switched off."""
 
-    name: str = Field(pattern=NAME)
+    name: FileName = Field(pattern=NAME)
     """The name of the recipe: lower-case letters, digits, `.`, `_` and `-`, a letter or digit first."""
     description: Annotated[str, ShapesNoRows()] = ""
     """One sentence about the dataset."""

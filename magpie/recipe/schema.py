@@ -40,7 +40,11 @@ def recipe_schema(engines: Sequence[str] = ()) -> Schema:
     settings["models"]["additionalProperties"] = {"anyOf": [{"$ref": "#/$defs/Model"}, model]}
     _accept(settings["filter"], {**_TEXT, "description": "The name of a filter, or a file."}, _RULES)
     for section, name in (("Decontaminate", "files"), ("Dedup", "against")):
-        _accept(parts[section]["properties"][name], {**_TEXT, "description": "One dataset."})
+        _accept(
+            parts[section]["properties"][name],
+            {**_TEXT, "description": "One dataset."},
+            {"$ref": "#/$defs/NamedDataset"},
+        )
 
     parts["SteerText"]["required"].remove("id")  # in a mapping it is the key; else it is made from the text
     parts["SteerTexts"] = _steer_texts()

@@ -73,16 +73,30 @@ def write_out_datasets(recipe: dict[Any, Any], folder: Path) -> dict[Any, Any]:
     written = dict(recipe)
     for section, key in _DATASETS:
         part = recipe.get(section)
-        if isinstance(part, dict) and isinstance(part.get(key), str | list):
-            names = [part[key]] if isinstance(part[key], str) else part[key]
+        if isinstance(part, dict) and isinstance(part.get(key), str | list | dict):
+            names = part[key] if isinstance(part[key], list) else [part[key]]
             written[section] = {**part, key: [_absolute(name, folder) for name in names]}
     return written
 
 
 def _absolute(name: Any, folder: Path) -> Any:
-    if not isinstance(name, str) or not name or Path(name).exists() or not (folder / name).exists():
+    if isinstance(name, dict):
+        return {**name, "path": _absolute(name["path"], folder)} if "path" in name else name
+    if not isinstance(name, str) or not name or _is_there(Path(name)):
         return name
-    return str((folder / name).resolve())
+    if _is_there(folder / name):
+        return str((folder / name).resolve())
+    path, colon, split = name.rpartition(":")
+    if path and not _is_there(Path(path)) and _is_there(folder / path):
+        return f"{(folder / path).resolve()}{colon}{split}"
+    return name
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
 
 
 def _texts(written: Any, place: str, folder: Path) -> Any:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from magpie.data.magpie_form import PUBLISHED
 from magpie.report.text import as_text
 from magpie.runs.catalogue import Explanation, explain_everything, type_name
+from magpie.terminal import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,4 +112,4 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    print_line(page().rstrip("\n"))

@@ -62,7 +62,8 @@ def _print_format(diagnosis: Diagnosis, console: Console) -> None:
 def _print_sample(diagnosis: Diagnosis, sample: Sample, console: Console) -> None:
     console.print(
         f"\n{sample.rows} instructions, half of them over {sample.median_tokens:g} tokens; "
-        f"{sample.tokens_per_second:,.0f} tokens/s",
+        f"{sample.tokens_per_second:,.0f} tokens/s; each ends at its first newline, unless told otherwise "
+        "(instruct.stop_at_newline: false, for users who write several lines)",
         highlight=False,
     )
     for name in ("valid", *PROBLEMS):
@@ -90,7 +91,7 @@ def _print_sample(diagnosis: Diagnosis, sample: Sample, console: Console) -> Non
 
 def _print_trials(diagnosis: Diagnosis, console: Console) -> None:
     table = Table(title="tried", title_justify="left", box=None)
-    headings = ("valid", *PROBLEMS, "tokens", "apart")
+    headings = ("valid", *PROBLEMS, "tokens", "nearest")
     for heading in ("", *headings, ""):
         table.add_column(heading, justify="right" if heading in headings else "left", overflow="fold")
     before = Trial((), diagnosis.sample, neighbors=diagnosis.neighbors)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.data.escaping import one_line
+from magpie.escaping import one_line
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from magpie.data.select import FilterComparison, Refiltered
     from magpie.figures.agreement import Agreement
+    from magpie.steps.filter import QuotaGroup
 
 
 def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agreement] = ()) -> None:
@@ -26,7 +27,7 @@ def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agree
     rows that it lost. `agreement` says how well the judges agree on the columns that the rules read.
     """
     table = Table(box=None, pad_edge=False)
-    more_headings = ("lost alone", "share") if result.explained else ()
+    more_headings = ("lost alone", "of alone") if result.explained else ()
     for heading in ("rule", "rows in", "lost", "left", *more_headings):
         table.add_column(heading, justify="left" if heading == "rule" else "right")
     explained = result.explained or (None,) * len(result.lines)
@@ -37,6 +38,7 @@ def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agree
             cells.append("–" if explanation.share is None else f"{explanation.share:.0%}")
         table.add_row(as_text(line.name), *cells)
     console.print(table)
+    _print_groups(result.groups, console)
     for explanation in result.explained:
         if explanation.examples:
             heading_line = Text("\nlost by ").append_text(as_text(explanation.line.name, "bold"))
@@ -48,6 +50,21 @@ def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agree
     _print_never_answered(result.never_answered, console)
     print_agreement(agreement, console)
     _print_skipped(result.skipped, result.what, console)
+
+
+def _print_groups(groups: Iterable[QuotaGroup], console: Console) -> None:
+    """Print which quotas were filled, and which fell short of their number."""
+    limited = [group for group in groups if group.quota]  # 0 leaves a value out, which is no quota to fill
+    filled = [group for group in limited if group.kept >= (group.quota or 0)]
+    short = [group for group in limited if group.kept < (group.quota or 0)]
+    for heading, some in (("quotas filled", filled), ("quotas not filled", short)):
+        if some:
+            texts = (f"{_value(group)} {group.kept:,} of {group.quota:,}" for group in some)
+            console.print(as_text(f"{heading}: {', '.join(texts)}"), soft_wrap=True)
+
+
+def _value(group: QuotaGroup) -> str:
+    return "(no value)" if group.value is None else one_line(group.value)
 
 
 def print_comparison(comparison: FilterComparison, console: Console) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from magpie.escaping import harmless
 from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
+from magpie.report.text import as_text, clock, counted
 from magpie.runs.verify import quarantined
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from magpie.figures.status import Status
+    from magpie.runs.live import Running
     from magpie.runs.run import Run
 
 
@@ -25,12 +27,15 @@ def print_status(status: Status, console: Console) -> None:
     The number after ± is one standard error.
     """
     state = (
-        f"finished, {status.kept:,} rows kept"
+        f"finished, {counted(status.kept or 0, 'row')} kept of {status.rows:,} ({(status.kept or 0) / status.rows:.0%})"
         if status.finished
         else "not finished: run the build again to go on"
     )
-    title = Text(f"{status.folder}: {state}", style="table.title")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    if status.running is not None:
+        state = _at_work(status.running)
+    # Not as the table's title, which would be folded to the width of the table.
+    console.print(as_text(f"{status.folder}: {state}", "table.title"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     for heading in ("step", "shards", "rows in", "rows out", "tokens"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for step in status.steps:
@@ -38,10 +43,11 @@ def print_status(status: Status, console: Console) -> None:
         shards = f"{step.shards_done}/{step.shards}"
         table.add_row(step.name, shards, f"{step.rows_in:,}", f"{step.rows_out:,}", tokens)
         for outcome, count in (step.outcomes or {}).items():
-            table.add_row(f"  [dim]{escape(outcome)}[/]", "", "", f"[dim]{count:,}[/]", "")
+            table.add_row(as_text(f"  {outcome}", "dim"), "", "", Text(f"{count:,}", "dim"), "")
         for reason, count in step.rejected.items():
-            table.add_row(f"  [dim]{escape(reason)}[/]", "", "", f"[dim]−{count:,}[/]", "")
+            table.add_row(as_text(f"  {reason}", "dim"), "", "", Text(f"−{count:,}", "dim"), "")
     console.print(table)
+    _print_paces(status, console)
     if status.saturation is not None:
         ahead = status.saturation.next
         console.print(
@@ -56,6 +62,31 @@ def print_status(status: Status, console: Console) -> None:
         console.print(f"filter rule left out: {rule}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _print_paces(status: Status, console: Console) -> None:
+    """Print how fast each phase that was planned is, beside the plan."""
+    if not status.paces:
+        return
+    table = Table(title="rows/s", title_justify="left", box=None, pad_edge=False)
+    for heading in ("phase", "planned, at most", "measured", ""):
+        table.add_column(heading, justify="left" if heading == "phase" else "right", overflow="fold")
+    for pace in status.paces:
+        measured = "" if pace.measured is None else f"{pace.measured:,.1f}"
+        share = "" if pace.measured is None else f"{pace.measured / pace.planned:.0%}"
+        table.add_row(pace.phase, f"{pace.planned:,.1f}", measured, share)
+    console.print(table)
+
+
+def _at_work(running: Running) -> str:
+    """A build at work in words: its process, for how long, and how fast and how far its steps are."""
+    host = f" on {running.host}" if running.host else ""
+    parts = [f"running{host} (process {running.pid}, for {clock(running.seconds)})", running.doing]
+    for step in running.steps:
+        if step.rows_per_second is not None and step.seconds_left:
+            rows = f"{step.name} {step.rows + step.in_hand:,} of {step.rows_in_all:,}"
+            parts.append(f"{rows}, {step.rows_per_second:,.1f} rows/s, {clock(step.seconds_left)} left")
+    return harmless("; ".join(filter(None, parts)))
+
+
 def print_outcome(run: Run, console: Console) -> None:
     """Print what a build made, and how to read it."""
     status = status_of(run)
@@ -63,4 +94,6 @@ def print_outcome(run: Run, console: Console) -> None:
     for path in quarantined(run):
         console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
     if status.finished:
-        console.print(f"Read it: magpie show {run.folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"Read it: magpie show {run.storage.location}", highlight=False, markup=False, soft_wrap=True
+        )

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from magpie.data.escaping import harmless
+from magpie.escaping import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,8 +18,8 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from magpie.data.escaping import one_line
 from magpie.errors import RunError
+from magpie.escaping import one_line
 from magpie.report.text import as_text
 from magpie.runs.ids import parse_id, prefix_of, row_id
 from magpie.runs.run import Run
@@ -174,7 +174,7 @@ def card(row: dict[str, Any]) -> Panel:
     for message in _conversation(row):
         style = _SPEAKER_STYLES.get(message["role"], "bold")
         parts.append(as_text(message["role"], style))
-        parts.append(as_text(message["content"].strip()))
+        parts.append(as_text((message["content"] or "").strip()))
     return Panel(Group(*parts), title=as_text(str(row["id"])), title_align="left", border_style="dim")
 
 
@@ -217,7 +217,9 @@ def print_fields(values: Mapping[str, Any], console: Console) -> None:
 def _field(name: str, value: Any) -> Text:
     """A column's name and value, on one line or on several."""
     label = Text(f"{name}: ", "cyan")
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and all(
+        isinstance(item, dict) and item.keys() == {"role", "content"} for item in value
+    ):
         turns = [f"{message['role']}: {message['content']}" for message in value]
         return Text("\n").join([label, *(as_text(turn) for turn in turns)])
     if isinstance(value, str) and "\n" in value:
@@ -239,7 +241,7 @@ def _place(run: Run, typed: str) -> tuple[int, int]:
     parsed = parse_id(typed)
     started = next((shard for shard in range(run.shards) if _next_step(run, shard) is not run.steps[0]), None)
     if started is None:
-        raise RunError(f"{run.folder} holds no rows yet; run the build to make some")
+        raise RunError(f"{run.storage.location} holds no rows yet; run the build to make some")
     prefix = prefix_of(str(_rows(run, started, ())["id"][0]))
     last = run.recipe.rows - 1
     index = min(parsed[1], last) if parsed else 0
@@ -247,7 +249,7 @@ def _place(run: Run, typed: str) -> tuple[int, int]:
         around = range(max(0, index - 1), min(last, index + 1) + 1)
         near = ", ".join(row_id(prefix, number) for number in around)
         raise RunError(
-            f"{run.folder} has no row {one_line(typed)!r}; the nearest ids are {near}, and the run goes from "
+            f"{run.storage.location} has no row {one_line(typed)!r}; the nearest ids are {near}, and the run goes from "
             f"{row_id(prefix, 0)} to {row_id(prefix, last)}"
         )
     shard = index // run.recipe.shard_rows

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from rich.rule import Rule
 
-from magpie.data.escaping import one_line
+from magpie.data.conversations import as_messages, conversation_column
 from magpie.errors import RunError
+from magpie.escaping import one_line
 from magpie.report.show import card, print_fields
 from magpie.report.text import as_text
 from magpie.runs.opened import OpenDataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -24,8 +25,11 @@ def show_dataset_rows(dataset: OpenDataset, console: Console, *, n: int = 5, see
     """Print `n` rows as cards, chosen by `seed`."""
     total = sum(table.num_rows for table in dataset.tables())
     chosen = sorted(random.Random(seed).sample(range(total), min(n, total)))
-    for position, row in _rows_at(dataset, chosen):
-        console.print(card({"id": str(position), **row}))
+    column = conversation_column(dataset.schema)
+    for table in _tables_at(dataset, chosen):
+        conversations = as_messages(table, column).to_pylist()
+        for row, messages in zip(table.to_pylist(), conversations, strict=True):
+            console.print(card({"id": "", **row, "messages": messages or []}))
     if not total:
         console.print("the dataset holds no row", highlight=False)
 
@@ -37,19 +41,19 @@ def show_dataset_row(dataset: OpenDataset, typed: str, console: Console) -> None
     """
     position = _position(dataset, typed)
     asked = [field.name for field in dataset.derived]
-    for _, row in _rows_at(dataset, [position], asked):
-        console.print(Rule(as_text(str(row.get("id", position)), "bold"), align="left"))
-        print_fields(row, console)
+    for table in _tables_at(dataset, [position], asked):
+        for row in table.to_pylist():
+            console.print(Rule(as_text(str(row.get("id", position)), "bold"), align="left"))
+            print_fields(row, console)
 
 
-def _rows_at(
-    dataset: OpenDataset, positions: list[int], derived: list[str] | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _tables_at(dataset: OpenDataset, positions: list[int], derived: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """The rows at these positions, in ascending order."""
     start = 0
-    for table in dataset.tables(derived or ()):
+    for table in dataset.tables(derived):
         here = [position - start for position in positions if start <= position < start + table.num_rows]
-        for at, row in zip(here, table.take(pa.array(here, pa.int64())).to_pylist(), strict=True):
-            yield start + at, row
+        if here:
+            yield table.take(pa.array(here, pa.int64()))
         start += table.num_rows
 
 

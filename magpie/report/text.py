@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from magpie.data.escaping import harmless
+from magpie.escaping import harmless
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun: "1 shard", "2,000 shards". `plural` is for nouns that do not just take an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def clock(duration: float) -> str:
+    """Seconds as hours, minutes and seconds: 1:02:03."""
+    seconds = int(duration)
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
 def as_text(text: str, style: str = "") -> Text:

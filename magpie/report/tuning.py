@@ -21,15 +21,15 @@ def print_tuning(tuning: Tuning, console: Console) -> None:
     title = Text(f"{tuning.model}, judged by {tuning.judge}; ± is a standard error", style="table.title")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     headings = (
-        "", "T", "top_p", "valid", "quality", "difficulty", "apart", "repeats", "distinct\n1, 2", "first\nwords",
-        "tokens\n/s",
+        "", "T", "top_p", "valid", "quality", "difficulty", "nearest\nneighbour", "repeats", "distinct\n1, 2",
+        "first\nwords", "tokens\n/s",
     )  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     for cell in tuning.cells:
         near, sample = cell.neighbors, cell.sample
         table.add_row(
-            "[green]●[/]" if cell.is_best else "",
+            Text("●" if cell.is_best else "", "green"),
             f"{cell.draw.temperature:g}",
             f"{cell.draw.top_p:g}",
             _figure(sample.valid, percent=True),
@@ -45,7 +45,9 @@ def print_tuning(tuning: Tuning, console: Console) -> None:
     for note in tuning.notes:
         console.print(Text("note ", "yellow").append_text(as_text(note, "default")))
     axes = " and ".join(tuning.axes) or "anything measured"
-    console.print(f"● in front: none is better by {axes}. To paste:\n", highlight=False, soft_wrap=True)
+    console.print(
+        f"● best: no other setting is better by {axes}. To paste:\n", highlight=False, soft_wrap=True
+    )
     console.print(Text(tuning.mix), soft_wrap=True)
 
 

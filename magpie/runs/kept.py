@@ -18,6 +18,7 @@ from magpie.data.messages import MESSAGES, messages_of, pairs_of
 from magpie.errors import RunError
 from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, SUMMARY, Run
+from magpie.runs.sealing import RUN_MANIFEST, is_changed
 from magpie.steps.base import REJECTED, column, is_inner
 from magpie.steps.filter import is_reason_of_filter
 
@@ -44,7 +45,7 @@ def write_dataset(run: Run, made_from: str, kept: int) -> None:
     `made_from` is the lineage of the run: see `manifest.py`.
     """
     files = run.dataset_files
-    if not files.is_made_from(made_from, kept):
+    if not files.is_made_from(made_from, kept) or is_changed(run.storage, files.inner_names()):
         # What is there is of an earlier state of this run: it must not stay beside the new one.
         files.discard()
         about = Provenance.of(run).to_json()
@@ -55,6 +56,7 @@ def write_dataset(run: Run, made_from: str, kept: int) -> None:
 
 def discard_dataset(run: Run) -> None:
     """Take away a dataset that will be out of date, and the summary: they are there when the run is finished."""
+    run.storage.delete(RUN_MANIFEST)
     run.storage.delete(SUMMARY)
     run.dataset_files.discard()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from magpie.data.dataset import DatasetFiles
 from magpie.data.published import Published
 from magpie.errors import RecipeError, RunError
 from magpie.runs.provenance import Provenance
-from magpie.runs.run import DATASET, QUARANTINE, RECIPE, STEPS, Run
+from magpie.runs.run import DATASET, QUARANTINE, STEPS, Run, is_run
 from magpie.storage import open_storage
 from magpie.storage.sealed import inspect_shard
 
@@ -47,7 +48,7 @@ class OpenDataset:
         names = [field.name for field in self.derived if field.name in derived]
         for table in self.read():
             columns = {} if self.provenance is None else self.provenance.derive(table, names)
-            yield pa.table({**{name: table[name] for name in table.column_names}, **columns})
+            yield pa.table({**{name: _usual(table[name]) for name in table.column_names}, **columns})
 
 
 def open_dataset(source: Run | str | Path) -> OpenDataset:
@@ -59,7 +60,7 @@ def open_dataset(source: Run | str | Path) -> OpenDataset:
         return _of_run(source)
     path = Path(source)
     storage = open_storage(path)
-    if storage.exists(RECIPE):
+    if is_run(storage):
         return _of_run(Run.open(path))
     files = DatasetFiles(storage)
     manifest = files.manifest() if path.is_dir() else None
@@ -70,7 +71,7 @@ def open_dataset(source: Run | str | Path) -> OpenDataset:
 
 def _of_run(run: Run) -> OpenDataset:
     if not run.dataset_files.names():
-        raise RunError(f"{run.folder} holds no dataset yet; run the build again to finish it")
+        raise RunError(f"{run.storage.location} holds no dataset yet; run the build again to finish it")
     places = tuple(Path(run.storage.place(prefix)) for prefix in (DATASET, STEPS, QUARANTINE))
     return _of_files(run.folder, run.dataset_files, Provenance.of(run), places)
 
@@ -103,12 +104,31 @@ def _of_parquet(path: Path) -> OpenDataset:
         ) from error
     everyone = pa.chunked_array([pa.nulls(published.rows, pa.string())])
     schema = next(published.kept(everyone)).schema
-    kept = next((file for file in published.files if file.suffix == ".parquet"), None)
-    features = None if kept is None else _features(pq.read_schema(kept))
+    features = _features(schema)
+    first = published.files[0]
+    if features is None and first.suffix == ".parquet":
+        features = _features(pq.read_schema(first))
     folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
     return OpenDataset(
         path, schema.remove_metadata(), None, folders, features, lambda: published.kept(everyone)
     )
+
+
+def _usual(column: Any) -> Any:
+    """The column in a type that every reader of files has: half floats are widened, and a map is a list of pairs."""
+    kind = column.type
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return column.cast(pa.string() if pa.types.is_string_view(kind) else pa.binary())
+    if pa.types.is_map(kind):
+        pair = pa.struct([("key", kind.key_type), ("value", kind.item_type)])
+        items = [
+            None if row is None else [{"key": key, "value": value} for key, value in row]
+            for row in column.to_pylist()
+        ]
+        return pa.array(items, pa.list_(pair))
+    return column
 
 
 def _features(schema: pa.Schema) -> bytes | None:

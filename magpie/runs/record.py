@@ -10,7 +10,8 @@ import yaml
 from magpie.errors import RecipeChangedError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
-from magpie.runs.run import FINGERPRINTS, LOG, RECIPE, Run
+from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
+from magpie.runs.sealing import had_back, ingredients_in, recipe_in, recorded, with_seal_key, with_seal_line
 from magpie.storage import Storage
 from magpie.storage.sealed import FORMAT
 
@@ -22,15 +23,18 @@ Ingredients = dict[str, Any]
 
 def refuse_other_things(storage: Storage) -> None:
     """Raise RunError when the place holds something and no run."""
-    if storage.exists(RECIPE):
-        return
-    other = storage.unrelated(frozenset({LOG}))
+    if storage.exists(RECIPE) or had_back(storage) is not None or recorded_ingredients(storage) is not None:
+        return  # a run, whose recipe may be lost
+    other = storage.unrelated(frozenset({LOG, PROGRESS}))
     if other is not None:
         raise RunError(f"{storage.location} holds other things ({other}); choose an empty folder with --out")
 
 
 def recorded_recipe(storage: Storage) -> dict[str, Any] | None:
     """The recipe that a run recorded, as YAML gives it; None where there is none, or it cannot be read."""
+    sealed, _ = recipe_in(storage, RECIPE)
+    if sealed is not None:
+        return sealed
     try:
         recipe = yaml.safe_load(storage.read(RECIPE).decode("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -40,11 +44,7 @@ def recorded_recipe(storage: Storage) -> dict[str, Any] | None:
 
 def recorded_ingredients(storage: Storage) -> Ingredients | None:
     """What a run recorded of how it is made; None where there is nothing that can be read."""
-    try:
-        ingredients = json.loads(storage.read(FINGERPRINTS))
-    except (OSError, ValueError):
-        return None
-    return ingredients if isinstance(ingredients, dict) else None
+    return ingredients_in(storage, FINGERPRINTS)
 
 
 def ingredients_of(recipe: Recipe, steps: tuple[dict[str, Any], ...]) -> Ingredients:
@@ -89,12 +89,12 @@ def refuse_other_ingredients(run: Run, ingredients: Ingredients) -> None:
 def record(run: Run, ingredients: Ingredients) -> None:
     """Write the recipe and what the fingerprints are made of, unless that is what is there."""
     written = {
-        RECIPE: recipe_text(run.recipe),
-        FINGERPRINTS: json.dumps(ingredients, indent=1, sort_keys=True),
+        RECIPE: with_seal_line(recipe_text(run.recipe)),
+        FINGERPRINTS: json.dumps(with_seal_key(ingredients), indent=1, sort_keys=True),
     }
     for name, text in written.items():
         data = text.encode()
-        if not run.storage.exists(name) or run.storage.read(name) != data:
+        if recorded(run.storage, name) != data:
             run.storage.replace(name, data)
 
 

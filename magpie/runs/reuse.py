@@ -19,7 +19,7 @@ def take_over(run: Run, source: Run, ingredients: Ingredients) -> dict[str, int]
     StorageError.
     """
     taken: dict[str, int] = {}
-    for mine, theirs in _alike(run, source, ingredients):
+    for mine, theirs in alike(run, source, ingredients):
         for shard in range(run.shards):
             if source.has_shard(theirs, shard) and not run.has_shard(mine, shard):
                 run.storage.take_over(
@@ -29,15 +29,17 @@ def take_over(run: Run, source: Run, ingredients: Ingredients) -> dict[str, int]
     return taken
 
 
-def _alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunStep, RunStep]]:
-    """The steps from the first on that both runs make alike, as each plans them."""
+def alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunStep, RunStep]]:
+    """The steps from the first on that both runs make alike, as each plans them. Raises RunError when none is."""
     if source.folder.resolve() == run.folder.resolve():
-        raise RunError(f"{run.folder} cannot reuse itself; name another folder with --out")
+        raise RunError(f"{run.storage.location} cannot reuse itself; name another folder with --out")
     theirs = recorded_ingredients(source.storage)
     if theirs is None or not isinstance(theirs.get("run"), dict):
-        raise RunError(f"{source.folder} does not say how it was made; leave out --reuse")
+        raise RunError(f"{source.storage.location} does not say how it was made; leave out --reuse")
     if not source.has_shards:
-        raise RunError(f"{source.folder} has made nothing yet; build it first, or leave out --reuse")
+        raise RunError(
+            f"{source.storage.location} has made nothing yet; build it first, or leave out --reuse"
+        )
     # The name is part of every id, and the shape says which rows a shard holds.
     shape = {"name": run.recipe.name, **ingredients["run"]}
     their_shape = {"name": source.recipe.name, **theirs["run"]}
@@ -45,7 +47,9 @@ def _alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunSte
         other = ", ".join(
             f"{key} {their_shape.get(key)}" for key in shape if their_shape.get(key) != shape[key]
         )
-        raise RunError(f"{source.folder} has other rows ({other}); use the same, or leave out --reuse")
+        raise RunError(
+            f"{source.storage.location} has other rows ({other}); use the same, or leave out --reuse"
+        )
     alike: list[tuple[RunStep, RunStep]] = []
     for mine, other_step in zip(run.steps, source.steps, strict=False):
         if mine.name != other_step.name or theirs.get(mine.name) != ingredients[mine.name]:
@@ -53,7 +57,7 @@ def _alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunSte
         alike.append((mine, other_step))
     if not alike:
         raise RunError(
-            f"{source.folder} makes even its instructions in another way, so there is nothing to reuse; "
+            f"{source.storage.location} makes even its instructions in another way, so there is nothing to reuse; "
             "leave out --reuse"
         )
     return alike

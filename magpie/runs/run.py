@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from magpie.data.dataset import DatasetFiles
 from magpie.errors import DamagedShardError, RecipeError, RunError
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import parse_yaml
+from magpie.runs.sealing import recipe_in
 from magpie.steps import MAGPIE, Method, columns_of, steps_of
 from magpie.steps.base import REJECTED, GlobalStep, RowStep
 from magpie.storage import MemoryStorage, Storage, open_storage
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from magpie.recipe import Recipe
 
+_logger = logging.getLogger(__name__)
+
 RECIPE = "recipe.yaml"
 FINGERPRINTS = "fingerprints.json"
 LOG = "log.jsonl"
@@ -32,6 +36,7 @@ SUMMARY = "report.json"
 STEPS = "steps/"
 DATASET = "dataset/"
 QUARANTINE = "quarantine/"
+PROGRESS = "progress.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,10 @@ class Run:
         self.storage = storage
         self.recipe = recipe
         self.steps = tuple(steps)
+        self.notes: tuple[str, ...] = ()
+        """What was found wrong with it when it was opened, and could be had back."""
+        self.about: str | None = None
+        """How its shards are made, for their metadata: see `sealing.py`. Worked out by the first that commits one."""
 
     @classmethod
     def open(cls, place: str | Path | Storage, method: Method = MAGPIE) -> Run:
@@ -76,17 +85,23 @@ class Run:
         """
         storage = place if isinstance(place, Storage) else open_storage(place)
         origin = storage.place(RECIPE)
-        if not storage.exists(RECIPE):
+        sealed, note = recipe_in(storage, RECIPE)
+        if sealed is None and not storage.exists(RECIPE):
             raise RunError(
                 f"{storage.location} is not a run: it holds no {RECIPE}; give the folder of a build"
             )
         try:
-            recipe = parse_recipe(parse_yaml(storage.read(RECIPE), origin), origin=origin)
-            return cls(storage, recipe, numbered(steps_of(recipe, method)))
+            raw = parse_yaml(storage.read(RECIPE), origin) if sealed is None else sealed
+            recipe = parse_recipe(raw, origin=origin)
+            run = cls(storage, recipe, numbered(steps_of(recipe, method)))
         except (OSError, RecipeError) as error:
             raise RunError(
                 f"{storage.location} cannot be read: {error}; its build, run again, writes it anew"
             ) from error
+        if note is not None:
+            run.notes = (note,)
+            _logger.warning("%s", note)
+        return run
 
     @property
     def folder(self) -> Path:
@@ -201,27 +216,48 @@ class Run:
         return pa.table(gathered)
 
     def table(self, columns: Sequence[str] | None = None, *, rejected: bool = True) -> pa.Table:
-        """Every row of the finished run, joined over its steps; `rejected=False` leaves out the rows that are out.
+        """Every row of the run, joined over its steps; `rejected=False` leaves out the rows that are out.
 
-        `columns` defaults to all but the embedding. `id`, `index` and `rejected` are always there.
+        `columns` defaults to all but the embedding. `id`, `index` and `rejected` are always there. Of an unfinished run
+        it has what every row has been through: the steps up to the first that is not done. Raises RunError when that
+        is the first step, or for a column that is not made yet, and DamagedShardError.
         """
-        names = self.schema.names
+        unfinished = self._first_unfinished()
+        if unfinished is self.steps[0]:
+            raise RunError(
+                f"{self.storage.location} has no step that is done for every row; run the build again to go on"
+            )
+        steps = self.steps if unfinished is None else self.steps[: unfinished.number - 1]
+        names = columns_of(tuple(run_step.step for run_step in steps)).names
         if columns is None:
             columns = [name for name in names if name != "embedding"]
         unknown = set(columns) - set(names)
+        if unfinished is not None and unknown & set(self.schema.names):
+            raise RunError(
+                f"{sorted(unknown)} is not made yet: {unfinished.name} is not done; run the build again to go on"
+            )
         if unknown:
             raise RunError(f"the run has no column {sorted(unknown)}; it has: {', '.join(names)}")
-        table = pa.concat_tables(self.rows(shard, columns) for shard in range(self.shards))
+        table = pa.concat_tables(self.rows(shard, columns, before=unfinished) for shard in range(self.shards))
         if not rejected:
             table = table.filter(pc.is_null(table[REJECTED.name]))
         fixed = ["id", "index", REJECTED.name]
         return table.select([*fixed, *(name for name in columns if name not in fixed)])
 
+    def _first_unfinished(self) -> RunStep | None:
+        """The first step that lacks shards; None where the dataset is there: a shard that it lacks is lost."""
+        if self.storage.names(DATASET):
+            return None
+        for run_step in self.steps:
+            if not all(self.has_shard(run_step, shard) for shard in range(self.shards)):
+                return run_step
+        return None
+
     def dataset(self) -> datasets.Dataset:
         """The final dataset, as a Hugging Face dataset. Raises RunError while the build is unfinished."""
         names = self.dataset_files.names()
         if not names:
-            raise RunError(f"{self.folder} holds no dataset yet; run the build again to finish it")
+            raise RunError(f"{self.storage.location} holds no dataset yet; run the build again to finish it")
         import datasets
 
         first = read_shard(self.storage, names[0])
@@ -233,6 +269,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, recipe={self.recipe.name!r}, rows={self.recipe.rows})"
+
+
+def is_run(storage: Storage) -> bool:
+    """Whether a run lies there, be its recipe lost."""
+    return any(storage.exists(name) for name in (RECIPE, FINGERPRINTS)) or bool(storage.names(STEPS))
 
 
 def numbered(steps: Iterable[RowStep | GlobalStep]) -> tuple[RunStep, ...]:

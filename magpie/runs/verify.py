@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow.compute as pc
 
-from magpie.errors import DamagedShardError
+from magpie.errors import DamagedShardError, RunError
 from magpie.runs.ids import prefix_of, row_ids
 from magpie.runs.manifest import Manifest
-from magpie.runs.run import QUARANTINE, STEPS, Run, merge_reasons
+from magpie.runs.run import DATASET, FINGERPRINTS, QUARANTINE, RECIPE, STEPS, SUMMARY, Run, merge_reasons
+from magpie.runs.sealing import (
+    RUN_MANIFEST,
+    checksum,
+    had_back,
+    read_run_manifest,
+    recorded,
+    write_run_manifest,
+)
 from magpie.steps.base import REJECTED
 from magpie.storage.sealed import inspect_shard, read_shard
 
@@ -34,7 +42,8 @@ def _problems(run: Run) -> Iterator[str]:
     for _, _, error in damaged:
         yield str(error)
     yield from _missing_shards(run)
-    yield from _unknown_files(run)
+    yield from strays(run)
+    yield from _wrong_seals(run, manifest)
     yield from _wrong_stamps(run, manifest)
     if manifest.end is not None:
         yield from _wrong_rows(run)
@@ -50,11 +59,55 @@ def _missing_shards(run: Run) -> Iterator[str]:
             yield f"{first}{more}: not there; run the build again to go on"
 
 
-def _unknown_files(run: Run) -> Iterator[str]:
+def strays(run: Run) -> Iterator[str]:
+    """What lies among the shards and is none of them, a line each."""
     expected = {run.shard_name(run_step, shard) for run_step in run.steps for shard in range(run.shards)}
     for name in run.storage.names(STEPS):
-        if name not in expected:
-            yield f"{run.storage.place(name)}: not a file of this run; move it away"
+        if name not in expected and name.rpartition("/")[0] not in expected:
+            yield f"{run.storage.place(name)}: not a file of this run; it is left alone, move it away"
+
+
+def seal(run: Run, shards: Mapping[str, str]) -> None:
+    """Write the manifest of a finished run, whose `shards` have these checksums. Raises StorageError."""
+    storage, dataset = run.storage, run.dataset_files
+    manifest = dataset.manifest()
+    contents = {} if manifest is None else {f"{DATASET}{file.name}": file.content for file in manifest.files}
+    names = [RECIPE, FINGERPRINTS, SUMMARY, *dataset.inner_names()]
+    written = {name: checksum(data) for name in names if (data := recorded(storage, name)) is not None}
+    write_run_manifest(storage, {**shards, **contents, **written})
+
+
+def not_sealed(run: Run) -> str | None:
+    """What to say of a finished run of an earlier version, which has no manifest; None of all others."""
+    if run.storage.exists(RUN_MANIFEST) or had_back(run.storage) is not None:
+        return None
+    return "it is not sealed, as an earlier version made it: build it again with its recipe, which makes nothing anew"
+
+
+def _wrong_seals(run: Run, manifest: Manifest) -> Iterator[str]:
+    try:
+        files = read_run_manifest(run.storage)
+    except RunError as error:
+        yield str(error)
+        files = None
+    if files is None:
+        yield from run.notes
+        if manifest.end is not None and not run.storage.exists(RUN_MANIFEST) and had_back(run.storage):
+            yield f"{run.storage.place(RUN_MANIFEST)}: not there; run the build again to write it"
+        return
+    whole = {run.shard_name(*place): manifest.get(*place) for place in manifest.places()}
+    for name, expected in files.items():
+        place = run.storage.place(name)
+        if name in whole:
+            committed = whole[name]
+            if committed is not None and committed.seal != expected:
+                yield f"{place}: not the file that the run's manifest names; run the build again"
+        elif not name.endswith(".parquet"):  # those of the dataset are checked by its own manifest
+            data = recorded(run.storage, name)
+            if data is None:
+                yield f"{place}: not there; run the build again with the same recipe to write it"
+            elif checksum(data) != expected:
+                yield f"{place}: not what the build wrote; run the build again with the same recipe to mend it"
 
 
 def _wrong_stamps(run: Run, manifest: Manifest) -> Iterator[str]:

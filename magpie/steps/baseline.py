@@ -16,6 +16,8 @@ import pyarrow as pa
 from magpie import shipped
 from magpie.engines.base import Sampling
 from magpie.recipe import Baseline, Model, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     ModelUse,
     RowStep,
@@ -81,6 +83,12 @@ class BaselineStep(RowStep):
     @property
     def uses(self) -> ModelUse:
         return ModelUse(self.part.model, self.model, "write", "plain")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        page = len(_page()) / lengths.CHARACTERS
+        output = lengths.written(self.part.max_tokens)
+        return (Request(page + lengths.INSTRUCTION, output, shared=page),)
 
     @property
     def bytes_per_row(self) -> int:

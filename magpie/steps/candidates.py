@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import Model, Prefer, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     ModelUse,
     RowStep,
@@ -87,6 +89,11 @@ class CandidatesStep(RowStep):
         return self.model.thinking == "keep"
 
     @property
+    def requests(self) -> tuple[Request, ...]:
+        prompt = lengths.INSTRUCTION + lengths.TEMPLATE
+        return (Request(prompt, lengths.written(self.part.max_tokens), count=self.part.responses),)
+
+    @property
     def bytes_per_row(self) -> int:
         return text_bytes(self.part.max_tokens) * self.part.responses
 
@@ -135,8 +142,8 @@ class CandidateWriter(RowWork["Engine"]):
         """The reasoning and the answer, each null where there is none that can be used."""
         if completion.finish_reason in {"error", "repetition"}:
             return None, None
-        reasoning, answer = self.chat.split_reasoning(completion.text)
-        return reasoning, answer or None
+        reasoning, answer = self.chat.split_reasoning(self.chat.without_end(completion.text))
+        return reasoning, None if not answer or self.chat.has_leak(answer) else answer
 
 
 def candidate_seeds(run_seed: int, responses: int, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -8,7 +8,7 @@ contaminating only if an instruction is equal to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -86,8 +86,18 @@ class DecontaminateStep(GlobalStep):
     def bytes_per_row(self) -> int:
         return 2
 
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """What a row shares with an evaluation set."""
+        return ("contaminated_by",)
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        """For each row the evaluation set that it was found in, or that it was found in none."""
+        names = sorted((str(name) for name in self.part.files), key=len, reverse=True)
+        return [_found_in(place, names) for place in columns["contaminated_by"].to_pylist()]
+
     def fingerprint(self, tools: Tools) -> dict[str, Any]:
-        files = {name: tools.instructions(name).digest for name in self.part.files}
+        files = {str(name): _digest(tools.instructions(name)) for name in self.part.files}
         return {**self.settings, "files": files}
 
     def bind(self, tools: Tools) -> Decontaminator:
@@ -106,8 +116,9 @@ class Decontaminator(GlobalWork):
 
     def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
         """The new columns for the whole run. Raises ModelError where vectors are wanted and wrong."""
-        places = [place for dataset in self.sets for place in dataset.places]
-        texts = [text for dataset in self.sets for text in dataset.texts]
+        # First questions first: where a question is asked at once and later, its first place is named.
+        places = [place for dataset in self.sets for place in (*dataset.places, *dataset.later_places)]
+        texts = [text for dataset in self.sets for text in (*dataset.texts, *dataset.later_texts)]
         at = live(rows)
         contaminated_by: list[str | None] = []
         ngrams = NGrams(texts, self.part.ngram)
@@ -181,6 +192,19 @@ def _instructions(rows: pa.Table, at: Sequence[int]) -> Iterator[str]:
     assert len(chosen) == len(at)
     for chunk in chosen.chunks:
         yield from chunk.to_pylist()
+
+
+def _found_in(place: str | None, names: Sequence[str]) -> str:
+    """The evaluation set that `contaminated_by` begins with. `names` are the longest first: one may begin another."""
+    if place is None:
+        return "in no evaluation set"
+    name = next((name for name in names if place.startswith(f"{name}:")), place.partition(":")[0])
+    return f"in {name}"
+
+
+def _digest(dataset: Instructions) -> str:
+    # Without later turns it is the digest alone: runs that were made before those were compared go on.
+    return dataset.digest if dataset.later_digest is None else f"{dataset.digest}+{dataset.later_digest}"
 
 
 def _cut(text: str) -> str:

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from magpie.engines.embedder import encode, load_encoder
 from magpie.recipe import Embed, Model, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import ModelUse, PreparedWork, RowStep, Tools, inner, live, spread, values_at
 from magpie.text import normal
 
@@ -46,6 +48,10 @@ class EmbedStep(RowStep):
     @property
     def uses(self) -> ModelUse:
         return ModelUse(self.part.model, self.model, "embed")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        return (Request(lengths.INSTRUCTION, 0),)
 
     @property
     def bytes_per_row(self) -> int:

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Extend, Model, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     MESSAGE,
     ModelUse,
@@ -101,6 +103,21 @@ class ExtendStep(RowStep):
         return ModelUse(self.part.model, self.model, "write", "chat")
 
     @property
+    def requests(self) -> tuple[Request, ...]:
+        # Each message is written with all that was said before it, which is in the prefix cache while it lasts: no more
+        # than that of the last turn is counted on.
+        answer, asked = lengths.written(self.part.respond_max_tokens), lengths.INSTRUCTION
+        turn = lengths.TEMPLATE + lengths.INSTRUCTION + answer
+        return tuple(
+            request
+            for number in range(1, self.part.turns)
+            for request in (
+                Request(number * turn + lengths.TEMPLATE, asked),
+                Request(number * turn + lengths.TEMPLATE + asked, answer),
+            )
+        )
+
+    @property
     def bytes_per_row(self) -> int:
         return text_bytes(self.part.respond_max_tokens) * (self.part.turns - 1)
 
@@ -159,7 +176,7 @@ class Extender(RowWork["Engine"]):
                 self._user_sampling(turn, index, engine),
             )
             tokens += user.token_count
-            instruction = user.text.strip()
+            instruction = self.chat.without_end(user.text).strip()
             problem = self._problem(instruction, user.finish_reason)
             if problem is not None:
                 return _Conversation(turns[2:], reasonings, tokens, f"instruction {turn}: {problem}")
@@ -168,7 +185,7 @@ class Extender(RowWork["Engine"]):
                 self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index, engine)
             )
             tokens += assistant.token_count
-            reasoning, response = self.chat.split_reasoning(assistant.text)
+            reasoning, response = self.chat.split_reasoning(self.chat.without_end(assistant.text))
             problem = self._problem(response, assistant.finish_reason)
             if problem is not None:
                 return _Conversation(turns[2:], reasonings, tokens, f"response {turn}: {problem}")
@@ -189,7 +206,7 @@ class Extender(RowWork["Engine"]):
             return _ENDED_BADLY[finish_reason]
         if not text:
             return "empty"
-        return "role header inside" if any(leak in text for leak in self.chat.leaks) else None
+        return "role header inside" if self.chat.has_leak(text) else None
 
     def _user_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
         draw = self.part.draw

@@ -17,6 +17,8 @@ import pyarrow as pa
 from magpie.engines.base import Completion, Sampling
 from magpie.errors import ChatFormatError
 from magpie.recipe import Guard, GuardSubject, Model, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import ModelUse, RowStep, RowWork, Tools, column, judged_or_not, live, spread
 
 if TYPE_CHECKING:
@@ -27,8 +29,24 @@ SAFE, UNSAFE = "safe", "unsafe"
 
 _ANSWERS: Mapping[GuardSubject, str] = {"response": "response", "chosen": "chosen_response"}
 
-_CATEGORY = r"[A-Z]{1,3}\d{1,3}"
-_VERDICT = re.compile(rf"safe|unsafe(?:\s*\n\s*({_CATEGORY}(?:\s*,\s*{_CATEGORY})*))?")
+_CATEGORY = r"[A-Za-z]{1,3}\d{1,3}"
+# Llama Guard: "safe", or "unsafe" and its categories, on a line of their own or behind it.
+_LLAMA_GUARD = re.compile(
+    rf"(safe|unsafe)[.,:]?(?:\s*((?<=\s){_CATEGORY}(?:[\s,]+{_CATEGORY})*)[\s,.]*)?", re.IGNORECASE
+)
+# ShieldGemma: whether the message breaks its policy, and perhaps why.
+_SHIELD_GEMMA = re.compile(r"(yes|no)\b[.,]?(?:\s*\n.*)?", re.IGNORECASE | re.DOTALL)
+# Qwen3Guard: one line for each thing it says. "Controversial" is unsafe to some readers, so it is not safe here.
+_QWEN_GUARD = re.compile(
+    r"safety:\s*(safe|unsafe|controversial)\s*(?:\ncategories:\s*([^\n]*?)\s*)?(?:\nrefusal:\s*(?:yes|no)\s*)?",
+    re.IGNORECASE,
+)
+# WildGuard judges a request and its answer in one text.
+_WILD_GUARD = re.compile(
+    r"harmful request:\s*(yes|no)\s*\nresponse refusal:\s*(?:yes|no|n/a)\s*\nharmful response:\s*(yes|no|n/a)",
+    re.IGNORECASE,
+)
+_THINKING = re.compile(r".*</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +65,31 @@ class GuardVerdict:
         if completion.finish_reason != "stop":
             return cls(None, error="cut by length")
         # The whole text: a guard that was made to talk may write "safe" or "unsafe" in any sentence.
-        match = _VERDICT.fullmatch(completion.text.strip())
-        if match is None:
+        verdict = _verdict(_THINKING.sub("", completion.text).strip())
+        if verdict is None:
             return cls(None, error="not a verdict")
-        categories = re.split(r"\s*,\s*", match[1]) if match[1] else []
-        return cls(SAFE if match[0] == SAFE else UNSAFE, tuple(dict.fromkeys(categories)))
+        is_unsafe, categories = verdict
+        return cls(UNSAFE if is_unsafe else SAFE, tuple(dict.fromkeys(categories)))
+
+
+def _verdict(text: str) -> tuple[bool, list[str]] | None:
+    """Whether the guard finds the message unsafe, and its categories; None where the text is no verdict."""
+    text = text.replace("\r\n", "\n")
+    if match := _LLAMA_GUARD.fullmatch(text):
+        is_unsafe = match[1].casefold() == UNSAFE
+        categories = re.findall(_CATEGORY, match[2] or "")
+        # "safe" with categories says two things.
+        return (is_unsafe, [name.upper() for name in categories]) if is_unsafe or not categories else None
+    if match := _SHIELD_GEMMA.fullmatch(text):
+        return match[1].casefold() == "yes", []
+    if match := _QWEN_GUARD.fullmatch(text):
+        named = [name.strip() for name in (match[2] or "").split(",")]
+        return match[1].casefold() != SAFE, [name for name in named if name and name.casefold() != "none"]
+    if match := _WILD_GUARD.fullmatch(text):
+        # The last message is the one judged: the answer, where there is one.
+        judged = match[1] if match[2].casefold() == "n/a" else match[2]
+        return judged.casefold() == "yes", []
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +151,19 @@ class GuardStep(RowStep):
     @property
     def uses(self) -> ModelUse:
         return ModelUse(self.part.model, self.model, "write", "transcript")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        texts = {"instruction": lengths.INSTRUCTION}
+        answered = lengths.INSTRUCTION + lengths.RESPONSE
+        return tuple(
+            Request(
+                lengths.GUARD_TEMPLATE + texts.get(subject, answered),
+                lengths.VERDICT,
+                shared=lengths.GUARD_TEMPLATE,
+            )
+            for subject in self.part.of
+        )
 
     @property
     def credited_as(self) -> str:

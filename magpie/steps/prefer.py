@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Score, Scorer
 from magpie.recipe import Model, Prefer, Recipe
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     REJECTED,
     ModelUse,
@@ -107,6 +109,11 @@ class PreferStep(RowStep):
     @property
     def credited_as(self) -> str:
         return "reward_model"
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        conversation = 2 * lengths.TEMPLATE + lengths.INSTRUCTION + lengths.RESPONSE
+        return (Request(conversation, 0, count=self.part.responses),)
 
     @property
     def bytes_per_row(self) -> int:

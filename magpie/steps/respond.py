@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import Model, Recipe, Respond
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     REJECTED,
     ModelUse,
@@ -93,6 +95,11 @@ class RespondStep(RowStep):
         return self.part.rows == "all"
 
     @property
+    def requests(self) -> tuple[Request, ...]:
+        prompt = lengths.INSTRUCTION + lengths.TEMPLATE
+        return (Request(prompt, lengths.written(self.part.max_tokens)),)
+
+    @property
     def bytes_per_row(self) -> int:
         return text_bytes(self.part.max_tokens)
 
@@ -120,7 +127,7 @@ class Responder(RowWork["Engine"]):
             (chat.prompt([instruction], system=part.system_prompt) for instruction in instructions),
             (answer_sampling(part, chat, engine, seed) for seed in row_seeds),
         )
-        texts = [chat.split_reasoning(completion.text) for completion in completions]
+        texts = [chat.split_reasoning(chat.without_end(completion.text)) for completion in completions]
         columns: dict[str, list[Any]] = {
             "reasoning": [reasoning for reasoning, _ in texts],
             "response": [answer for _, answer in texts],
@@ -129,19 +136,22 @@ class Responder(RowWork["Engine"]):
             "response_tokens": [completion.token_count for completion in completions],
             "response_finish_reason": [completion.finish_reason for completion in completions],
             "rejected": [
-                _reason(completion, reasoning, answer)
+                _reason(completion, reasoning, answer, leaks=chat.has_leak(answer))
                 for completion, (reasoning, answer) in zip(completions, texts, strict=True)
             ],
         }
         return spread(rows, at, columns, self.step.adds)
 
 
-def _reason(completion: Completion, reasoning: str | None, answer: str) -> str | None:
+def _reason(completion: Completion, reasoning: str | None, answer: str, *, leaks: bool) -> str | None:
     """Why a row without a usable answer is out; None where it has one."""
     if completion.finish_reason == "error":
         return "respond: engine error"
     if completion.finish_reason == "repetition":
         return "respond: repeats itself"
+    # As an instruction is: trained on, it would teach a model to write both sides of a conversation.
+    if leaks:
+        return "respond: role header inside"
     # An answer cut by length stays in: `response_finish_reason` lets a filter decide about it.
     if answer:
         return None

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from magpie.engines.base import Score, Scorer
 from magpie.recipe import Model, Recipe, Reward
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     ModelUse,
     RowStep,
@@ -88,6 +90,11 @@ class RewardStep(RowStep):
     @property
     def uses(self) -> ModelUse:
         return ModelUse(self.part.model, self.model, "score", "transcript")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        conversation = 2 * lengths.TEMPLATE + lengths.INSTRUCTION + lengths.RESPONSE
+        return (Request(conversation, 0, count=2 if self.part.baseline else 1),)
 
     @property
     def credited_as(self) -> str:

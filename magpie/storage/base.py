@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from magpie.errors import StorageError
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds a storage: `host`, `pid` ("" and 0 where not known), since when in seconds since 1970."""
+
+    host: str
+    pid: int
+    since: float
+
+
+class StrangeFileError(OSError):
+    """What has the name of a file is none, but a folder, a pipe, a socket or a device. Its text says what it is."""
+
+
 class Storage(ABC):
     """Files by name, such as "steps/01-instruct/00000.parquet": a folder, or an object store.
 
     What is written is durable when the call returns, and a crash leaves a file as it was or as it was to be, never
-    part of it. Reading raises FileNotFoundError or another OSError; whatever changes files raises StorageError, which
-    says what to do next.
+    part of it. Reading raises FileNotFoundError, StrangeFileError where something else has the name, and StorageError
+    where the place fails or does not let us; whatever changes files raises StorageError, which says what to do next.
     """
 
     @property
@@ -25,11 +39,14 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether there is anything of that name, readable or not."""
 
     @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
-        """The names of all files that begin with `prefix`, sorted; files not yet whole are left out."""
+        """The names of all files that begin with `prefix`, sorted; files not yet whole are left out.
+
+        What is neither file nor folder is there as well, and links. What systems leave in every folder is not.
+        """
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -46,6 +63,14 @@ class Storage(ABC):
     @abstractmethod
     def replace(self, name: str, data: bytes | bytearray) -> None:
         """Write a file, in the place of an earlier one where there is one."""
+
+    @abstractmethod
+    def stage(self, name: str, data: bytes | bytearray) -> str:
+        """Write what is to be file `name`, out of sight: its name for `move`. A dead writer's is swept."""
+
+    @abstractmethod
+    def note(self, name: str, text: str) -> None:
+        """Replace a small file that only informs. Not durable, and what fails is passed over."""
 
     @abstractmethod
     def append(self, name: str, text: str) -> None:
@@ -71,12 +96,20 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def holder(self) -> Holder | None:
+        """Who holds the lock now; None while nobody does."""
+
+    @abstractmethod
+    def unlink_folder(self, name: str) -> None:
+        """Take away a folder's name where that is a link to a folder elsewhere, which stays as it is."""
+
+    @abstractmethod
     def prepare(self) -> None:
         """Make the place ready to be written to."""
 
     @abstractmethod
     def sweep(self) -> None:
-        """Take away what interrupted writers left behind."""
+        """Take away what dead writers left behind, and nothing of a living one."""
 
     @abstractmethod
     def free_bytes(self) -> int | None:

@@ -28,7 +28,7 @@ class Lease:
 
     def __init__(self, store: Any, name: str, location: str) -> None:
         self._store, self._name, self._location = store, name, location
-        self._owner = uuid.uuid4().hex
+        self._owner, self._since = uuid.uuid4().hex, time.time()
         self._version: Any = None
         self._ended = threading.Event()
         self._renewing: threading.Thread | None = None
@@ -77,6 +77,7 @@ class Lease:
             "owner": self._owner,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "since": self._since,
             "until": time.time() + LASTS,
         }
         result = self._store.put(self._name, json.dumps(content).encode(), mode=mode, use_multipart=False)

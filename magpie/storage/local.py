@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 
 from magpie.errors import RunError, StorageError
-from magpie.storage.base import Storage
-
-_LOCK = "run.lock"
+from magpie.storage.base import Holder, Storage, StrangeFileError
+from magpie.storage.lock import LEASE, LOCK, holder, locked
+from magpie.storage.reading import persistently, read_file, refuse_strange, shown
+from magpie.storage.temporary import is_temporary, sweep, temporary
+from magpie.storage.writing import make_folders, storage_errors, swapping, sync_folder
 
 # What a file system answers that has no hard links.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+# What systems leave in folders unasked: macOS, Windows, NFS for a file that is deleted while it is open.
+_NOBODYS = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+", re.DOTALL)
 
 
 class LocalStorage(Storage):
@@ -31,46 +36,83 @@ class LocalStorage(Storage):
     def location(self) -> str:
         return str(self.folder)
 
+    def place(self, name: str) -> str:
+        return shown(f"{self.folder}/{name}")
+
     def exists(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+        path = self.folder / name
+        try:
+            persistently(path, path.lstat)
+        except (FileNotFoundError, StrangeFileError):
+            return False
+        return True
 
     def names(self, prefix: str = "") -> list[str]:
         top = self.folder / prefix.rpartition("/")[0]
-        paths = (path for path in top.rglob("*") if path.is_file() and not _is_temporary(path, self.folder))
-        names = (path.relative_to(self.folder).as_posix() for path in paths)
+        names = (path.relative_to(self.folder).as_posix() for path in _files(top))
         return sorted(name for name in names if name.startswith(prefix))
 
     def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+        path = self.folder / name
+        return persistently(path, lambda: read_file(path))
 
     def open(self, name: str) -> pa.NativeFile:
-        return pa.OSFile(str(self.folder / name))
+        path = self.folder / name
+
+        def opened() -> pa.NativeFile:
+            refuse_strange(path.stat())
+            return pa.OSFile(os.fsencode(path))
+
+        return persistently(path, opened)
 
     def create(self, name: str, data: bytes | bytearray) -> None:
         path = self._ready(name)
         with storage_errors(path, passed_on=FileExistsError):
-            temporary = _temporary(path)
+            new = temporary(path)
             try:
-                _write(temporary, data)
+                _write(new, data)
                 try:
                     # A link fails where the name is taken; a rename would replace what is there.
-                    os.link(temporary, path)
+                    os.link(new, path)
                 except OSError as error:
                     if error.errno not in _NO_LINKS:
                         raise
                     if path.exists():
                         raise FileExistsError(errno.EEXIST, "is there already", str(path)) from error
-                    temporary.replace(path)
+                    new.replace(path)
             finally:
-                temporary.unlink(missing_ok=True)
+                new.unlink(missing_ok=True)
             sync_folder(path.parent)
 
     def replace(self, name: str, data: bytes | bytearray) -> None:
-        with replacing(self._ready(name)) as temporary:
-            temporary.write_bytes(data)
+        with swapping(self._ready(name)) as new:
+            new.write_bytes(data)
+
+    def stage(self, name: str, data: bytes | bytearray) -> str:
+        path = self._ready(name)
+        new = temporary(path)
+        with storage_errors(path):
+            try:
+                _write(new, data)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+        return new.relative_to(self.folder).as_posix()
+
+    def note(self, name: str, text: str) -> None:
+        new = temporary(self.folder / name)
+        with suppress(OSError):
+            try:
+                new.write_text(text, encoding="utf-8", errors="backslashreplace")
+                new.replace(self.folder / name)
+            finally:
+                new.unlink(missing_ok=True)
 
     def append(self, name: str, text: str) -> None:
-        with (self.folder / name).open("a", encoding="utf-8") as file:
+        # O_NONBLOCK: a pipe of this name must not hold the build up.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(self.folder / name, flags, 0o666)
+        with os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
 
     def delete(self, name: str) -> None:
@@ -92,59 +134,60 @@ class LocalStorage(Storage):
             self.replace(mine, source.read(theirs))
             return
         with storage_errors(path):
-            temporary = _temporary(path)
+            new = temporary(path)
             try:
                 # A shard is never written to once it is there, so two runs may share one file.
-                os.link(source.folder / theirs, temporary)
+                os.link(source.folder / theirs, new)
             except OSError:  # another disk, or a file system without links
-                shutil.copyfile(source.folder / theirs, temporary)
-                with temporary.open("rb+") as file:
+                shutil.copyfile(source.folder / theirs, new)
+                with new.open("rb+") as file:
                     os.fsync(file.fileno())
-            temporary.replace(path)
+            new.replace(path)
             sync_folder(path.parent)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        import fcntl
+    def lock(self) -> AbstractContextManager[None]:
+        return locked(self.folder)
 
-        with storage_errors(self.folder):
-            file = (self.folder / _LOCK).open("a+")
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"another build is at work in {self.folder}; wait for it, or see `magpie status {self.folder}`"
-                ) from None
-            yield
-        finally:
-            file.close()
+    def holder(self) -> Holder | None:
+        return holder(self.folder)
+
+    def unlink_folder(self, name: str) -> None:
+        path = self.folder / name
+        with storage_errors(path):
+            if path.is_symlink():
+                path.unlink()
+                sync_folder(path.parent)
 
     def prepare(self) -> None:
-        if self.folder.exists() and not self.folder.is_dir():
-            raise RunError(f"{self.folder} is a file; choose another folder with --out")
         with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            is_in_the_way = self.folder.exists() and not self.folder.is_dir()
+        if is_in_the_way:
+            raise RunError(f"{shown(self.folder)} is a file; choose another folder with --out")
+        make_folders(self.folder)
 
     def sweep(self) -> None:
-        with storage_errors(self.folder):
-            for path in list(self.folder.rglob(".*.tmp")):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+        sweep(self.folder, below=True, ownerless=True)
 
     def free_bytes(self) -> int | None:
         try:
             return shutil.disk_usage(self.folder).free
         except OSError as error:
-            raise StorageError(f"cannot look at the disk of {self.folder}: {error}") from error
+            raise StorageError(f"cannot look at the disk of {shown(self.folder)}: {error}") from error
 
     def unrelated(self, known: frozenset[str]) -> str | None:
-        if not self.folder.is_dir():
+        try:
+            names = persistently(self.folder, lambda: [path.name for path in self.folder.iterdir()])
+        except FileNotFoundError:
             return None
-        names = (path.name for path in self.folder.iterdir())
-        return min((n for n in names if n not in known | {_LOCK} and not n.endswith(".tmp")), default=None)
+        nobodys = {LOCK, LEASE}
+        return min(
+            (
+                n
+                for n in names
+                if n not in known | nobodys and not n.endswith(".tmp") and not _NOBODYS.fullmatch(n)
+            ),
+            default=None,
+        )
 
     def local_path(self, name: str) -> Path:
         return self.folder / name
@@ -152,56 +195,23 @@ class LocalStorage(Storage):
     def _ready(self, name: str) -> Path:
         path = self.folder / name
         if not path.parent.is_dir():
-            with storage_errors(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
         return path
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write a file too long to hold in memory; when the block ends well it becomes `path`.
-
-    A crash or an error leaves the old file or the new one, never part of either. Raises StorageError.
-    """
-    temporary = _temporary(path)
-    with storage_errors(path):
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-
-
-@contextmanager
-def storage_errors(path: Path, *, passed_on: type[OSError] | tuple[()] = ()) -> Iterator[None]:
-    """Turn what the disk says into a StorageError that says what to do next; errors of one type are `passed_on`."""
+def _files(top: Path) -> Iterator[Path]:
+    """What lies below a folder that is not itself a folder: files, links and stranger things."""
     try:
-        yield
-    except passed_on:
-        raise
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageError(
-                f"no space left for {path}; free some, then run the same command again: nothing is lost"
-            ) from error
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-            raise StorageError(
-                f"cannot write {path}: {error.strerror}; choose another folder with --out"
-            ) from error
-        raise StorageError(f"cannot write {path}: {error.strerror or error}; check the disk") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a change of names in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        entries = persistently(top, lambda: list(os.scandir(top)))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if is_temporary(entry.name) or _NOBODYS.fullmatch(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path))
+        else:
+            yield Path(entry.path)
 
 
 def _write(path: Path, data: bytes | bytearray) -> None:
@@ -209,12 +219,3 @@ def _write(path: Path, data: bytes | bytearray) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _temporary(path: Path) -> Path:
-    """A name beside `path` that no two writers share. `sweep` knows it by its form."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _is_temporary(path: Path, top: Path) -> bool:
-    return any(part.startswith(".") and part.endswith(".tmp") for part in path.relative_to(top).parts)

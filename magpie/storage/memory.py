@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from magpie.errors import StorageError
-from magpie.storage.base import Storage
+from magpie.storage.base import Holder, Storage
 
 
 class MemoryStorage(Storage):
@@ -27,7 +27,8 @@ class MemoryStorage(Storage):
         return name in self._files
 
     def names(self, prefix: str = "") -> list[str]:
-        return sorted(name for name in list(self._files) if name.startswith(prefix))
+        names = list(self._files)
+        return sorted(name for name in names if name.startswith(prefix) and not name.endswith(".tmp"))
 
     def read(self, name: str) -> bytes:
         try:
@@ -47,6 +48,13 @@ class MemoryStorage(Storage):
     def replace(self, name: str, data: bytes | bytearray) -> None:
         self._files[name] = bytes(data)
 
+    def stage(self, name: str, data: bytes | bytearray) -> str:
+        self._files[f".{name}.tmp"] = bytes(data)
+        return f".{name}.tmp"
+
+    def note(self, name: str, text: str) -> None:
+        self._files[name] = text.encode()
+
     def append(self, name: str, text: str) -> None:
         self._files[name] = self._files.get(name, b"") + text.encode()
 
@@ -64,6 +72,12 @@ class MemoryStorage(Storage):
     @contextmanager
     def lock(self) -> Iterator[None]:
         yield  # nobody else can see it
+
+    def holder(self) -> Holder | None:
+        return None
+
+    def unlink_folder(self, name: str) -> None:
+        """There are no links."""
 
     def prepare(self) -> None:
         """There is nothing to make."""

@@ -8,10 +8,12 @@ that ignore the condition are refused at the start.
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -19,7 +21,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from magpie.errors import RunError, StorageError
-from magpie.storage.base import Storage
+from magpie.storage.base import Holder, Storage
 from magpie.storage.lease import Lease
 
 T = TypeVar("T")
@@ -27,7 +29,10 @@ T = TypeVar("T")
 SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfss://")
 """What addresses of object stores begin with."""
 
-_PROBE = ".probe"
+_PROBE, _STAGED = ".probe", ".staged-"
+_STAGED_LASTS = 3600.0
+"""Seconds after which what was staged, and never moved, has been left behind."""
+
 _LOG_EVERY = 5.0
 """Seconds between two writes of a log: an object cannot be added to, only written anew."""
 
@@ -76,6 +81,15 @@ class ObjectStorage(Storage):
     def replace(self, name: str, data: bytes | bytearray) -> None:
         self._write(name, data, mode="overwrite")
 
+    def stage(self, name: str, data: bytes | bytearray) -> str:
+        staged = f"{_STAGED}{uuid.uuid4().hex[:8]}/{name}"
+        self._write(staged, data, mode="overwrite")
+        return staged
+
+    def note(self, name: str, text: str) -> None:
+        with suppress(StorageError):
+            self.replace(name, text.encode("utf-8", errors="backslashreplace"))
+
     def append(self, name: str, text: str) -> None:
         with self._lock:
             if name not in self._logs:
@@ -104,6 +118,18 @@ class ObjectStorage(Storage):
             finally:
                 self._flush_logs()
 
+    def holder(self) -> Holder | None:
+        try:
+            facts = json.loads(self.read("run.lock"))
+            if facts["until"] > time.time():
+                return Holder(str(facts["host"]), int(facts["pid"]), float(facts.get("since") or 0))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            pass
+        return None
+
+    def unlink_folder(self, name: str) -> None:
+        """There are no links."""
+
     def prepare(self) -> None:
         """Refuse a store on which two writers could both win."""
         name = f"{_PROBE}-{os.getpid()}-{time.time_ns()}"
@@ -122,9 +148,11 @@ class ObjectStorage(Storage):
                 self.delete(name)
 
     def sweep(self) -> None:
-        """Nothing is left behind but probes: an object that was not wholly sent is not there."""
-        for name in self._all_names(None):
-            if _is_inner(name):
+        """An object that was not wholly sent is not there: only probes are left behind, and what was never moved."""
+        items = self._read(lambda store: [item for batch in store.list() for item in batch])
+        for item in items:
+            name, age = item["path"], time.time() - item["last_modified"].timestamp()
+            if name.startswith(_PROBE) or (name.startswith(_STAGED) and age > _STAGED_LASTS):
                 self.delete(name)
 
     def free_bytes(self) -> int | None:
@@ -222,13 +250,15 @@ def _client_options() -> dict[str, Any]:
 
 
 def _is_inner(name: str) -> bool:
-    return name.startswith(_PROBE)
+    return name.startswith((_PROBE, _STAGED))
 
 
-def _unreachable(url: str, error: Exception) -> OSError:
+def _unreachable(url: str, error: Exception) -> StorageError:
     if isinstance(error, StorageError | RunError):
         raise error
-    return OSError(f"cannot read {url}: {_first_line(error)}")
+    return StorageError(
+        f"cannot read {url}: {_first_line(error)}; see that it can be reached, then run the same command again"
+    )
 
 
 def _first_line(error: Exception) -> str:

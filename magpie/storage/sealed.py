@@ -13,20 +13,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie.errors import DamagedShardError
-from magpie.storage.base import Storage
+from magpie.storage.base import Storage, StrangeFileError
+from magpie.storage.reading import persistently
+
+Result = TypeVar("Result")
 
 FORMAT = 1
 _MARK = b"blake2b:"
 _ZEROS = _MARK + b"0" * 64
 _NOTE = b"magpie.note"
+_FEATURES = (
+    b"huggingface"  # what `datasets` notes of the columns, such as the names of labels; it reads the schema's
+)
+_ABOUT = b"magpie.about"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +53,30 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A committed shard: its stamp, and the digest of its content."""
+    """A committed shard: its stamp, the digest of its content, and its seal, which is that of the whole file."""
 
     stamp: Stamp
     content: str
+    seal: str = ""
 
 
 def write_shard(
-    storage: Storage, name: str, table: pa.Table, stamp: Stamp, *, replace: bool = False
+    storage: Storage, name: str, table: pa.Table, stamp: Stamp, *, replace: bool = False, about: str = ""
 ) -> Shard:
     """Commit `table` under `name`, which must not be taken unless it is to `replace` an earlier version.
 
-    Raises StorageError, and FileExistsError when the name is taken.
+    `about`, what else the file is to say of itself, goes into its metadata: see `about_shard`. Raises StorageError, and
+    FileExistsError when the name is taken.
     """
-    data = _encode(table, stamp)
+    data = _encode(table, stamp, about)
     (storage.replace if replace else storage.create)(name, data)
-    return Shard(stamp, _content(data))
+    return Shard(stamp, _content(data), _seal(data))
+
+
+def stage_shard(storage: Storage, name: str, table: pa.Table, stamp: Stamp) -> tuple[str, Shard]:
+    """The same, out of sight: the name that `storage.move` takes when it is to be seen. Raises StorageError."""
+    data = _encode(table, stamp, "")
+    return storage.stage(name, data), Shard(stamp, _content(data), _seal(data))
 
 
 def read_shard(
@@ -70,12 +86,12 @@ def read_shard(
 
     `check=False` trusts the page checksums of the columns it reads: for a quick look at a large run.
     """
-    try:
-        source = pa.BufferReader(_sealed_bytes(storage, name)) if check else storage.open(name)
-        with source:
+
+    def read() -> pa.Table:
+        with pa.BufferReader(_sealed_bytes(storage, name)) if check else storage.open(name) as source:
             return pq.read_table(source, columns=columns, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(storage, name, error) from error
+
+    return _decoded(storage, name, read)
 
 
 def inspect_shard(storage: Storage, name: str) -> Shard:
@@ -85,20 +101,37 @@ def inspect_shard(storage: Storage, name: str) -> Shard:
     try:
         footer = pq.read_metadata(pa.BufferReader(data))
         stamp = Stamp(**json.loads(footer.metadata[b"magpie"]))
+    except (MemoryError, pa.ArrowCancelled):
+        raise  # which are ArrowExceptions, too
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedShardError(f"{place} is not a shard of magpie ({error}); move it away") from error
     if footer.num_rows != stamp.rows:
         raise DamagedShardError(f"{place} holds {footer.num_rows} rows, its stamp says {stamp.rows}")
-    return Shard(stamp, _content(data))
+    return Shard(stamp, _content(data), _seal(data))
+
+
+def about_shard(storage: Storage, name: str) -> str | None:
+    """What the file's metadata says about how it was made; None in those of earlier versions.
+
+    Raises DamagedShardError. Only the footer is read, and not checked against the seal.
+    """
+
+    def read() -> str | None:
+        with storage.open(name) as file:
+            text = (pq.read_metadata(file).metadata or {}).get(_ABOUT)
+        return None if text is None else str(text.decode("utf-8", errors="replace"))
+
+    return _decoded(storage, name, read)
 
 
 def count_rows(storage: Storage, name: str) -> int:
     """How many rows the footer says there are. Raises DamagedShardError."""
-    try:
+
+    def read() -> int:
         with storage.open(name) as file:
             return int(pq.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(storage, name, error) from error
+
+    return _decoded(storage, name, read)
 
 
 def digest(thing: Any) -> str:
@@ -113,21 +146,24 @@ def _content(data: bytes | bytearray) -> str:
     return hashlib.blake2b(memoryview(data)[:-footer], digest_size=16).hexdigest()
 
 
-def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
+def _encode(table: pa.Table, stamp: Stamp, about: str) -> bytearray:
     sink = pa.BufferOutputStream()
+    metadata = table.schema.metadata or {}
+    note, features = metadata.get(_NOTE), metadata.get(_FEATURES)
+    fields = [field.remove_metadata() for field in table.schema]
     with pq.ParquetWriter(
         sink,
-        pa.schema([field.remove_metadata() for field in table.schema]),
+        pa.schema(fields, metadata={_FEATURES: features} if features else None),
         compression="zstd",
         write_page_checksum=True,
         write_page_index=True,
     ) as writer:
         writer.write_table(table.replace_schema_metadata(None))
-        note = (table.schema.metadata or {}).get(_NOTE)
         writer.add_key_value_metadata(
             {
                 "magpie": json.dumps(asdict(stamp), sort_keys=True),
                 **({_NOTE.decode(): note.decode()} if note else {}),
+                **({_ABOUT.decode(): about} if about else {}),
                 "magpie.seal": _ZEROS.decode(),
             }
         )
@@ -138,16 +174,18 @@ def _encode(table: pa.Table, stamp: Stamp) -> bytearray:
     return data
 
 
+def _seal(data: bytes | bytearray) -> str:
+    at = data.rindex(_MARK) + len(_MARK)
+    return data[at : at + 64].decode("ascii")
+
+
 def _sealed_bytes(storage: Storage, name: str) -> bytes:
     try:
         data = storage.read(name)
     except FileNotFoundError as error:
-        raise DamagedShardError(
-            f"{storage.place(name)} is not there; run the build again to make it anew"
-        ) from error
-    except OSError as error:
-        place = storage.place(name)
-        raise DamagedShardError(f"{place} cannot be read ({error.strerror}); check the disk") from error
+        raise _not_there(storage, name) from error
+    except StrangeFileError as error:
+        raise _strange(storage, name, error) from error
     at = data.rfind(_MARK)
     if at >= 0:
         seal = data[at + len(_MARK) : at + len(_ZEROS)]
@@ -163,7 +201,28 @@ def _sealed_bytes(storage: Storage, name: str) -> bytes:
     )
 
 
-def _unreadable(storage: Storage, name: str, error: Exception) -> DamagedShardError:
+def _decoded(storage: Storage, name: str, read: Callable[[], Result]) -> Result:
+    """What `read` makes of a file. Raises DamagedShardError for wrong bytes, StorageError where they cannot be had."""
+    try:
+        return persistently(Path(storage.place(name)), read)
+    except FileNotFoundError as error:
+        raise _not_there(storage, name) from error
+    except StrangeFileError as error:
+        raise _strange(storage, name, error) from error
+    except (MemoryError, pa.ArrowCancelled):
+        raise  # which are ArrowExceptions, too, and say nothing about the bytes
+    except (pa.ArrowException, OSError) as error:
+        place = storage.place(name)
+        raise DamagedShardError(
+            f"{place} cannot be read ({error}); run the build again to make it anew"
+        ) from error
+
+
+def _not_there(storage: Storage, name: str) -> DamagedShardError:
+    return DamagedShardError(f"{storage.place(name)} is not there; run the build again to make it anew")
+
+
+def _strange(storage: Storage, name: str, error: StrangeFileError) -> DamagedShardError:
     return DamagedShardError(
-        f"{storage.place(name)} cannot be read ({error}); run the build again to make it anew"
+        f"{storage.place(name)} is {error}, not a file; move it away, or run the build again to make it anew"
     )

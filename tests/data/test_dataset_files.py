@@ -93,7 +93,10 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("moment", ["first file", "second file", "manifest", "clearing up"])
+MOMENTS = ("first file", "second file", "first name", "second name", "manifest", "clearing up")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("has_manifest", [True, False])
 def test_killed_on_the_way_one_whole_dataset_or_the_other_is_there(
     files: DatasetFiles, monkeypatch: pytest.MonkeyPatch, moment: str, has_manifest: bool
@@ -104,19 +107,27 @@ def test_killed_on_the_way_one_whole_dataset_or_the_other_is_there(
     if not has_manifest:
         files.storage.delete(f"{files.prefix}{MANIFEST}")
     storage = files.storage
-    create, created = storage.create, list[str]()
+    stage, staged = storage.stage, list[str]()
+    move, moved = storage.move, list[str]()
 
-    def creating(name: str, data: bytes) -> None:
-        if len(created) == {"first file": 0, "second file": 1}.get(moment):
+    def staging(name: str, data: bytes) -> str:
+        if len(staged) == {"first file": 0, "second file": 1}.get(moment):
             raise Killed
-        created.append(name)
-        create(name, data)
+        staged.append(name)
+        return stage(name, data)
+
+    def moving(name: str, to: str) -> None:
+        if len(moved) == {"first name": 0, "second name": 1}.get(moment):
+            raise Killed
+        moved.append(to)
+        move(name, to)
 
     def dying(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as killing:
-        killing.setattr(storage, "create", creating)
+        killing.setattr(storage, "stage", staging)
+        killing.setattr(storage, "move", moving)
         if moment == "manifest":
             killing.setattr(storage, "replace", dying)
         if moment == "clearing up":
@@ -126,7 +137,7 @@ def test_killed_on_the_way_one_whole_dataset_or_the_other_is_there(
     is_new = moment == "clearing up"
     assert ids(files) == [f"r-{at}" for at in (range(100, 118) if is_new else range(15))]
     assert not files.is_made_from("z", 18), "files that no manifest names are not left lying"
-    assert bool(files.strays()) == (moment != "first file")
+    assert bool(files.strays()) == (moment in {"second name", "manifest", "clearing up"})
     write(files, 18, first=100, made_from="z")
     assert ids(files) == [f"r-{at}" for at in range(100, 118)]
     assert files.strays() == [] and files.is_made_from("z", 18)
@@ -217,6 +228,31 @@ def test_it_takes_the_place_of_nothing_else(files: DatasetFiles, other: str) -> 
     with pytest.raises(RunError, match="holds other things"):
         files.discard()
     assert len(files.storage.names(files.prefix)) == 2
+
+
+@pytest.mark.parametrize(
+    "beside", ["README.md", ".gitattributes", "LICENSE", "figures/funnel.png", "cover.png"]
+)
+def test_a_card_and_its_like_are_expected_and_survive(files: DatasetFiles, beside: str) -> None:
+    files.storage.create(f"{files.prefix}{beside}", b"mine")
+    for made_from in ("y", "z"):
+        write(files, 5, made_from=made_from)
+        assert files.is_made_from(made_from, 5) and files.strays() == []
+    files.discard()
+    assert files.storage.names(files.prefix) == [f"{files.prefix}{beside}"]
+    assert files.storage.read(f"{files.prefix}{beside}") == b"mine"
+
+
+def test_a_dataset_that_is_a_link_is_unlinked_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    elsewhere = DatasetFiles(LocalStorage(tmp_path / "elsewhere"))
+    write(elsewhere, 5)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "dataset").symlink_to(tmp_path / "elsewhere")
+    files = DatasetFiles(LocalStorage(tmp_path / "run"), "dataset/")
+    assert files.is_made_from("y", 5)
+    write(files, 7, made_from="z")
+    assert not (tmp_path / "run" / "dataset").is_symlink()
+    assert files.is_made_from("z", 7) and elsewhere.is_made_from("y", 5)
 
 
 def test_fewer_rows_than_were_announced_are_no_dataset(files: DatasetFiles) -> None:

@@ -60,8 +60,8 @@ def test_an_id_of_0_is_an_id_and_a_byte_order_mark_is_no_text(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"id": [1], "problem": ["1 + 1?"]}, "row 1 of .* has no instruction; it has id, problem, and one"),
-        ({"prompt": [["first turn", "second turn"]]}, "not one row of .* has an instruction: `prompt` is"),
+        ({"id": [1], "task": ["1 + 1?"]}, "row 1 of .* has no instruction; it has id, task, and one"),
+        ({"prompt": [[1, 2]]}, "not one row of .* has an instruction: `prompt` without a text"),
         ({"instruction": pa.nulls(2, pa.string())}, "not one row of .* has an instruction: `instruction`"),
         ({"text": [1, 2]}, "not one row of .* has an instruction: `text`"),
     ],
@@ -100,9 +100,9 @@ def test_the_digest_follows_the_content(tmp_path):
     ("name", "content", "message"),
     [
         ("some.jsonl", '{"score": 1}', r"row 1 of .*some.jsonl has no instruction; it has score"),
-        ("some.jsonl", "{", r"some.jsonl cannot be read .*; check"),
+        ("some.jsonl", "{", r"line 1 of .*some.jsonl is not JSON; mend that line \(column 2: "),
         ("some.parquet", "no", r"some.parquet cannot be read .*; check"),
-        ("some.csv", "a,b", r"some.csv is no dataset; give a file that ends in .parquet, .jsonl, .json"),
+        ("some.exe", "a,b", r"some.exe is no dataset; give a file that ends in .parquet, .*.csv"),
         ("missing.jsonl", None, r"there is no .*missing.jsonl; give a run, a file, or a hub dataset"),
         (".", None, r"holds no dataset; finish its build"),
     ],

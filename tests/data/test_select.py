@@ -221,7 +221,6 @@ def test_texts_are_told_from_conversations(
         ("input", [[{"role": "user", "content": "Why?"}], None]),
         ("output", [1, 2]),
         ("response", pa.array([b"So.", None])),
-        ("messages", [[{"role": "user", "content": [{"type": "text", "text": "Why?"}]}], None]),
     ],
 )
 def test_a_column_of_no_texts_has_no_length_and_is_in_nobodys_way(
@@ -261,7 +260,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.parquet").write_text("words")
     assert "is not there" in refused(tmp_path / "nowhere")
-    assert "holds no Parquet file" in refused(tmp_path / "empty")
+    assert "holds no dataset" in refused(tmp_path / "empty")
     assert "cannot be read as Parquet" in refused(tmp_path / "text.parquet")
     written(tmp_path / "two", drawn(5), files=1)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "two" / "z.parquet")

@@ -29,7 +29,10 @@ def cut() -> Diagnosis:
 def test_a_model_that_writes_well_is_ready() -> None:
     progress: list[tuple[str, int, int]] = []
     diagnosis = doctor(scripted(repeat_rate=0), n=64, on_progress=lambda *what: progress.append(what))
-    assert diagnosis.verdict == "ready: 100% of 64 instructions are whole"
+    assert (
+        diagnosis.verdict
+        == "ready: 100% of 64 instructions are whole; how good they are, only reading them tells"
+    )
     assert diagnosis.changes == () and diagnosis.sample is not None
     assert diagnosis.sample.rates["valid"] == 1.0
     assert len(diagnosis.sample.examples["valid"]) == 3

@@ -69,8 +69,12 @@ def test_what_helps_only_together_is_kept_together() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
-        (rates(cut=0.1), None, "ready: 90% of 64 instructions are whole; tried without help: a: 1"),
-        (rates(cut=0.15), rates(), "ready: 85% of 64 instructions are whole, 100% with a: 1"),
+        (
+            rates(cut=0.1),
+            None,
+            "ready: 90% of 64 instructions are whole; how good they are, only reading",
+        ),
+        (rates(cut=0.15), rates(), "ready: 85% of 64 instructions are whole, 100% with a: 1; how good"),
         (rates(cut=0.5), rates(), "usable with: a: 1 (50% of 64 whole before, 100% with)"),
         (rates(cut=0.5), None, "usable with: what was sampled (50% of 64 instructions are whole: 50% cut)"),
         (rates(cut=0.9), rates(cut=0.7), "not usable: only 10% of 64 instructions are whole, 30% with a: 1"),

@@ -71,3 +71,34 @@ def test_steps_are_counted_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None
     assert (count.rows, count.fresh, count.rejected, count.answered, count.tokens) == (48, 16, 4, 1, 7)
     assert count.needs_engine and not progress.counts["dedup"].needs_engine
     assert count.started is not None and count.seconds == count.last - count.started > 0
+
+
+def test_rows_count_before_their_shard_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000, 10_000))
+    monkeypatch.setattr("magpie.execution.progress.time.monotonic", lambda: float(next(clock)))
+    said = StringIO()
+    console = Console(file=said, width=120, color_system=None)
+    with Progress(STEPS, 100, log=Log(None)) as progress:
+
+        def shown() -> str:
+            console.print(progress._render())
+            line = [line for line in said.getvalue().splitlines() if line.strip().startswith("instruct")][-1]
+            return " ".join(line.split())
+
+        progress.began("instruct", 0)
+        assert " 0/100 " in shown()
+        for _ in range(20):
+            progress.completed("instruct", 5, shard=0)
+        assert " 20/100 " in shown() and ":" in shown().split()[-1]  # a rate, and the time that is left
+        progress.began("instruct", 0)  # the shard is begun again: what came back counts no more
+        assert " 0/100 " in shown()
+        for _ in range(100):
+            progress.completed("instruct", 5, shard=0)
+        assert " 99/100 " in shown()  # all of them only when the shards are on disk
+        progress.committed("instruct", 0, 50, 0)
+        assert " 50/100 " in shown()
+        for _ in range(20):  # a row took two completions
+            progress.completed("instruct", 5, shard=1)
+        assert " 60/100 " in shown()
+        progress.committed("instruct", 1, 50, 0)
+        assert " 100/100 " in shown()

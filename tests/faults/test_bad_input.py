@@ -148,7 +148,7 @@ def test_wrong_arguments_say_how_the_command_is_used(tmp_path: Path, arguments: 
     result = magpie(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert "Error: " in result.stderr
+    assert re.fullmatch(r"magpie: .*; see `magpie.* --help`\n", result.stderr)
     assert not list(tmp_path.iterdir())
 
 

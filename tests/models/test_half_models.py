@@ -31,7 +31,7 @@ def refused(model: Path | str, **settings: Any) -> str:
         resolve(Model(model=str(model), **settings))
     message = str(caught.value)
     assert message.isprintable()
-    assert "; " in message
+    assert "; " in message or ". A model is" in message
     return message
 
 
@@ -59,7 +59,7 @@ def test_a_path_that_is_not_there_is_called_a_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert f"no model {name!r}: no such folder or file; check the path" in refused(name)
+    assert f"no model {name!r}: there is no such folder or file" in refused(name)
 
 
 def test_half_models_are_named(tmp_path: Path) -> None:
@@ -97,6 +97,28 @@ def test_ggufs_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     gguf(tmp_path / "see" / "m.gguf")
     gguf(tmp_path / "see" / "mmproj-m.gguf")
     assert only_gguf(tmp_path / "see") == tmp_path / "see" / "m.gguf"
+
+
+def test_a_dry_run_says_it_and_converts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from magpie.plan import BuildTools
+    from magpie.plan.missing import _problems
+    from magpie.steps.base import ModelUse
+
+    monkeypatch.setenv("MAGPIE_CACHE", str(tmp_path / "cache"))
+
+    def said(model: Path) -> list[str]:
+        use = ModelUse("generator", Model(model=str(model), engine="transformers"), "write", None)
+        return list(_problems(use, BuildTools()))
+
+    assert said(gguf(tmp_path / "good" / "m.gguf")) == said(tmp_path / "good") == []
+    gguf(tmp_path / "good" / "n.gguf")
+    assert "holds several models" in said(tmp_path / "good")[0]
+    assert "is part 1 of 2" in said(gguf(tmp_path / "parts" / "m-00001-of-00002.gguf"))[0]
+    lora = folder_of(
+        tmp_path / "lora", adapter_config_json={}, adapter_model_st=b"12345678", tokenizer_json={}
+    )
+    assert "holds only an adapter" in said(lora)[0]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_damaged_gguf_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,9 @@ def test_a_judge_of_its_own_splits_the_phase() -> None:
         "dedup",
         "tag → prefilter",
         "respond",
+        "baseline",
+        "reward",
+        "guard",
         "filter",
     ]
 
@@ -129,3 +132,11 @@ def test_evaluation_sets_are_looked_for_before_repeats() -> None:
     plan = make_plan(small_recipe(decontaminate={"files": "exam.jsonl"}))
     names = [run_step.name for run_step in plan.steps]
     assert names[names.index("embed") :][:3] == ["embed", "decontaminate", "dedup"]
+
+
+def test_an_engine_that_stays_loaded_is_sized_for_the_longest_rows_of_its_phases() -> None:
+    instruct, _, _, respond, *_ = make_plan(load_recipe("air")).phases
+    assert instruct.model == respond.model and instruct.model is not None
+    assert instruct.model.row_tokens == 475  # as published: 45 tokens of prompt, 430 of response
+    set_by_hand = make_plan(load_recipe("air", overrides={"models.generator.row_tokens": 900}))
+    assert set_by_hand.phases[0].model is not None and set_by_hand.phases[0].model.row_tokens == 900

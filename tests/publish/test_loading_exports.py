@@ -170,3 +170,60 @@ def test_times_bytes_decimals_and_maps_are_written_as_json_has_them(tmp_path: Pa
     assert row["when"] == "2026-01-02T03:04:05" and row["day"] == "2026-01-02"
     assert (row["price"], row["raw"], row["kind"]) == (1.5, "text", "x")
     assert [turn["content"] for turn in row["messages"]] == ["a", "b"]
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "no messages": {"messages": pa.array([None, []], pa.list_(pa.struct([("role", pa.string())])))},
+    "other roles": {"conversations": [[{"from": "HUMAN", "value": "q"}, {"from": "Tool", "value": "r"}]]},
+    "parts": {"messages": [[{"role": "user", "content": [{"type": "text", "text": "q"}]}]]},
+    "images": {"messages": [[{"role": "user", "content": [{"type": "image", "url": "x"}]}]]},
+    "a map": {"m": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64()))},
+    "half floats": {"f": pa.array([1.5, None], pa.float16())},
+    "fixed lists": {"f": pa.array([[1.5, 2.0], None], pa.list_(pa.float32(), 2))},
+    "large lists": {"f": pa.array([[1.5, 2.0], None], pa.large_list(pa.float64()))},
+    "durations": {"t": pa.array([1, None], pa.duration("s"))},
+    "bytes": {"b": pa.array([b"\xff", None])},
+    "no type": {"n": pa.nulls(2)},
+    "a nested null": {"n": pa.array([None, {"a": None}], pa.struct([("a", pa.null())]))},
+    "a nested NaN": {"n": pa.array([{"a": float("nan")}, {"a": 0.1}], pa.struct([("a", pa.float32())]))},
+    "large numbers": {"n": pa.array([2**63, None], pa.uint64())},
+    "a name without letters": {"": [1, 2]},
+    "texts for numbers": {"instruct_reward": ["high", None], "repeat_count": [1.5, None]},
+    "texts for a struct": {"gen_input_configs": ["x", None]},
+    "no rows": {"instruction": pa.array([], pa.string()), "response": pa.array([], pa.string())},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_set_loads_or_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    import io
+
+    from rich.console import Console
+
+    import magpie
+
+    columns = ODD[name]
+    length = len(next(iter(columns.values())))
+    table = {"instruction": ["q"] * length, "response": ["r"] * length} | columns
+    source = tmp_path / "set.parquet"
+    pq.write_table(pa.table(table), source)
+    for number, format in enumerate(("messages", "sharegpt", "alpaca", "magpie")):
+        for ending in ("jsonl", "json", "parquet"):
+            out = tmp_path / f"{number}.{ending}"
+            try:
+                rows = export(
+                    source, format=format, out=out, drop_empty=ending == "json", drop_constant=ending == "parquet"
+                )  # fmt: skip
+            except magpie.MagpieError as error:
+                assert "\n" not in str(error) and not out.exists()
+                continue
+            assert rows == length
+            if rows:
+                loaded(out, tmp_path / "cache")
+    console = Console(file=io.StringIO())
+    assert magpie.columns(source)
+    try:
+        magpie.show(source, console=console)
+        magpie.show(source, 0, console=console)
+    except magpie.MagpieError as error:
+        assert "\n" not in str(error)

@@ -105,7 +105,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
     assert "line 2 of" in said("broken.jsonl") and "is not JSON; mend that line" in said("broken.jsonl")
     assert said("latin.txt").endswith("latin.txt is not UTF-8 text; save it as UTF-8")
-    assert said("prompts.csv").endswith("prompts.csv must end in .yaml, .jsonl or .txt; rename it")
+    assert said("prompts.docx").endswith(
+        "prompts.docx must end in .yaml, .txt, .jsonl, .json, .csv or .parquet; rename it"
+    )
     assert said("none.txt").endswith("No such file or directory; check the path and its rights")
     assert said("none.txt").startswith("`steer.prompts`: cannot read ")
     with pytest.raises(RecipeError, match=r"broken\.yaml is not valid YAML: line 2"):

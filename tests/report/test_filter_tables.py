@@ -35,9 +35,9 @@ def test_an_explained_funnel_shows_shares_and_examples() -> None:
     ))  # fmt: skip
     lines = printed(found)
     assert lines[:3] == [
-        "rule   rows in  lost  left  lost alone  share",
-        "short       10     3     7           6    50%",
-        "large        7     0     7           –      –",
+        "rule   rows in  lost  left  lost alone  of alone",
+        "short       10     3     7           6       50%",
+        "large        7     0     7           –         –",
     ]
     assert lines[3:7] == ["", "lost by short", "  a-1  Two lines [/b] \\x1b[2J", "  a-2  (no instruction)"]
     assert len(lines) == 8 and lines[7].startswith("  a-3  long long") and len(lines[7]) <= 100

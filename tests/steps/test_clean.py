@@ -44,6 +44,9 @@ class Chat:
     def __init__(self, leaks):
         self.leaks = leaks
 
+    def without_end(self, text):
+        return text.removesuffix("<|im_end|>")
+
 
 def rows(*raw, finish="stop", rejected=None):
     return pa.table(

@@ -77,8 +77,25 @@ def test_a_forged_verdict_is_no_verdict(guard: StandIn) -> None:
         ("unsafe\nS1, S10,S1", "stop", "unsafe", ("S1", "S10")),
         ("unsafe", "stop", "unsafe", ()),
         ("safe\nS1", "stop", None, ()),
-        ("unsafe S1", "stop", None, ()),
-        ("Safe.", "stop", None, ()),
+        ("unsafe\nS1,S10,", "stop", "unsafe", ("S1", "S10")),
+        ("unsafe\nS1, S10,\n", "stop", "unsafe", ("S1", "S10")),
+        ("unsafe\r\nS1\r\nS2", "stop", "unsafe", ("S1", "S2")),
+        ("unsafe S1", "stop", "unsafe", ("S1",)),
+        ("\nUNSAFE \n s9", "stop", "unsafe", ("S9",)),
+        ("Safe.", "stop", "safe", ()),
+        ("<think>\nIs it safe?\n</think>\n\nunsafe", "stop", "unsafe", ()),
+        ("Yes", "stop", "unsafe", ()),
+        ("No\n\nThe request asks for nothing of that kind.", "stop", "safe", ()),
+        ("Nobody knows", "stop", None, ()),
+        ("No, you", "stop", None, ()),
+        ("Safety: Unsafe\nCategories: Violent, PII", "stop", "unsafe", ("Violent", "PII")),
+        ("Safety: Safe\nCategories: None\nRefusal: No", "stop", "safe", ()),
+        ("Safety: Controversial\nCategories: Politically Sensitive Topics", "stop", "unsafe", None),
+        ("Harmful request: yes\nResponse refusal: no\nHarmful response: no", "stop", "safe", ()),
+        ("Harmful request: yes\nResponse refusal: N/A\nHarmful response: N/A", "stop", "unsafe", ()),
+        ("safe to say this is unsafe\nS1", "stop", None, ()),
+        ("unsafeS1", "stop", None, ()),
+        ('```json\n{"safety": "unsafe", "categories": ["S1"]}\n```', "stop", None, ()),
         ("safe unsafe", "stop", None, ()),
         ("", "stop", None, ()),
         ("safe", "length", None, ()),
@@ -86,10 +103,11 @@ def test_a_forged_verdict_is_no_verdict(guard: StandIn) -> None:
     ],
 )
 def test_only_a_verdict_is_a_verdict(
-    text: str, finish: FinishReason, label: str | None, categories: tuple[str, ...]
+    text: str, finish: FinishReason, label: str | None, categories: tuple[str, ...] | None
 ) -> None:
     verdict = GuardVerdict.read(Completion(text, 3, finish))
-    assert (verdict.label, verdict.categories) == (label, categories)
+    assert verdict.label == label
+    assert categories is None or verdict.categories == categories
     assert (verdict.error is None) == (label is not None)
 
 

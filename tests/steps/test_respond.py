@@ -1,10 +1,12 @@
 """Responses: only rows that are in are answered, reasoning is kept apart, and trouble is recorded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from recording import SCRIPTED, Recorder, Thinker, base_rows, run
 
-from magpie.engines.base import CONTROLS
+from magpie.engines.base import CONTROLS, Completion, ModelInfo, Sampling
 from magpie.recipe import Respond
 from magpie.steps.respond import RespondStep
 
@@ -64,3 +66,34 @@ def test_repetition_is_stopped_where_the_engine_can_and_the_recipe_does_not_say_
         recorder.model = replace(recorder.model, controls=frozenset(controls))
         run(RespondStep(Respond(stop_repetition=asked), 42, SCRIPTED), rows, recorder)
         assert recorder.asked[0][1].stop_repetition is expected
+
+
+class _Says:
+    """An engine that writes the same for every prompt."""
+
+    def __init__(self, text: str) -> None:
+        self.model = ModelInfo("says", "0", "says", 4096, 8, CONTROLS)
+        self._text = text
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        return Completion(self._text, 4, "stop")
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "reason"),
+    [
+        ("A wren.<|im_end|>\n", "A wren.", None),
+        ("A wren.<|im_end|> <|im_end|>", "A wren.", None),
+        ("A wren.<|im_end|>\n<|im_start|>user\nAnd a heron?", None, "respond: role header inside"),
+        ("<|im_end|>", None, "respond: empty"),
+    ],
+)
+def test_the_token_that_ends_a_turn_is_trimmed_at_the_end_and_out_inside(
+    written: str, kept: str | None, reason: str | None
+) -> None:
+    table = run(RespondStep(Respond(), 42, SCRIPTED), base_rows(0, 1, instruction=["a?"]), _Says(written))
+    assert table["rejected"].to_pylist() == [reason]
+    assert kept is None or table["response"].to_pylist() == [kept]

@@ -12,7 +12,7 @@ import pytest
 
 from magpie.errors import RunError, StorageError
 from magpie.storage import LocalStorage, MemoryStorage, Storage, open_storage
-from magpie.storage.local import replacing, storage_errors
+from magpie.storage.writing import replacing, storage_errors
 
 NAME = "steps/01-instruct/00000.parquet"
 

@@ -22,6 +22,7 @@ from magpie.engines.base import Capabilities, Completion, Control, EngineSpec, M
 from magpie.engines.server import wire
 from magpie.engines.server.client import JsonClient, RefusedError, RequestError
 from magpie.errors import ModelError, ServerError
+from magpie.replies import described, whole_number
 
 if TYPE_CHECKING:
     from magpie.models import ModelFiles
@@ -65,7 +66,7 @@ class ServerEngine:
             raise ServerError(f"model {model.model!r} has no server to ask; {advice}")
         self._recipe, self._files = model, files
         self._decode, self._bos_id = decode, bos_id
-        self._client = JsonClient(model.server, start=f"vllm serve {model.model}")
+        self._client = JsonClient(model.server, start=f"magpie serve {model.model}")
         self._slots = asyncio.Semaphore(model.server.concurrency)
         self._finding_form = asyncio.Lock()
         self._kind: wire.Kind = "other"
@@ -140,29 +141,51 @@ class ServerEngine:
 
     async def _check_server(self) -> None:
         """Find the kind of server, its name for the model, its context length and its controls."""
+        problem = "does not list its models; set `server.url` to the /v1 of a completion server"
         try:
             cards = (await self._client.request("GET", "models", needs="data"))["data"]
-            served = {str(card["id"]): card for card in cards}
-        except (RequestError, TypeError, KeyError) as error:
-            problem = "does not list its models; set `server.url` to the /v1 of a completion server"
+        except RequestError as error:
             raise self._client.error(problem) from error
-        wanted = self._recipe.model
-        # Ollama lists a model with its tag.
-        name = next((name for name in (wanted, f"{wanted}:latest") if name in served), None)
-        # A server of one model may list it under the path it was started with.
-        if name is None and len(served) != 1:
-            names = ", ".join(served) or "none"
-            raise self._client.error(f"does not serve {wanted!r}; set `model` to one that it serves: {names}")
-        self._served_name = name or next(iter(served))
+        if not isinstance(cards, list):
+            raise self._client.error(problem)
+        named = (card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str))
+        served = {card["id"]: card for card in named}
+        self._served_name = self._name_among(served)
         card = served[self._served_name]
         self._kind = await self._find_kind(card)
         length = self._recipe.context_length
         self._info = replace(
             self._info,
             engine="server" if self._kind == "other" else f"server ({self._kind})",
-            context_length=min(length, card.get("max_model_len") or length),
+            context_length=min(length, self._served_length(card) or length),
             controls=await self._find_controls(),
         )
+
+    def _name_among(self, served: dict[str, Any]) -> str:
+        """The name under which the server has the model. Raises ServerError."""
+        asked = self._recipe.server.model if self._recipe.server is not None else None
+        wanted = asked or self._recipe.model
+        # Ollama lists a model with its tag.
+        name = next((name for name in (wanted, f"{wanted}:latest") if name in served), None)
+        # A server of one model may list it under the path it was started with.
+        if name is None and len(served) == 1 and asked is None:
+            name = next(iter(served))
+        if name is None:
+            names = ", ".join(served) or "none"
+            raise self._client.error(
+                f"does not serve {wanted!r}; set `server.model` to one that it serves: {names}"
+            )
+        return name
+
+    def _served_length(self, card: dict[str, Any]) -> int | None:
+        """The context that the server gives the model, None where it does not say. Raises ServerError."""
+        value = card.get("max_model_len")
+        length = whole_number(value, most=1 << 31)
+        if value is not None and not length:
+            raise self._client.error(
+                f"says that `max_model_len` is {described(value)} and no number of tokens; start it again"
+            )
+        return length
 
     async def _find_kind(self, card: dict[str, Any]) -> wire.Kind:
         for kind in ("vllm", "sglang", "llamacpp"):
@@ -234,14 +257,17 @@ class ServerEngine:
             body = wire.body(self._kind, self._served_name, sent, sampling, stops)
             path, needs = "completions", "choices"
         answer = await self._client.request("POST", path, body, needs=needs, seed=sampling.seed)
+        read = wire.read_raw if needs == "response" else wire.read
         try:
-            read = wire.read_raw(answer, len(prompt)) if needs == "response" else wire.read(answer)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            problem = f"answers with `{needs}` but no text, finish reason and token counts"
+            reply = read(answer, len(prompt), sampling.max_tokens)
+        except wire.BadReplyError as error:
+            raise RequestError(str(error)) from None
+        except wire.BadServerError as error:
+            if self._form is not None:  # it has answered well before
+                raise RequestError(f"the server {error}") from None
             advice = "set `server.url` to the /v1 of a completion server"
-            raise self._client.error(f"{problem}; {advice}") from error
-        text, reason, written, counted = read
-        return wire.completion(text, reason, written, sampling), counted
+            raise self._client.error(f"{error}; {advice}") from None
+        return wire.completion(reply, sampling), reply.counted
 
     def _stops(self, sampling: Sampling) -> list[str]:
         """Stop strings: with the texts of the stop ids, for a server that does not know `stop_token_ids`."""
@@ -269,7 +295,7 @@ def _miscount(counted: int, sent: int) -> str:
     if counted > sent:
         return (
             f"{counts}: it puts a chat template or a second BOS around the prompt; use a server whose "
-            "/v1/completions is raw and takes token ids, such as `vllm serve`"
+            "/v1/completions is raw and takes token ids, such as `magpie serve`"
         )
     return (
         f"{counts}: it cuts the prompt or has another tokenizer; serve exactly the model that the recipe names, with a "

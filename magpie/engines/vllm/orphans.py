@@ -33,7 +33,8 @@ def watch() -> Iterator[None]:
     global _watcher  # noqa: PLW0603
     if _watcher is None or _watcher.poll() is not None:
         _watcher = subprocess.Popen(
-            [sys.executable, "-m", "magpie.engines.vllm.orphans", str(os.getpid()), _mark],
+            # -P: without it the current folder stands first on the path: a `psutil.py` or `magpie/` there would run.
+            [sys.executable, "-P", "-m", "magpie.engines.vllm.orphans", str(os.getpid()), _mark],
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

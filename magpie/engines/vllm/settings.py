@@ -6,8 +6,10 @@ import logging
 import os
 from typing import Any
 
+from magpie import machine
 from magpie.engines import first_token
 from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Sampling
+from magpie.engines.vllm.sizing import device_here, gpu_arguments
 from magpie.models import ModelFiles
 from magpie.models.tokenizer import open_tokenizer
 from magpie.recipe import Model
@@ -15,7 +17,6 @@ from magpie.recipe import Model
 _log = logging.getLogger(__name__)
 
 _CPU_SLOTS = 256
-_GPU_SLOTS = 512
 _CPU_BATCHED_TOKENS = 16384
 _GIB = 1 << 30
 
@@ -29,6 +30,9 @@ def prepare_environment() -> None:
         ("VLLM_NO_USAGE_STATS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
         ("TQDM_DISABLE", "1"),
+        # A child is started with `python -c`, which puts the current folder first on its path: a file lying there, such
+        # as `pickle.py`, would run.
+        ("PYTHONSAFEPATH", "1"),
     ):
         os.environ.setdefault(key, value)
 
@@ -51,13 +55,14 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
         # Else the grammar lets a model write spaces in its JSON for ever. A request has this switch too, but vLLM does
         # not read it there.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-        "max_num_seqs": model.slots or (_CPU_SLOTS if on_cpu else _GPU_SLOTS),
     }
     if not on_cpu:
-        return arguments | {"gpu_memory_utilization": model.gpu_memory}
+        device, memory = device_here()
+        return arguments | gpu_arguments(model, files, device=device, memory=memory)
     # On a CPU, a request with a seed fails when its prompt is prefilled in chunks. So prompts are never split, and one
     # step must have room for the longest prompt.
     return arguments | {
+        "max_num_seqs": model.slots or _CPU_SLOTS,
         "enforce_eager": True,
         "dtype": "bfloat16" if model.dtype == "auto" else model.dtype,
         "enable_chunked_prefill": False,
@@ -71,6 +76,12 @@ def scorer_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
     arguments = engine_arguments(model, files, on_cpu=on_cpu)
     for key in ("generation_config", "structured_outputs_config"):
         del arguments[key]
+    if not on_cpu:
+        # Its requests are prompts, which are not captured, and a whole one has to fit in a step.
+        arguments.pop("cudagraph_capture_sizes", None)
+        if "max_num_batched_tokens" in arguments:
+            longest = max(arguments["max_num_batched_tokens"], arguments["max_model_len"])
+            arguments["max_num_batched_tokens"] = longest
     # No prefix caching: conversations share no more than the beginning of the template.
     return arguments | {"runner": "pooling", "convert": "classify", "enable_prefix_caching": False}
 
@@ -113,10 +124,12 @@ def _tokenizer(files: ModelFiles, model: Model) -> dict[str, str]:
 
 
 def _cpu_cache_bytes() -> int:
-    """Memory for the key-value cache: an eighth of what is free, between 1 and 8 GiB."""
-    import psutil
+    """Memory for the key-value cache: an eighth of what this process may still take, between 1 and 8 GiB.
 
-    return int(min(max(psutil.virtual_memory().available // 8, _GIB), 8 * _GIB))
+    Where a GiB is more than a quarter of that, as in a small container, it is a quarter.
+    """
+    free = machine.free_memory()
+    return min(max(free // 8, min(_GIB, free // 4)), 8 * _GIB)
 
 
 def _context_length(files: ModelFiles, model: Model) -> int:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import threading
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from magpie.engines.base import ModelInfo, Sampling
 from magpie.engines.vllm import orphans
@@ -27,7 +31,13 @@ from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
 _log = logging.getLogger(__name__)
+
+_LAST_WORDS = 2.0
+"""Seconds that an engine that ends by itself has to say why."""
 
 A = TypeVar("A")
 
@@ -105,7 +115,8 @@ class VllmThread(ABC, Generic[A]):
         """Drop the running requests, stop vLLM and free its memory."""
         self._closing = True
         self._wake.set()
-        await asyncio.to_thread(self._thread.join, 30)
+        # The thread of an engine that is lost may be waiting for ever, and holds nothing any more.
+        await asyncio.to_thread(self._thread.join, 30 if self._lost is None else _LAST_WORDS)
 
     # For subclasses.
 
@@ -157,7 +168,7 @@ class VllmThread(ABC, Generic[A]):
                     self._wake.clear()
         except BaseException as error:
             # Set first: `_submit` refuses from now on, so `_fail_all` leaves no request behind.
-            self._lost = error
+            self._lost = self._lost or error
             self._call_on_loop(self._fail_all, error)
         finally:
             with contextlib.suppress(Exception):
@@ -182,17 +193,44 @@ class VllmThread(ABC, Generic[A]):
         config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
         self._configure(config)
         has_processes = separate or self._settings.tensor_parallel > 1
+        before = set(multiprocessing.active_children())
         with orphans.watch() if has_processes else contextlib.nullcontext():
             llm = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        processes = [child for child in multiprocessing.active_children() if child not in before]
+        if processes:
+            watch = threading.Thread(
+                target=self._watch, args=(llm, processes), name="magpie-vllm-watch", daemon=True
+            )
+            watch.start()
         info = ModelInfo(
             name=self._files.name,
             revision=self._files.revision,
             engine=f"vllm {vllm.__version__}",
             context_length=llm.model_config.max_model_len,
             slots=llm.vllm_config.scheduler_config.max_num_seqs,
+            settings=_settings(llm.vllm_config),
         )
         self._call_on_loop(self._set_loaded, info)
         return llm
+
+    def _watch(self, llm: Any, processes: list[BaseProcess]) -> None:
+        """In a thread of its own: see one of vLLM's processes die.
+
+        The engine's thread cannot: it waits in `step` for a queue which that process was to fill, and vLLM's own
+        monitor, which sees the death, says nothing there.
+        """
+        by_sentinel: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
+        gone = multiprocessing.connection.wait(list(by_sentinel))
+        if self._closing or self._lost is not None:
+            return
+        time.sleep(_LAST_WORDS)  # a process that ends by an error of its own says so in the queue
+        if self._closing or self._lost is not None:
+            return
+        error = EngineError(_ending([by_sentinel[sentinel] for sentinel in gone]))
+        self._lost = error
+        self._call_on_loop(self._fail_all, error)
+        with contextlib.suppress(Exception):
+            llm.engine_core.outputs_queue.put_nowait(error)  # lets the engine's thread end
 
     def _admit(self, llm: Any) -> None:
         while self._inbox:
@@ -241,6 +279,17 @@ class VllmThread(ABC, Generic[A]):
         self._requests.clear()
 
 
+def _settings(config: Any) -> dict[str, Any]:
+    """What a run records of how the engine was set, besides its slots."""
+    sizes = config.compilation_config.cudagraph_capture_sizes
+    return {
+        "batched_tokens": config.scheduler_config.max_num_batched_tokens,
+        "graph_sizes": list(sizes or ()),
+        "context_length": config.model_config.max_model_len,
+        "tensor_parallel": config.parallel_config.tensor_parallel_size,
+    }
+
+
 def _answer(future: asyncio.Future[A], answer: A) -> None:
     if not future.done():
         future.set_result(answer)
@@ -255,6 +304,30 @@ def _advice(error: BaseException) -> str:
     if "memory" in str(error).lower():
         return "set a smaller `context_length`, `slots` or `gpu_memory`, or a larger `tensor_parallel`"
     return "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
+
+
+def _ending(ended: Sequence[BaseProcess]) -> str:
+    """Which process ended first, and how, as far as that can be known.
+
+    vLLM's own monitor may have taken the exit code from the system first: then it is unknown here.
+    """
+    for process in ended:
+        with contextlib.suppress(ValueError):  # closed, by the same monitor
+            if process.exitcode is not None:
+                return f"its process {process.name} ended {_how(process.exitcode)}"
+    return f"its process {ended[0].name} ended"
+
+
+def _how(code: int) -> str:
+    """How a process ended, from its exit code, which is negative for a signal."""
+    if code >= 0:
+        return f"with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal has no name
+        name = f"signal {-code}"
+    # What the kernel sends when memory runs out.
+    return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
 
 
 def _last_line(error: BaseException) -> str:

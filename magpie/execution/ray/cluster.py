@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from magpie.engines.vllm import orphans
 from magpie.errors import EngineError
 from magpie.recipe import Model
 
@@ -41,7 +42,8 @@ def connect(address: str | None, *, cpus: int | None = None) -> bool:
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": cpus}
     try:
-        with _own_signals():
+        # A driver that is killed leaves processes of Ray behind, some for a minute: they are ended with it.
+        with _own_signals(), orphans.watch():
             ray.init(address=address, **options)
     except Exception as error:
         where = "start Ray here" if address is None else f"join the Ray cluster at {address}"

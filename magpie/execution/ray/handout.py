@@ -62,6 +62,11 @@ class Handout:
         return not self._tasks
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether a shard waits for a worker."""
+        return bool(self._waiting or self._suspected)
+
+    @property
     def left(self) -> int:
         """How many shards are not through."""
         return len(self._tasks)

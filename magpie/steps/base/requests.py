@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,9 @@ if TYPE_CHECKING:
     from magpie.chat import ChatFormat, Transcript
     from magpie.engines.base import Engine
     from magpie.recipe import Prefer, Respond
+
+
+_LARGEST = 1e38  # a little less than the largest number of 32 bits: a difference of two still fits
 
 
 async def complete_each(
@@ -47,6 +49,7 @@ async def score_answer(instruction: str, answer: str, transcript: Transcript, sc
         return Score(None, str(error))
     score = await scorer.score(conversation)
     # NaN compares false with everything: a filter or a choice of pairs would go wrong without an error.
-    if score.value is None or math.isfinite(score.value):
+    # A number too large for the column's 32 bits would be infinite there.
+    if score.value is None or abs(score.value) <= _LARGEST:
         return score
     return Score(None, f"the reward is {score.value}")

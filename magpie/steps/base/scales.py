@@ -8,3 +8,6 @@ CATEGORIES = (
     "Information seeking", "Reasoning", "Planning", "Editing", "Coding & Debugging", "Math", "Role playing",
     "Data analysis", "Creative writing", "Advice seeking", "Brainstorming", "Others",
 )  # fmt: skip
+
+SCALES = {"task_category": CATEGORIES, "difficulty": DIFFICULTIES, "input_quality": QUALITIES}
+"""The values that a column of tags may have."""

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from magpie.errors import ChatFormatError
 from magpie.neighbors.vectors import ProgressCallback
+from magpie.sizing.roofline import Request
 from magpie.steps.base.columns import REJECTED, token_column
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat, PlainText, Transcript
     from magpie.engines.base import Control
-    from magpie.recipe import Model, Recipe, Rule
+    from magpie.recipe import Model, NamedDataset, Recipe, Rule
 
 E = TypeVar("E")
 
@@ -85,7 +86,8 @@ class Instructions:
     """A dataset's instructions, in its order.
 
     `places` are NAME:N, where N counts rows from 1 (of JSON lines, the lines that are not empty); `ids` are the
-    dataset's own, or else the places. `digest` is equal for equal ids and texts.
+    dataset's own, or else the places. `digest` is equal for equal ids and texts. `texts` are the first questions of
+    the rows; `later_texts` are those of later turns, with their places, and a digest of their own where there are any.
     """
 
     name: str
@@ -93,6 +95,9 @@ class Instructions:
     places: tuple[str, ...]
     texts: tuple[str, ...]
     digest: str
+    later_places: tuple[str, ...] = ()
+    later_texts: tuple[str, ...] = ()
+    later_digest: str | None = None
 
 
 class Tools(Protocol):
@@ -107,7 +112,7 @@ class Tools(Protocol):
     def plain_text(self, model: Model) -> PlainText:
         """How the model, a base model, is given text. Raises ModelError."""
 
-    def instructions(self, name: str) -> Instructions:
+    def instructions(self, name: str | NamedDataset) -> Instructions:
         """The instructions of a run, a file or a hub dataset. Raises RecipeError."""
 
 
@@ -209,6 +214,11 @@ class Step(ABC):
     def bytes_per_row(self) -> int:
         """About how many bytes of a row it leaves on disk, zstd-compressed: an order of magnitude."""
         return 16
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What it asks its model for each row, with lengths as they usually are: for planning."""
+        return ()
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -32,7 +32,7 @@ from magpie.steps.clean.numbering import strip_numbering
 from magpie.text import COLONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ENGINE_ERROR = "clean: engine error"
 CUT = "clean: cut by length"
@@ -121,15 +121,20 @@ class CleanStep(RowStep):
         return _PROBLEMS.get(reason)
 
     def bind(self, tools: Tools) -> Cleaner:
-        return Cleaner(self.part, tools.chat(self.model).leaks)
+        chat = tools.chat(self.model)
+        return Cleaner(self.part, chat.leaks, chat.without_end)
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaner(RowWork[None]):
-    """Cleans rows. `leaks` are texts that no person types: the generator's role headers and special tokens."""
+    """Cleans rows. `leaks` are texts that no person types: the generator's role headers and special tokens.
+
+    `without_end` takes away the tokens that end a turn, where an engine left them at the end of a text.
+    """
 
     part: Clean
     leaks: tuple[str, ...] = ()
+    without_end: Callable[[str], str] = str
 
     async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Cleans the rows in a thread, so that an engine fed by the same event loop is not kept waiting."""
@@ -143,9 +148,10 @@ class Cleaner(RowWork[None]):
         instructions: list[str | None] = []
         reasons: list[str | None] = []
         for raw, written in zip(raw_texts, finish_reasons, strict=True):
-            kept = cut(raw, self.part.cut_at)
+            whole = self.without_end(raw)
+            kept = cut(whole, self.part.cut_at)
             # A text that got too long behind the cut is whole before it. A request that failed still counts as failed.
-            finish_reason = "stop" if len(kept) < len(raw) and written != "error" else written
+            finish_reason = "stop" if len(kept) < len(whole) and written != "error" else written
             text = strip(kept, prefixes=self.part.prefixes)
             # A leak is looked for in the text as it was written: stripping could take a part of the header away.
             reason = self._broken(kept, finish_reason, leak) or self._unfit(text)

@@ -164,7 +164,7 @@ class DedupStep(GlobalStep):
         return 28
 
     def fingerprint(self, tools: Tools) -> dict[str, Any]:
-        against = {name: tools.instructions(name).digest for name in self.part.against}
+        against = {str(name): tools.instructions(name).digest for name in self.part.against}
         return {**self.settings, "against": against}
 
     def bind(self, tools: Tools) -> Deduplicator:

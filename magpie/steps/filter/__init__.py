@@ -7,32 +7,39 @@ that passed the rules before it. A row fails a rule whose value is null.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from magpie.errors import StoppedError
 from magpie.neighbors.vectors import ProgressCallback
 from magpie.recipe import Filter, Recipe, Rule
 from magpie.steps.base import REJECTED, GlobalStep, GlobalWork, RowStep, RowWork, Step, Tools
 from magpie.steps.filter.decide import (
     Decision,
     FunnelLine,
+    QuotaGroup,
     apply_rules,
     decide,
     funnel,
     funnel_lines,
     is_reason_of_filter,
     lost_alone,
+    quota_groups,
     reason_of,
 )
+from magpie.steps.filter.limits import stopped_by
 from magpie.steps.filter.rules import applicable, check, columns_of, expressions, split
 
 __all__ = [
     "FilterStep",
     "FunnelLine",
     "PrefilterStep",
+    "QuotaGroup",
     "applicable",
     "around_answers",
     "check",
@@ -42,6 +49,7 @@ __all__ = [
     "funnel_lines",
     "is_reason_of_filter",
     "lost_alone",
+    "quota_groups",
     "reason_of",
     "split",
 ]
@@ -96,9 +104,18 @@ class PrefilterStep(RowStep, RowWork[None]):
 
     async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Rejects each row that fails a rule, by the first that it fails."""
-        decision = Decision.of(rows)
-        apply_rules(self.rules, rows, decision)
-        return decision.table(rows)
+        is_over = threading.Event()
+
+        def decided() -> pa.Table:
+            decision = Decision.of(rows)
+            with stopped_by(lambda: _raise_if(is_over)):
+                apply_rules(self.rules, rows, decision)
+            return decision.table(rows)
+
+        try:
+            return await asyncio.to_thread(decided)
+        finally:
+            is_over.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +143,19 @@ class FilterStep(GlobalStep, GlobalWork):
     def settings(self) -> dict[str, Any]:
         """The rules, the quotas and the top; the filter's name and description change no row."""
         rest = self.filter.model_dump(mode="json", include={"quotas", "top"})
+        if rest["quotas"] is not None and rest["quotas"]["order"] is None:
+            del rest["quotas"]["order"]  # as runs were made before there was an order of their own
         return {"rules": [[rule.name, rule.where] for rule in self.rules], **rest}
 
     def bind(self, _: Tools) -> FilterStep:
         return self
 
-    def run_all(self, rows: pa.Table, _: ProgressCallback) -> pa.Table:
+    def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
         """Rejects each row that fails a rule, exceeds a quota or does not reach the top."""
-        return decide(self.filter, self.rules, rows).table(rows)
+        with stopped_by(lambda: on_progress("applying rules", 0, 1)):
+            return decide(self.filter, self.rules, rows).table(rows)
+
+
+def _raise_if(is_over: threading.Event) -> None:
+    if is_over.is_set():
+        raise StoppedError("the build was stopped")

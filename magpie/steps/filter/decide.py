@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,41 @@ def is_reason_of_filter(reasons: pa.ChunkedArray) -> Any:
     return pc.starts_with(reasons, _PREFIX)
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaGroup:
+    """The rows of one value: its quota, None where it has none, how many rows came to it, and how many it kept."""
+
+    value: str | None
+    quota: int | None
+    came: int
+    kept: int
+
+
+def quota_groups(filter: Filter, rows: pa.Table, reasons: pa.ChunkedArray) -> tuple[QuotaGroup, ...]:
+    """What the quotas did to each value; `reasons` say why each row is out. Values that no row has come last."""
+    quotas = filter.quotas
+    if quotas is None:
+        return ()
+    later = pa.array([reason_of("quota"), reason_of("top")])
+    came = pc.or_(pc.is_null(reasons), pc.fill_null(pc.is_in(reasons, later), False)).to_numpy()
+    over = pc.fill_null(pc.equal(reasons, reason_of("quota")), False).to_numpy()
+    at = np.flatnonzero(came)
+    values = RowValues(rows, columns_read(quotas.by), came).values(f"CAST(({quotas.by}\n) AS VARCHAR)")
+    texts = values.to_pylist()
+    all_of, kept = (
+        Counter(texts[place] for place in at),
+        Counter(texts[place] for place in at if not over[place]),
+    )
+    names = [
+        *sorted(all_of, key=lambda value: (-all_of[value], value or "")),
+        *(quotas.counts.keys() - all_of.keys()),
+    ]
+    return tuple(
+        QuotaGroup(value, quotas.counts.get(value, quotas.each), all_of[value], kept[value])
+        for value in names
+    )
+
+
 def lost_alone(filter: Filter, rows: pa.Table) -> tuple[int | None, ...]:
     """How many rows each rule, the quotas and the top would lose if the filter had nothing else, in their order.
 
@@ -143,9 +179,12 @@ def decide(filter: Filter, rules: Sequence[Rule], rows: pa.Table) -> Decision:
     if quotas is not None or top is not None:
         order = _in_order(top, rows, decision.live)
         if quotas is not None:
-            within = _within_quotas(quotas, rows, order)
-            decision.reject(order[~within], "quota")
-            order = order[within]
+            best_first = (
+                order if quotas.order is None else _by(quotas.order, rows, decision.live, "`quotas.order`")
+            )
+            within = _within_quotas(quotas, rows, best_first)
+            decision.reject(best_first[~within], "quota")
+            order = order[decision.live[order]]
         if top is not None:
             decision.reject(order[top.n :], "top")
     return decision
@@ -166,10 +205,15 @@ def _in_order(top: Top | None, rows: pa.Table, live: Mask) -> Positions:
     """The positions of the rows still in: by the top where there is one, best first; equal rows by `index`."""
     if top is None:
         return RowValues(rows, frozenset(), live).order()
+    return _by(top.by, rows, live, "`top.by`", descending=top.order == "desc")
+
+
+def _by(expression: str, rows: pa.Table, live: Mask, label: str, *, descending: bool = True) -> Positions:
+    """The positions of the rows still in, by an expression; equal rows by `index`."""
     try:
-        return RowValues(rows, columns_read(top.by), live).order(top.by, descending=top.order == "desc")
+        return RowValues(rows, columns_read(expression), live).order(expression, descending=descending)
     except FilterError as error:
-        raise _failed("`top.by`", error) from error
+        raise _failed(label, error) from error
 
 
 def _within_quotas(quotas: Quotas, rows: pa.Table, order: Positions) -> Mask:

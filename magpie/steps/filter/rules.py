@@ -10,6 +10,7 @@ from magpie.errors import FilterError
 from magpie.recipe import Filter, Rule
 from magpie.recipe.problems import nearest
 from magpie.steps.base import REJECTED
+from magpie.steps.base.scales import SCALES
 from magpie.steps.filter.sql import RowValues, columns_read
 
 _ALWAYS_GIVEN = {"id", "index", REJECTED.name}  # every step is given these, whatever it reads
@@ -63,6 +64,21 @@ def check(filter: Filter, schema: pa.Schema, *, of: str = "the run") -> None:
                 f"filter {filter.name!r}: {label} is of type {kind}; write a condition that is true or false"
             )
 
+    _check_values(filter)
+
+
+def _check_values(filter: Filter) -> None:
+    """Raise FilterError for a value in `quotas.counts` that no judge gives, such as a mistyped category."""
+    if filter.quotas is None:
+        return
+    column = filter.quotas.by.strip()
+    scale = SCALES.get(column, ())
+    for value in filter.quotas.counts if scale else ():
+        if value not in scale:
+            raise FilterError(
+                f"filter {filter.name!r}: `quotas.counts` names {value!r}, which is no {column}{_nearest(value, scale)}"
+            )
+
 
 def split(filter: Filter, early: Collection[str]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules that read only columns in `early`, those known before `respond`, and the other rules."""
@@ -76,6 +92,8 @@ def expressions(filter: Filter) -> Iterator[tuple[str, str]]:
         yield f"rule {rule.name!r}", rule.where
     if filter.quotas is not None:
         yield "`quotas.by`", filter.quotas.by
+        if filter.quotas.order is not None:
+            yield "`quotas.order`", filter.quotas.order
     if filter.top is not None:
         yield "`top.by`", filter.top.by
 

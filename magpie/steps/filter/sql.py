@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie import machine
 from magpie.errors import FilterError
+from magpie.steps.filter.limits import MOST_MEMORY, within_limits
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
-_MEMORY = "4GB"
 _MOST_THREADS = 8
 _LONGEST_MESSAGE = 240
 _NOT_OF_ONE_ROW = {
@@ -100,13 +100,18 @@ class RowValues:
     def _select(self, columns: str, *, before: str = "", after: str = "") -> pa.Table:
         import duckdb
 
-        with _database().cursor() as cursor:
-            try:
-                cursor.register("run", self._table)
-                query = f"{before}SELECT {columns} FROM run{after}"  # noqa: S608 - each expression passed _parse
-                return cursor.sql(query).to_arrow_table()
-            except duckdb.Error as error:
-                raise FilterError(f"fails: {_first_line(error)}") from error
+        query = f"{before}SELECT {columns} FROM run{after}"  # noqa: S608 - each expression passed _parse
+        # Not in a `with`: closing a cursor waits for its query, and one that is given up may go on for long.
+        cursor = _database().cursor()
+        try:
+            cursor.register("run", self._table)
+            result = within_limits(
+                cursor, lambda: cursor.sql(query).to_arrow_table(), rows=self._table.num_rows
+            )
+        except (duckdb.Error, pa.ArrowException, MemoryError) as error:
+            raise FilterError(f"fails: {_first_line(error)}") from error
+        cursor.close()
+        return result
 
 
 def _if_live(expression: str) -> str:
@@ -234,8 +239,8 @@ def _database() -> DuckDBPyConnection:
             # Else an unknown table name would be looked up among Python's variables.
             "python_enable_replacements": "false",
             "temp_directory": "",
-            "threads": str(min(_MOST_THREADS, os.cpu_count() or 1)),
-            "memory_limit": _MEMORY,
+            "threads": str(min(_MOST_THREADS, machine.processors())),
+            "memory_limit": f"{MOST_MEMORY >> 20}MiB",
         },
     )
     database.execute("SET TimeZone = 'UTC'")  # the same rows are kept on every machine

@@ -14,6 +14,8 @@ import pyarrow as pa
 from magpie.engines.base import Sampling
 from magpie.recipe import Draw, Instruct, Model, Recipe
 from magpie.recipe.steer import Steer
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     ModelUse,
     RowStep,
@@ -155,6 +157,13 @@ class InstructStep(RowStep):
     @property
     def credited_as(self) -> str:
         return "generator"
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        # The prompt is the same for every row, system prompts of a few kinds apart.
+        usual = lengths.INSTRUCTION if self.part.stop_at_newline else lengths.LONG_INSTRUCTION
+        output = min(usual, self.part.max_tokens)
+        return (Request(lengths.TEMPLATE, output, shared=lengths.TEMPLATE),)
 
     @property
     def bytes_per_row(self) -> int:

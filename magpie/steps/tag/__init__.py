@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from magpie.errors import ChatFormatError
 from magpie.recipe import Model, Recipe, Tag, TagName
+from magpie.sizing import lengths
+from magpie.sizing.roofline import Request
 from magpie.steps.base import (
     Label,
     ModelUse,
@@ -147,6 +149,15 @@ class TagStep(RowStep):
     @property
     def credited_as(self) -> str:
         return f"{self.prefix}judge"
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        output = min(lengths.TAG, self.part.max_tokens)
+        shared = [len(source(tag)) / lengths.CHARACTERS for tag in self.tags]
+        return tuple(
+            Request(same + lengths.INSTRUCTION + lengths.TEMPLATE, output, shared=same, count=self.part.times)
+            for same in shared
+        )
 
     @property
     def bytes_per_row(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import pyarrow as pa
 
 from magpie.engines.base import Completion
 from magpie.recipe import TagName
+from magpie.replies import json_object, valid_text
 from magpie.steps.base import column
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 
 _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories`
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 # The most tokens that one character of a JSON string can take: `\u00e9` is six characters, and the model may write each
 # of them as a token. Written directly, a character is at most four bytes of UTF-8, and a token is at least one byte.
 _CHARACTER_TOKENS = 6
@@ -80,20 +79,16 @@ class Question:
 
     def read(self, text: str) -> dict[str, Any] | None:
         """The values of the columns in an answer, or None when the text is not an answer."""
-        # Models that are not held to a schema put other text around the JSON, hence the search for braces, and vary the
-        # case of labels. A schema allows a tab or another control character in a text, hence `strict=False`.
-        try:
-            answer = json.loads(text[text.index("{") : text.rindex("}") + 1], strict=False)
-        except (ValueError, RecursionError):
+        # Models that are not held to a schema wrap the JSON in other text, and vary the case of labels.
+        answer = json_object(text)
+        if answer is None:
             return None
         label = self._canonical(answer.get(self.label))
-        texts = {name: answer.get(name) for name in self.texts}
-        if label is None or not all(isinstance(value, str) for value in texts.values()):
+        texts = {name: value for name in self.texts if isinstance(value := answer.get(name), str)}
+        if label is None or len(texts) < len(self.texts):
             return None
-        # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character and UTF-8 cannot hold it.
-        values: dict[str, Any] = {
-            name: _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", value).strip() for name, value in texts.items()
-        }
+        # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character.
+        values: dict[str, Any] = {name: valid_text(value)[0].strip() for name, value in texts.items()}
         values[self.label] = label
         if self.others:
             others = answer.get(self.others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magpie.data.escaping import harmless, one_line
+from magpie.escaping import harmless, one_line
 
 
 def test_harmless_keeps_every_script_and_line() -> None:

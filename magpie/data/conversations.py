@@ -48,42 +48,56 @@ def conversation_column(schema: pa.Schema) -> str | None:
 
 def as_messages(rows: pa.Table, name: str | None) -> Any:
     """The conversations of rows, from the column of this name or from instruction and response, as messages."""
-    if name is not None and rows[name].type == MESSAGES:
+    if name is not None and rows[name].type == MESSAGES and not rows[name].null_count:
         return rows[name]
-    if name is not None:
-        return pa.array([_messages(turns, name) for turns in rows[name].to_pylist()], MESSAGES)
+    held = [None] * rows.num_rows if name is None else rows[name].to_pylist()
     texts = [_texts(rows, column) for column in ("instruction", "response")]
     return pa.array(
         [
-            [user(instruction), *([] if response is None else [assistant(response)])]
-            for instruction, response in zip(*texts, strict=True)
+            # Datasets are put together: a row may have its texts where others have a conversation.
+            _messages(turns, name or "") if turns is not None else _pair(instruction, response)
+            for turns, instruction, response in zip(held, *texts, strict=True)
         ],
         MESSAGES,
     )
+
+
+def _pair(instruction: str | None, response: str | None) -> list[Message] | None:
+    if instruction is None:
+        return None
+    return [user(instruction), *([] if response is None else [assistant(response)])]
 
 
 def _texts(rows: pa.Table, column: str) -> list[str | None]:
     source = source_of(column, rows.schema)
     if source is None:
         return [None] * rows.num_rows
-    values = rows[source.column].combine_chunks()
-    return list((values if source.make is None else source.make(values)).to_pylist())
+    return list(source.values(lambda name: rows[name].combine_chunks()).to_pylist())
 
 
-def _messages(turns: Sequence[Any] | None, column: str) -> list[Message] | None:
-    return None if turns is None else [_message(turn, column) for turn in turns]
+def _messages(turns: Sequence[Any], column: str) -> list[Message]:
+    return [_message(turn, column) for turn in turns]
 
 
 def _message(turn: Any, column: str) -> Message:
     """One turn, with its role and text under the names that messages have."""
     if isinstance(turn, dict):
-        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        role = turn.get("role", turn.get("from"))
+        text = _text(turn.get("content", turn.get("value")))
         if isinstance(role, str) and isinstance(text, str):
             return {"role": _ROLES.get(role.lower(), role.lower()), "content": text}
     raise RunError(
         f"the column {column!r} holds a turn that is no role with a text ({str(turn)[:80]!r}); "
         "give a dataset of conversations"
     )
+
+
+def _text(content: Any) -> Any:
+    """The text of a content, which may be a list of parts; as it is where it is something else."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        texts = [part.get("text") for part in content]
+        return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+    return content
 
 
 def as_sharegpt(messages: Any) -> list[list[dict[str, str]] | None]:

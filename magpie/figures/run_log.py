@@ -1,0 +1,47 @@
+"""What the log of a run says of its times. It informs: nothing is decided by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from magpie.plan import make_plan
+from magpie.runs.run import LOG, Run
+
+
+def phase_seconds(run: Run) -> dict[str, float]:
+    """How long each phase took, loading left out, for all rows of the run: as its log has it. Phases it lacks are out.
+
+    Of a phase that is not through, or that was taken over in part, the time is that of the rows made, scaled up.
+    """
+    seconds: dict[str, float] = {}
+    events = list(events_of(run))
+    for phase in make_plan(run.recipe).phases:
+        steps = [run_step.name for run_step in phase.steps]
+        began, spent, rows = None, 0.0, 0
+        for event in events:
+            if event.get("event") == "doing":
+                began = event["time"] if event.get("what") == phase.name else None
+            elif event.get("event") == "shard" and event.get("step") in steps and began is not None:
+                spent += event["time"] - began
+                began = event["time"]
+                rows += event["rows"] if event["step"] == steps[-1] else 0
+        if rows:
+            seconds[phase.name] = spent * run.recipe.rows / rows
+    return seconds
+
+
+def events_of(run: Run) -> Iterator[dict[str, Any]]:
+    """The events of the run's log, in order; lines that were cut are passed over."""
+    try:
+        lines = run.storage.read(LOG).decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # cut by a full disk
+        if isinstance(event, dict) and isinstance(event.get("time"), int | float):
+            yield event

@@ -1,0 +1,73 @@
+"""A build that is only planned: what it would do, what it would lack, and what it would take over from another run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from magpie.plan.commits import adopt_commits
+from magpie.plan.fingerprints import bind
+from magpie.plan.missing import Looked, look_for
+from magpie.plan.phases import Plan
+from magpie.plan.planning import make_plan
+from magpie.plan.tools import BuildTools
+from magpie.recipe import Recipe
+from magpie.runs.record import ingredients_of, recorded_recipe
+from magpie.runs.reuse import alike
+from magpie.runs.run import Run
+from magpie.steps import MAGPIE, Method
+from magpie.storage import open_storage
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step of the build, and how many of its shards would be taken over from another run: 0 where it differs."""
+
+    step: str
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What `magpie build` would do. `taken` has an entry for each step where another run is to be reused."""
+
+    plan: Plan
+    folder: Path
+    looked: Looked = field(default_factory=Looked)
+    stop_after: str | None = None
+    reuse: Path | None = None
+    taken: tuple[Taken, ...] = ()
+
+
+def dry_run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    stop_after: str | None = None,
+    reuse: Path | None = None,
+    method: Method = MAGPIE,
+) -> DryRun:
+    """Plan a build into `folder`; no weights are loaded, and nothing is written.
+
+    With `reuse`, tokenizers are read, for they decide what is alike. Raises what a build raises before it begins:
+    RecipeError, FilterError, and of the run to reuse RunError.
+    """
+    plan, tools = make_plan(recipe, method), BuildTools()
+    run = Run(open_storage(folder), recipe, plan.steps)
+    if stop_after is not None:
+        run.step(stop_after)
+    source = None if reuse is None else Run.open(reuse, method)
+    looked = look_for(plan, tools)
+    taken = _taken(run, source, tools, method) if source is not None and not looked.missing else ()
+    return DryRun(plan, folder, looked, stop_after, reuse, taken)
+
+
+def _taken(run: Run, source: Run, tools: BuildTools, method: Method) -> tuple[Taken, ...]:
+    plan = make_plan(adopt_commits(run.recipe, recorded_recipe(source.storage)), method)
+    there = Run(run.storage, plan.recipe, plan.steps)
+    ingredients = ingredients_of(plan.recipe, bind(plan, tools).ingredients)
+    shards = {
+        mine.name: sum(source.has_shard(theirs, shard) for shard in range(run.shards))
+        for mine, theirs in alike(there, source, ingredients)
+    }
+    return tuple(Taken(run_step.name, shards.get(run_step.name, 0)) for run_step in run.steps)

@@ -1,0 +1,116 @@
+"""What a file is, told from its first bytes before its name, and its content without compression."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from magpie.errors import RecipeError
+
+Kind = Literal["parquet", "arrow", "json", "csv", "text"]
+
+ENDINGS: dict[str, Kind] = {
+    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".jsonl": "json",
+    ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text",
+}  # fmt: skip
+COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
+_TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_OTHERS = {b"PK\x03\x04": "a zip archive (or a spreadsheet)", b"SQLite format 3": "an SQLite database"}
+_START = 64
+
+# What the libraries raise for content that is cut or damaged; Arrow's own errors are ValueErrors or OSErrors.
+DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name, in lower case, without that of a compression."""
+    path = Path(name.lower())
+    while path.suffix in COMPRESSED:
+        path = path.with_suffix("")
+    return path.suffix
+
+
+def is_records(name: str) -> bool:
+    """Whether a file of this name may hold records."""
+    return ending(name) in ENDINGS
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Kind, bytes, IO[bytes]]]:
+    """What the file is, its first bytes and its content, without compression. Raises RecipeError."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
+    with file:
+        try:
+            content: Any = file
+            start = _start(content)
+            # A compressed file may have been compressed once more: browsers and mirrors do so.
+            while compression := _of(start, _COMPRESSIONS):
+                content = _decompressed(content, compression)
+                start = _start(content)
+        except DAMAGE as error:
+            raise RecipeError(
+                f"{path} is compressed and cannot be read ({one_line(error)}); fetch it anew"
+            ) from error
+        yield _kind(path, start), start, content
+
+
+def one_line(error: Exception) -> str:
+    """What a library says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _of(start: bytes, magic: dict[bytes, Any]) -> Any:
+    return next((value for mark, value in magic.items() if start.startswith(mark)), None)
+
+
+def _start(content: Any) -> bytes:
+    peeked: bytes = content.peek(_START)
+    return peeked[:_START]
+
+
+def _decompressed(file: IO[bytes], compression: str) -> io.BufferedReader:
+    if compression == "zstd":
+        import pyarrow as pa
+
+        return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")))
+    if compression == "gzip":
+        return io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file, mode="rb")))
+    if compression == "bz2":
+        return io.BufferedReader(cast(Any, bz2.BZ2File(file)))
+    return io.BufferedReader(cast(Any, lzma.LZMAFile(file)))
+
+
+def _kind(path: Path, start: bytes) -> Kind:
+    """What the content is. A name may lie: the first bytes come first."""
+    table = _of(start, _TABLES)
+    if table is not None:
+        return cast(Kind, table)
+    other = _of(start, _OTHERS)
+    if other is not None:
+        raise RecipeError(f"{path} is {other}; save it as Parquet, JSON lines or CSV")
+    named = ENDINGS.get(ending(path.name))
+    first = start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0")[:1]
+    if named in {"parquet", "arrow"} or named is None:
+        if first in {b"{", b"["}:
+            return "json"
+        if not start and named is not None:
+            return "text"  # an empty file: it has no rows, whatever it is called
+        endings = f"a file that ends in {', '.join(ENDINGS)}, or in these with .gz or .zst"
+        if named is None:
+            raise RecipeError(f"{path} is no dataset; give {endings}")
+        raise RecipeError(
+            f"{path} cannot be read as {named.capitalize()} (it begins with other bytes); check it, or give {endings}"
+        )
+    return named

@@ -1,0 +1,86 @@
+"""Keys and tokens: read from the environment, checked before they are used, and kept out of all that is shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from urllib.parse import urlsplit
+
+from magpie.errors import MagpieError
+
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""The variables that may hold a token of the hub, the first that is set counts."""
+
+_HEADER = re.compile(r"[\x21-\x7e]+")
+_KNOWN_NAMES = re.compile(r"(?:.*_)?(?:API_KEY|TOKEN|SECRET|PASSWORD|SECRET_ACCESS_KEY)", re.IGNORECASE)
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
+_BEARER = re.compile(
+    r"(?i)(\bauthorization['\"]?\s*[:=]\s*|\bbearer\s+)['\"]?[^\s'\",;)\]}]+(\s+[^\s'\",;)\]}]+)?"
+)
+_SHORTEST = 6  # characters: a shorter one could be any word
+
+_used: set[str] = set()
+
+
+class SecretError(MagpieError):
+    """A key or token cannot be used as it is."""
+
+
+def from_environment(name: str) -> str | None:
+    """The key in a variable, without the space around it; None where there is none. Raises SecretError.
+
+    A key that is pasted or read from a file often ends in a line break, which no header may hold.
+    """
+    key = os.environ.get(name, "").strip()
+    if not key:
+        return None
+    if _HEADER.fullmatch(key) is None:
+        _used.add(key)
+        raise SecretError(
+            f"{name} holds a space, a line break or another character that no key has; set it again, to the key alone"
+        )
+    _used.add(key)
+    return key
+
+
+def hub_token() -> str | None:
+    """The token for the hub, None where none is set. Raises SecretError."""
+    return next((token for name in HUB_TOKENS if (token := from_environment(name))), None)
+
+
+def redacted(text: str) -> str:
+    """A text without any key: those that were used, those in the environment, and a user and password in an address."""
+    for secret in sorted(_secrets(), key=len, reverse=True):
+        text = text.replace(secret, "[key]")
+    text = _USER.sub(r"\1", text)
+    return _BEARER.sub(r"\1[key]", text)
+
+
+class RedactingFilter(logging.Filter):
+    """For a log handler: what it writes holds no key, whichever library says it, tracebacks included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit: logging itself says so
+            return True
+        record.msg, record.args = redacted(message), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redacted(record.exc_text)
+        return True
+
+
+def _secrets() -> set[str]:
+    """Every key that is known, as it is and as its parts would stand in a line."""
+    found = set(_used)
+    for name, value in os.environ.items():
+        if _KNOWN_NAMES.fullmatch(name):
+            found |= {value, value.strip(), *value.split()}
+        elif name.upper().endswith("_PROXY") and "@" in value:
+            parts = urlsplit(value)
+            found |= {part for part in (parts.username, parts.password) if part}
+    found |= {repr(secret)[1:-1] for secret in found}
+    return {secret for secret in found if len(secret) >= _SHORTEST}

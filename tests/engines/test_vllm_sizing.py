@@ -1,0 +1,68 @@
+"""What the planner works out is what vLLM is given on a GPU; the CPU build is set as before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magpie import shipped
+from magpie.engines.vllm.sizing import gpu_arguments
+from magpie.models import ModelFiles
+from magpie.recipe import Model
+from magpie.recipe.reading import read_yaml
+from magpie.sizing.cards import find_card
+from magpie.sizing.fit import fit
+from magpie.sizing.shapes import shape_of
+
+NAME = "meta-llama/Meta-Llama-3-8B-Instruct"
+CARD = find_card("a100-80gb")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ModelFiles:
+    entries: list[dict[str, Any]] = read_yaml(shipped.folder("templates/models") / "shapes.yaml")
+    (config,) = (entry["config"] for entry in entries if entry["source"] == NAME)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return ModelFiles(NAME, tmp_path, "local")
+
+
+def given(model: Model, files: ModelFiles, memory: int = CARD.memory) -> dict[str, Any]:
+    return gpu_arguments(model, files, device="NVIDIA A100-SXM4-80GB", memory=memory)
+
+
+def test_the_engine_is_given_what_the_planner_works_out(files: ModelFiles) -> None:
+    model = Model(model=NAME, row_tokens=600)
+    shape = shape_of(model)
+    assert shape is not None
+    planned = fit(shape, CARD.memory, row_tokens=600, is_a100=True)
+    assert given(model, files) == {
+        "gpu_memory_utilization": 0.9,
+        "max_num_seqs": planned.slots,
+        "max_num_batched_tokens": planned.batched_tokens,
+        "cudagraph_capture_sizes": list(planned.graph_sizes),
+    }
+
+
+def test_a_recipe_overrides_each_of_them(files: ModelFiles) -> None:
+    arguments = given(Model(model=NAME, slots=96, batched_tokens=4096, graph_sizes=(1, 96)), files)
+    assert arguments["max_num_seqs"] == 96
+    assert arguments["max_num_batched_tokens"] == 4096
+    assert arguments["cudagraph_capture_sizes"] == [1, 96]
+    assert given(Model(model=NAME, slots=96), files)["cudagraph_capture_sizes"][-1] == 96
+
+
+def test_where_nothing_is_known_vllm_decides(files: ModelFiles, tmp_path: Path) -> None:
+    assert given(Model(model=NAME), files, memory=0) == {"gpu_memory_utilization": 0.9, "max_num_seqs": 512}
+    (tmp_path / "config.json").write_text("{}")
+    asked = Model(model=NAME, slots=8, batched_tokens=4096)
+    assert given(asked, files) == {
+        "gpu_memory_utilization": 0.9, "max_num_seqs": 8, "max_num_batched_tokens": 4096,
+    }  # fmt: skip
+
+
+def test_vllm_knows_these_arguments(files: ModelFiles) -> None:
+    vllm = pytest.importorskip("vllm", reason="vLLM is not installed on this machine")
+    vllm.EngineArgs(model=str(files.path), **given(Model(model=NAME), files))
