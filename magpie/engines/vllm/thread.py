@@ -66,6 +66,8 @@ class VllmThread(ABC, Generic[A]):
         self._wake = threading.Event()
         self._closing = False
         self._lost: BaseException | None = None
+        self._process_ended = threading.Event()
+        self._how_it_ended = ""
         self._next_id = 0
         self._loop = asyncio.get_running_loop()
         self._model: ModelInfo
@@ -168,8 +170,8 @@ class VllmThread(ABC, Generic[A]):
                     self._wake.clear()
         except BaseException as error:
             # Set first: `_submit` refuses from now on, so `_fail_all` leaves no request behind.
-            self._lost = self._lost or error
-            self._call_on_loop(self._fail_all, error)
+            self._lost = self._lost or self._told_by_its_process(error)
+            self._call_on_loop(self._fail_all, self._lost)
         finally:
             with contextlib.suppress(Exception):
                 llm.engine_core.shutdown()
@@ -221,16 +223,24 @@ class VllmThread(ABC, Generic[A]):
         """
         by_sentinel: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
         gone = multiprocessing.connection.wait(list(by_sentinel))
+        self._how_it_ended = _ending([by_sentinel[sentinel] for sentinel in gone])
+        self._process_ended.set()
         if self._closing or self._lost is not None:
             return
         time.sleep(_LAST_WORDS)  # a process that ends by an error of its own says so in the queue
         if self._closing or self._lost is not None:
             return
-        error = EngineError(_ending([by_sentinel[sentinel] for sentinel in gone]))
+        error = EngineError(self._how_it_ended)
         self._lost = error
         self._call_on_loop(self._fail_all, error)
         with contextlib.suppress(Exception):
             llm.engine_core.outputs_queue.put_nowait(error)  # lets the engine's thread end
+
+    def _told_by_its_process(self, error: BaseException) -> BaseException:
+        """An error of `step`, or the end of the process behind it where vLLM only says that it is dead."""
+        if type(error).__name__ == "EngineDeadError" and self._process_ended.wait(_LAST_WORDS):
+            return EngineError(self._how_it_ended)
+        return error
 
     def _admit(self, llm: Any) -> None:
         while self._inbox:
