@@ -11,6 +11,7 @@ from magpie.build import build
 from magpie.errors import DamagedShardError, EngineError, RecipeChangedError, RunError
 from magpie.execution.local import LocalExecutor
 from magpie.figures.status import status
+from magpie.recipe import Recipe
 from magpie.runs.run import Run
 from magpie.runs.verify import quarantined, verify
 from magpie.storage.sealed import inspect_shard, read_shard, write_shard
@@ -131,6 +132,23 @@ def test_another_recipe_in_the_same_folder_is_refused_with_what_differs(tmp_path
         build(small_recipe(seed=7), tmp_path / "run")
     with pytest.raises(RecipeChangedError, match=r"extend.turns"):
         build(small_recipe(extend={"turns": 2}), tmp_path / "run")
+
+
+def test_a_server_may_change_within_a_run_but_not_the_model_it_is_asked_for(tmp_path: Path) -> None:
+    def with_server(**server: object) -> Recipe:
+        return small_recipe(
+            models=scripted() | {"generator": {"model": "scripted"} | ({"server": server} if server else {})}
+        )
+
+    build(with_server(url="http://one/v1"), tmp_path / "run", stop_after="clean")
+    build(with_server(url="http://two/v1", concurrency=2), tmp_path / "run", stop_after="clean")
+    build(with_server(), tmp_path / "run", stop_after="clean")
+    with pytest.raises(RecipeChangedError, match=r"`models\.generator\.server` was None, now.*'model': 'b'"):
+        build(with_server(url="http://two/v1", model="b"), tmp_path / "run")
+    build(with_server(url="http://one/v1", model="b"), tmp_path / "named", stop_after="clean")
+    build(with_server(url="http://two/v1", model="b"), tmp_path / "named", stop_after="clean")
+    with pytest.raises(RecipeChangedError, match=r"`models\.generator\.server\.model` was 'b', now 'c'"):
+        build(with_server(url="http://two/v1", model="c"), tmp_path / "named")
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:

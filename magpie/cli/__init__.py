@@ -21,6 +21,7 @@ from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
 from magpie.cli.plan import plan
 from magpie.cli.runs import build, filter_, show, status, verify
+from magpie.cli.serve import serve
 from magpie.errors import MagpieError, StoppedError
 from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
@@ -36,8 +37,8 @@ app = typer.Typer(
 
 WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 VERBS = (
-    plan, build, status, verify, filter_, export, columns, show, doctor, tune, new, recipe, templates, filters, recipes,
-    schema,
+    plan, build, status, verify, filter_, export, columns, show, doctor, tune, serve, new, recipe, templates, filters,
+    recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)

@@ -104,6 +104,7 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
 
     files = resolve(model)
     try:
+        _check_tensors(files.path, model)
         with _no_progress_bars():
             encoder = SentenceTransformer(
                 str(files.path),
@@ -121,6 +122,33 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
         raise ModelError(
             f"{model.model} cannot be loaded as an embedder ({reason}); name an embedding model"
         ) from error
+
+
+def _check_tensors(folder: Path, model: Model) -> None:
+    """Raise ModelError where tensors of the model are in none of its files: sentence-transformers takes random ones."""
+    from transformers import AutoConfig, AutoModel
+
+    from magpie.models.cache import quiet_transformers
+
+    folder, _ = _first_module(folder)
+    options = {"local_files_only": True, "trust_remote_code": model.trust_remote_code}
+    if (
+        not (folder / "config.json").is_file()
+        or AutoConfig.from_pretrained(folder, **options).is_encoder_decoder
+    ):
+        return  # static embeddings; and only one half of such a model is used
+    with quiet_transformers():
+        # On the meta device nothing is read but the names of tensors.
+        _, loaded = AutoModel.from_pretrained(
+            folder, output_loading_info=True, device_map="meta", use_safetensors=True, **options
+        )
+    # Many embedders were saved without the pooler, which they do not use.
+    missing = {name for name in loaded["missing_keys"] if "pooler" not in name}
+    if missing:
+        raise ModelError(
+            f"{model.model} lacks {len(missing)} of its tensors, {min(missing)} among them: they would be random; "
+            "check that the weights belong to the config, or name another embedder"
+        )
 
 
 def scripted_vectors(texts: Sequence[str]) -> Vectors:

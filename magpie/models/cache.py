@@ -10,7 +10,8 @@ from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 
-from magpie.errors import ModelError
+from magpie.errors import MagpieError, ModelError
+from magpie.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +65,15 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 def _make(make: Callable[[Path], None], to: Path) -> None:
     try:
         make(to)
-    except OSError as error:
-        # Only the system's errors have a number: what a library says of the model it reads is no matter of the disk.
-        if error.errno is not None:
+    except MagpieError:
+        raise
+    except Exception as error:  # a library that reads a damaged file raises of every kind
+        # Only the system's errors have a number, and are told by the caller: the disk is full, or cannot be written.
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{to.name.removeprefix('.')} cannot be made ({reason}); check its files") from error
+        reason = printable(str(error))[:200] or type(error).__name__
+        name = to.name.removeprefix(".").removesuffix(".unfinished")
+        raise ModelError(f"{name} cannot be made ({reason}); check the files that it is made from") from error
 
 
 @contextmanager

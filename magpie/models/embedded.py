@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from magpie.errors import ModelError
-from magpie.models.cache import cache_folder, made_once, quiet_transformers
+from magpie.models.cache import cache_folder, made_once
 from magpie.models.files import ModelFiles
+from magpie.models.gguf import convert, convert_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +55,17 @@ def from_package(name: str, *, weights: bool) -> ModelFiles:
     # Converting the weights takes a while, so there is a folder with the tokenizer alone for those who need no more.
     whole = cache_folder() / f"{source.package}-{installed}"
     if weights or whole.is_dir():
-        return ModelFiles(name, made_once(whole, lambda to: _convert_gguf(shipped, to)), revision)
+        return ModelFiles(name, made_once(whole, lambda to: convert(_gguf_file(shipped), to)), revision)
     tokenizer = whole.with_name(f"{whole.name}-tokenizer")
-    return ModelFiles(name, made_once(tokenizer, lambda to: _convert_gguf_tokenizer(shipped, to)), revision)
+    return ModelFiles(
+        name, made_once(tokenizer, lambda to: convert_tokenizer(_gguf_file(shipped), to)), revision
+    )
 
 
-def _gguf_file(folder: Path) -> str:
-    names = sorted(path.name for path in folder.glob("*.gguf"))
-    if len(names) != 1:
+def _gguf_file(folder: Path) -> Path:
+    paths = sorted(folder.glob("*.gguf"))
+    if len(paths) != 1:
         raise ModelError(
-            f"{folder} should hold one .gguf file and holds {len(names)}; install the package again"
+            f"{folder} should hold one .gguf file and holds {len(paths)}; install the package again"
         )
-    return names[0]
-
-
-def _convert_gguf_tokenizer(folder: Path, to: Path) -> None:
-    from transformers import AutoConfig, AutoTokenizer
-
-    with quiet_transformers():
-        gguf = _gguf_file(folder)
-        AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
-        AutoConfig.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
-
-
-def _convert_gguf(folder: Path, to: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    with quiet_transformers():
-        gguf = _gguf_file(folder)
-        AutoTokenizer.from_pretrained(folder, gguf_file=gguf, local_files_only=True).save_pretrained(to)
-        AutoModelForCausalLM.from_pretrained(
-            folder,
-            gguf_file=gguf,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-            local_files_only=True,
-        ).save_pretrained(to)
+    return paths[0]

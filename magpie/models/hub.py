@@ -41,9 +41,9 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
 
     name = model.model
     if is_path(name):
-        _unknown(name, "there is no such folder")
+        unknown(name, "there is no such folder or file")
     if not _HUB_ID.fullmatch(name):
-        _unknown(name, "it does not have the form of a hub id")
+        unknown(name, "it does not have the form of a hub id")
     # False, and not None, which would make the client use a token that was stored by a login.
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=secrets.hub_token() or False)
     try:
@@ -63,9 +63,9 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
             f"{name} has no revision {model.revision!r}; name a commit, tag or branch it has"
         ) from error
     except HFValidationError:
-        _unknown(name, "it does not have the form of a hub id")
+        unknown(name, "it does not have the form of a hub id")
     except RepositoryNotFoundError:
-        _unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
+        unknown(name, "the hub does not know it; for a private model, set HF_TOKEN")
     except ImportError as error:
         # What httpx says of a socks proxy, for which it has no library.
         raise ModelError(
@@ -83,7 +83,10 @@ def from_hub(model: Model, *, weights: bool) -> ModelFiles:
 def is_path(name: str) -> bool:
     """Whether a model's name can only be meant as a place on this machine, such as ./model, /models/x or a/b/c."""
     return (
-        name.startswith(("/", "./", "../", "~")) or "\\" in name or name.count("/") > 1 or name.endswith("/")
+        name.startswith(("/", "./", "../", "~"))
+        or "\\" in name
+        or name.count("/") > 1
+        or name.endswith(("/", ".gguf"))
     )
 
 
@@ -97,7 +100,7 @@ def _from_hub_cache(model: Model, *, weights: bool, reason: str) -> ModelFiles:
             snapshot_download(model.model, revision=model.revision, local_files_only=True, **patterns)
         )
     except (OSError, ValueError):
-        _unknown(model.model, f"the hub cannot be reached ({reason}), and not all of it is cached here")
+        unknown(model.model, f"the hub cannot be reached ({reason}), and not all of it is cached here")
     return ModelFiles(model.model, path, path.name)
 
 
@@ -108,9 +111,10 @@ def _patterns(model: Model, *, weights: bool) -> dict[str, list[str]]:
     return {"allow_patterns": [*_TEXTS, *tensors, *code], "ignore_patterns": [*_DUPLICATES]}
 
 
-def _unknown(name: str, reason: str) -> NoReturn:
+def unknown(name: str, reason: str) -> NoReturn:
+    """Raise a ModelError that says what a model may be."""
     raise ModelError(
-        f"no model {name!r}: {reason}. A model is a folder on this machine, a hub id such as owner/name, "
+        f"no model {name!r}: {reason}. A model is a folder on this machine, a .gguf file, a hub id such as owner/name, "
         f"or an embedded model ({', '.join((*EMBEDDED, *STAND_INS))})"
     )
 

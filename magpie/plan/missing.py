@@ -10,8 +10,10 @@ from magpie import models, shipped
 from magpie.engines import find_engine
 from magpie.errors import MagpieError
 from magpie.models import EMBEDDED, STAND_INS
-from magpie.models.files import check_weights, holds_gguf
+from magpie.models.files import check_weights
+from magpie.models.gguf import check_gguf, only_gguf
 from magpie.models.hub import is_path
+from magpie.models.trust import check_code
 from magpie.plan.phases import Plan
 from magpie.plan.tools import BuildTools
 from magpie.recipe import Recipe
@@ -63,17 +65,21 @@ def _problems(use: ModelUse, tools: BuildTools) -> Iterator[str]:
     if template is not None and _is_file_name(template) and shipped.find("templates/chat", template) is None:
         yield f"there is no chat template {template}; `magpie templates` lists those that ship"
         return
-    # A GGUF file is converted when it is first used, which a look must not wait for.
-    if (
-        model.model in {*EMBEDDED, *STAND_INS}
-        or _is_on_hub(model.model)
-        or (path.suffix == ".gguf" and path.is_file())
-    ):
+    if model.model in {*EMBEDDED, *STAND_INS} or _is_on_hub(model.model):
         return
     try:
+        # A GGUF file is converted when it is first used, which a look must not wait for.
+        gguf = (
+            only_gguf(path) if path.is_dir() else path if path.suffix == ".gguf" and path.is_file() else None
+        )
+        if gguf is not None:
+            check_gguf(gguf)
+            return
         files = models.resolve(model, weights=False)
-        if find_engine(model.engine).capabilities.loads_weights and not holds_gguf(files):
+        if find_engine(model.engine).capabilities.loads_weights:
             check_weights(files)
+            if not model.trust_remote_code:
+                check_code(files)
         if use.speech == "chat":
             tools.chat(model)
     except MagpieError as error:

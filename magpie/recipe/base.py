@@ -42,8 +42,14 @@ Role = Annotated[Text, RoleName()]
 """A role: a key of `models`. The recipe refuses one that is not there."""
 
 
+@dataclass(frozen=True, slots=True)
 class ShapesNoRows:
-    """Marks a setting that says where or how fast rows are made: it may change from one build of a run to the next."""
+    """Marks a setting that says where or how fast rows are made: it may change from one build of a run to the next.
+
+    `but` names the one setting inside it that may not, once it is set.
+    """
+
+    but: str | None = None
 
 
 _NUMBERS = (int, float, int | None, float | None)
@@ -96,7 +102,12 @@ def that_shapes_rows(part: type[Part], raw: Mapping[str, Any]) -> dict[str, Any]
     shaping: dict[str, Any] = {}
     for name, value in raw.items():
         field = part.model_fields.get(name)
-        if field is not None and any(isinstance(mark, ShapesNoRows) for mark in field.metadata):
+        mark = (
+            next((mark for mark in field.metadata if isinstance(mark, ShapesNoRows)), None) if field else None
+        )
+        if mark is not None:
+            if mark.but and isinstance(value, Mapping) and value.get(mark.but) is not None:
+                shaping[name] = {mark.but: value[mark.but]}
             continue
         inner = None if field is None else part_in_type(field.annotation)
         if inner is None or not isinstance(value, Mapping):

@@ -125,7 +125,7 @@ class Model(Part):
     `strip` keeps the reasoning in a column of its own, `keep` also puts it into the messages, and `off` makes the chat
     template tell the model not to reason.
     """
-    server: Annotated[Server | None, ShapesNoRows()] = None
+    server: Annotated[Server | None, ShapesNoRows(but="model")] = None
     """Settings of the engine `server`."""
     script: Script = Script()
     """Settings of the engine `scripted`."""

@@ -18,7 +18,7 @@ PROMPT = [5, 6, 7, 8]
 
 
 def model(url: str, **settings: Any) -> Model:
-    patience: dict[str, Any] = {"timeout": 5.0, "retries": 2, "backoff": 0.001} | settings
+    patience: dict[str, Any] = {"timeout": 30.0, "retries": 2, "backoff": 0.001} | settings
     return Model(model="wanted", server=Server(url=url, **patience))
 
 

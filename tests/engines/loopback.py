@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +15,17 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What the server says: `body` as JSON, or as it is when it is text, after `late` seconds; or it hangs up."""
+    """What the server says: `body` as JSON, or as it is when it is text, after `late` seconds; or it hangs up.
+
+    `pieces` are sent in place of a body, one at a time, for as long as the client takes them.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     late: float = 0.0
     hang_up: bool = False
+    pieces: Iterable[bytes] | None = None
 
 
 Behave = Callable[[dict[str, Any]], Answer]
@@ -96,12 +100,24 @@ def serving(behave: Behave = well, **settings: Any) -> Iterator[Loopback]:
             if answer.hang_up:
                 self.close_connection = True
                 return
+            if answer.pieces is not None:
+                self._say_in_pieces(answer, answer.pieces)
+                return
             said = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
             self.send_response(answer.status)
             for name, value in {"Content-Length": str(len(said.encode())), **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(said.encode())
+
+        def _say_in_pieces(self, answer: Answer, pieces: Iterable[bytes]) -> None:
+            self.send_response(answer.status)
+            for name, value in {"Transfer-Encoding": "chunked", **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, *args: Any) -> None:
             pass

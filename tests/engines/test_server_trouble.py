@@ -16,7 +16,7 @@ from magpie.recipe import Model
 
 
 def test_nothing_listening_is_an_error_that_says_how_to_start_it() -> None:
-    with pytest.raises(ServerError, match=r"nothing answers at http.*; start it with `vllm serve wanted`"):
+    with pytest.raises(ServerError, match=r"nothing answers at http.*; start it with `magpie serve wanted`"):
         ask(f"http://127.0.0.1:{free_port()}/v1")
 
 

@@ -60,10 +60,10 @@ def test_it_listens_and_never_answers(tmp_path: Path, recipe: Path) -> None:
     ("answer", "line"),
     [
         (Answer("<html>hello</html>"), r"no JSON with `choices`: <html>hello</html>; set `server\.url` to"),
-        (Answer({"choices": [{"text": 7}]}), r"no text, finish reason and token counts; set `server\.url` to"),
+        (Answer({"choices": [{"text": 7}]}), r"without `usage`.*; set `server\.url` to"),
         (Answer({"error": "wrong key"}, 401), r"answers 401 .*MAGPIE_API_KEY"),
         (Answer({"error": "broken"}, 500), r"failed on 16 prompts in a row, .*500.*; read its log"),
-        (Answer(late=0.5, body={}), r"failed on 16 prompts in a row, .*Timeout.*; read its log"),
+        (Answer(late=0.5, body={}), r"failed on 16 prompts in a row, .*no whole answer.*; read its log"),
         (Answer(hang_up=True), r"failed on 16 prompts in a row, .*disconnected.*; read its log"),
     ],
     ids=["html", "not text", "401", "500", "late", "hangs up"],

@@ -70,3 +70,27 @@ def test_a_cache_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ModelError, match="set MAGPIE_CACHE"):
         made_once(tmp_path / "file" / "made", lambda to: None)
+
+
+def test_without_a_home_folder_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAGPIE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ModelError, match="no home folder to keep models in; set MAGPIE_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("MAGPIE_CACHE", "~nobody-of-that-name/cache")
+    with pytest.raises(ModelError, match="set MAGPIE_CACHE to a folder that can be written"):
+        cache_folder()
+
+
+def test_what_cannot_be_made_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    def make(to: Path) -> None:
+        raise OSError("Unable to load\nweights")
+
+    with pytest.raises(ModelError, match=r"model cannot be made \(Unable to load weights\); check the files"):
+        made_once(tmp_path / "model", make)
+    assert not (tmp_path / "model").exists()

@@ -68,7 +68,7 @@ def test_a_pinned_folder_that_changed_is_refused(tmp_path: Path) -> None:
         resolve(Model(model=str(folder), revision=revision))
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "model.Q4_1.gguf"])
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "model.ckpt"])
 def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, weights: str) -> None:
     folder = folder_of(tmp_path / "model", weights=weights)
     with pytest.raises(ModelError, match=f"not safetensors .{weights}"):
@@ -97,6 +97,6 @@ def test_a_damaged_weight_index_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_folder_or_file_that_is_no_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no model"):
         resolve(Model(model=str(tmp_path)), weights=False)
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "model.safetensors").write_bytes(b"12345678")
     with pytest.raises(ModelError, match="is a file; give the folder"):
-        resolve(Model(model=str(tmp_path / "model.gguf")))
+        resolve(Model(model=str(tmp_path / "model.safetensors")))

@@ -95,7 +95,7 @@ def close(server: ThreadingHTTPServer) -> None:
 @pytest.mark.parametrize("name", ["a/b/c", "./not-here", "~/not-here-either", "two words", "-x", "a..b/c"])
 def test_a_name_that_is_nothing_says_what_it_may_be(name: str) -> None:
     with pytest.raises(
-        ModelError, match=r"a folder on this machine, a hub id .* or an embedded model \(demo"
+        ModelError, match=r"a folder on this machine, a .gguf file, a hub id .* or an embedded model \(demo"
     ):
         resolve(Model(model=name))
 

@@ -66,7 +66,7 @@ class ServerEngine:
             raise ServerError(f"model {model.model!r} has no server to ask; {advice}")
         self._recipe, self._files = model, files
         self._decode, self._bos_id = decode, bos_id
-        self._client = JsonClient(model.server, start=f"vllm serve {model.model}")
+        self._client = JsonClient(model.server, start=f"magpie serve {model.model}")
         self._slots = asyncio.Semaphore(model.server.concurrency)
         self._finding_form = asyncio.Lock()
         self._kind: wire.Kind = "other"
@@ -263,6 +263,8 @@ class ServerEngine:
         except wire.BadReplyError as error:
             raise RequestError(str(error)) from None
         except wire.BadServerError as error:
+            if self._form is not None:  # it has answered well before
+                raise RequestError(f"the server {error}") from None
             advice = "set `server.url` to the /v1 of a completion server"
             raise self._client.error(f"{error}; {advice}") from None
         return wire.completion(reply, sampling), reply.counted
@@ -293,7 +295,7 @@ def _miscount(counted: int, sent: int) -> str:
     if counted > sent:
         return (
             f"{counts}: it puts a chat template or a second BOS around the prompt; use a server whose "
-            "/v1/completions is raw and takes token ids, such as `vllm serve`"
+            "/v1/completions is raw and takes token ids, such as `magpie serve`"
         )
     return (
         f"{counts}: it cuts the prompt or has another tokenizer; serve exactly the model that the recipe names, with a "

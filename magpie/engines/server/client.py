@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import random
+from collections.abc import Generator
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from time import monotonic, time
@@ -51,6 +53,21 @@ class RefusedError(RequestError):
     """The server refuses this request with a 4xx, for its form or its content."""
 
 
+class _Bearer(httpx.Auth):
+    """Puts the key in a variable, if there is one, on each request. Raises SecretError.
+
+    Nothing that shows this object, as a traceback with locals does, shows the key: httpx.Headers hide it.
+    """
+
+    def __init__(self, variable: str) -> None:
+        key = secrets.from_environment(variable)
+        self._headers = httpx.Headers({} if key is None else {"Authorization": f"Bearer {key}"})
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers.update(self._headers)
+        yield request
+
+
 class JsonClient:
     """A client of one server. `request` sends one request and retries it.
 
@@ -63,15 +80,16 @@ class JsonClient:
 
     def __init__(self, settings: Server, *, start: str) -> None:
         self._settings, self._start = settings, start
-        self._key = secrets.from_environment(settings.api_key_env)
+        bearer = _Bearer(settings.api_key_env)
         url = httpx.URL(settings.url.rstrip("/") + "/")
         self.url = str(url).rstrip("/")
         self._busy_since: float | None = None
+        self._completes = False
         try:
             self._client = httpx.AsyncClient(
                 base_url=url,
-                headers={"Accept-Encoding": "identity"}
-                | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+                headers={"Accept-Encoding": "identity"},
+                auth=bearer,
                 # A request may wait for a free connection as long as it takes.
                 timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout), pool=None),
                 limits=httpx.Limits(max_connections=settings.concurrency),
@@ -113,6 +131,7 @@ class JsonClient:
             self._busy_since = None
             result = self._read(answer, needs)
             if isinstance(result, dict):
+                self._completes = self._completes or body is not None
                 return result
             cause, problem = None, result
             wait = max(wait, _retry_after(answer))
@@ -120,7 +139,8 @@ class JsonClient:
         tries = f"{attempt} time{'s' if attempt > 1 else ''}"
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             raise ServerError(f"nothing answers at {self.url}; start it with `{self._start}`") from cause
-        if cause is None and answer.status_code < 300:
+        # Once it has completed a prompt it is a completion server: then an odd answer is about one prompt.
+        if cause is None and answer.status_code < 400 and not (body is not None and self._completes):
             raise self.error(f"{problem}; set `server.url` to the /v1 of a completion server") from cause
         # A prompt may crash or stall a server that is fine otherwise: then only this request is lost.
         if body is not None and await self._is_up():
@@ -201,6 +221,11 @@ class JsonClient:
         if status < 300 and isinstance(result, dict) and needs in result:
             return result
         # A server that is still starting may answer with a page, or with an object of another kind.
+        if 300 <= status < 400:
+            return f"answers {status} and points to {self._quote(answer.headers.get('Location', 'nowhere'))}"
+        if isinstance(result, dict) and result.get("error"):
+            text = self._quote(_error_text(result["error"]))
+            return f"answers {status} with an error: {text}"
         return f"answers {status} and no JSON with `{needs}`: {text}"
 
     async def _is_up(self) -> bool:
@@ -213,6 +238,12 @@ class JsonClient:
         """One line of the server's text, cut short and without the key, which some servers repeat in their errors."""
         line = secrets.redacted(" ".join(text.split())) or "nothing"
         return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+def _error_text(error: Any) -> str:
+    """What an error says: its message, where it is an object that has one."""
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) else json.dumps(error)
 
 
 def _retry_after(answer: httpx.Response) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -151,14 +152,27 @@ class TransformersThread(ABC, Generic[Q]):
         if dtype == "auto" and self._device == "cpu":
             # A CPU without bfloat16 arithmetic emulates it, which is slower than float32.
             dtype = "auto" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-        network = getattr(transformers, self._network_class).from_pretrained(
+        network, loaded = getattr(transformers, self._network_class).from_pretrained(
             files.path,
+            output_loading_info=True,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=model.trust_remote_code,
             local_files_only=True,
         )
+        if problem := untrained(loaded["missing_keys"]):
+            raise ModelError(f"{files.name!r} {problem}")
         return network.to(self._device).eval()
+
+
+def untrained(missing: Collection[str]) -> str | None:
+    """What to say of a model some of whose tensors are in no file of it; None where none are missing."""
+    if not missing:
+        return None
+    return (
+        f"lacks {len(missing)} of its tensors, {min(missing)} among them: they would be random; "
+        "check that the weights belong to the config, or name another model"
+    )
 
 
 def load_or_raise(files: ModelFiles, load: Any) -> Any:

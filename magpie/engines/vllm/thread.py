@@ -66,6 +66,8 @@ class VllmThread(ABC, Generic[A]):
         self._wake = threading.Event()
         self._closing = False
         self._lost: BaseException | None = None
+        self._process_ended = threading.Event()
+        self._how_it_ended = ""
         self._next_id = 0
         self._loop = asyncio.get_running_loop()
         self._model: ModelInfo
@@ -168,8 +170,8 @@ class VllmThread(ABC, Generic[A]):
                     self._wake.clear()
         except BaseException as error:
             # Set first: `_submit` refuses from now on, so `_fail_all` leaves no request behind.
-            self._lost = self._lost or error
-            self._call_on_loop(self._fail_all, error)
+            self._lost = self._lost or self._told_by_its_process(error)
+            self._call_on_loop(self._fail_all, self._lost)
         finally:
             with contextlib.suppress(Exception):
                 llm.engine_core.shutdown()
@@ -219,18 +221,26 @@ class VllmThread(ABC, Generic[A]):
         The engine's thread cannot: it waits in `step` for a queue which that process was to fill, and vLLM's own
         monitor, which sees the death, says nothing there.
         """
-        multiprocessing.connection.wait([process.sentinel for process in processes])
+        by_sentinel: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
+        gone = multiprocessing.connection.wait(list(by_sentinel))
+        self._how_it_ended = _ending([by_sentinel[sentinel] for sentinel in gone])
+        self._process_ended.set()
         if self._closing or self._lost is not None:
             return
         time.sleep(_LAST_WORDS)  # a process that ends by an error of its own says so in the queue
         if self._closing or self._lost is not None:
             return
-        ended = next(process for process in processes if not process.is_alive())
-        error = EngineError(f"its process {ended.name} ended {_how(ended.exitcode)}")
+        error = EngineError(self._how_it_ended)
         self._lost = error
         self._call_on_loop(self._fail_all, error)
         with contextlib.suppress(Exception):
             llm.engine_core.outputs_queue.put_nowait(error)  # lets the engine's thread end
+
+    def _told_by_its_process(self, error: BaseException) -> BaseException:
+        """An error of `step`, or the end of the process behind it where vLLM only says that it is dead."""
+        if type(error).__name__ == "EngineDeadError" and self._process_ended.wait(_LAST_WORDS):
+            return EngineError(self._how_it_ended)
+        return error
 
     def _admit(self, llm: Any) -> None:
         while self._inbox:
@@ -306,13 +316,28 @@ def _advice(error: BaseException) -> str:
     return "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
 
 
-def _how(code: int | None) -> str:
+def _ending(ended: Sequence[BaseProcess]) -> str:
+    """Which process ended first, and how, as far as that can be known.
+
+    vLLM's own monitor may have taken the exit code from the system first: then it is unknown here.
+    """
+    for process in ended:
+        with contextlib.suppress(ValueError):  # closed, by the same monitor
+            if process.exitcode is not None:
+                return f"its process {process.name} ended {_how(process.exitcode)}"
+    return f"its process {ended[0].name} ended"
+
+
+def _how(code: int) -> str:
     """How a process ended, from its exit code, which is negative for a signal."""
-    if code is not None and code < 0:
+    if code >= 0:
+        return f"with code {code}"
+    try:
         name = signal.Signals(-code).name
-        # What the kernel sends when memory runs out.
-        return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
-    return f"with code {code}"
+    except ValueError:  # a real-time signal has no name
+        name = f"signal {-code}"
+    # What the kernel sends when memory runs out.
+    return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
 
 
 def _last_line(error: BaseException) -> str:
