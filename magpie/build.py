@@ -101,6 +101,7 @@ def build(
             driver = Driver(run, bound, hands, progress.handle)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named))
+                storage.sweep()  # what a worker was writing that died on the way
                 _finish(run, driver, progress, stop_after)
             except BaseException as error:
                 progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
