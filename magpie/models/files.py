@@ -37,6 +37,7 @@ class ModelFiles:
 def from_folder(name: str, folder: Path) -> ModelFiles:
     """The model in a folder on this machine. Raises ModelError when the folder holds none, or cannot be read."""
     if not any((folder / name).is_file() for name in _MODEL_FILES):
+        _check_no_adapter(name, folder)
         raise ModelError(f"the folder {name} holds no model: none of {', '.join(_MODEL_FILES)} is in it")
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.rglob("*")):
@@ -70,7 +71,7 @@ def check_weights(files: ModelFiles) -> None:
     """Raise ModelError when weights are not safetensors, are those of an adapter, or files of them are missing."""
     folder = files.path
     names = [path.name for path in folder.rglob("*") if path.is_file()]
-    _check_no_adapter(files)
+    _check_no_adapter(files.name, files.path)
     check_names(files.name, names)
     index = folder / "model.safetensors.index.json"
     parts = _parts_by_index(files, index) if index.is_file() else _parts_by_name(names)
@@ -101,10 +102,10 @@ def _parts_by_name(names: list[str]) -> set[str]:
     }
 
 
-def _check_no_adapter(files: ModelFiles) -> None:
-    settings = files.path / "adapter_config.json"
-    own = [path for path in files.path.rglob("*.safetensors") if not path.name.startswith("adapter_")]
-    if own or not (settings.is_file() or any(files.path.glob("adapter_model.*"))):
+def _check_no_adapter(name: str, folder: Path) -> None:
+    settings = folder / "adapter_config.json"
+    own = [path for path in folder.rglob("*.safetensors") if not path.name.startswith("adapter_")]
+    if own or not (settings.is_file() or any(folder.glob("adapter_model.*"))):
         return
     try:
         base = json.loads(settings.read_text(encoding="utf-8-sig"))["base_model_name_or_path"]
@@ -112,7 +113,7 @@ def _check_no_adapter(files: ModelFiles) -> None:
         base = None
     of = f" of {printable(str(base))[:100]}" if base else ""
     raise ModelError(
-        f"{files.name} holds only an adapter (LoRA){of}, which is no model by itself; merge the two and give the "
+        f"{name} holds only an adapter (LoRA){of}, which is no model by itself; merge the two and give the "
         "merged folder: peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload()"
         ".save_pretrained(FOLDER)"
     )

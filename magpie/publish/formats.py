@@ -77,11 +77,11 @@ def export(
         return shaped(dataset, shape, columns, left_out)
 
     make_folders(target.parent)
-    features = _features(dataset, shape)
     with replacing(target) as temporary:
         if kind == ".parquet":
-            return write_parquet(temporary, tables, features=features)
-        return write_json(temporary, target, tables, features=features, first=first)
+            return write_parquet(temporary, tables, features=_features(dataset, shape))
+        # JSON has no place for such a note: the names of classes are written in the place of their numbers.
+        return write_json(temporary, target, tables, features=dataset.features, first=first)
 
 
 def _looked_at(

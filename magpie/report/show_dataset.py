@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.rule import Rule
@@ -11,6 +11,7 @@ from rich.rule import Rule
 from magpie.data.conversations import as_messages, conversation_column
 from magpie.errors import RunError
 from magpie.escaping import one_line
+from magpie.records.schemas import FEATURES, label_names
 from magpie.report.show import card, print_fields
 from magpie.report.text import as_text
 from magpie.runs.opened import OpenDataset
@@ -28,7 +29,7 @@ def show_dataset_rows(dataset: OpenDataset, console: Console, *, n: int = 5, see
     column = conversation_column(dataset.schema)
     for table in _tables_at(dataset, chosen):
         conversations = as_messages(table, column).to_pylist()
-        for row, messages in zip(table.to_pylist(), conversations, strict=True):
+        for row, messages in zip(_named(dataset, table), conversations, strict=True):
             console.print(card({"id": "", **row, "messages": messages or []}))
     if not total:
         console.print("the dataset holds no row", highlight=False)
@@ -42,9 +43,21 @@ def show_dataset_row(dataset: OpenDataset, typed: str, console: Console) -> None
     position = _position(dataset, typed)
     asked = [field.name for field in dataset.derived]
     for table in _tables_at(dataset, [position], asked):
-        for row in table.to_pylist():
+        for row in _named(dataset, table):
             console.print(Rule(as_text(str(row.get("id", position)), "bold"), align="left"))
             print_fields(row, console)
+
+
+def _named(dataset: OpenDataset, table: pa.Table) -> list[dict[str, Any]]:
+    """The rows, with the names of labels where the dataset holds their numbers."""
+    note = None if dataset.features is None else {FEATURES: dataset.features}
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for column, names in label_names(dataset.schema.with_metadata(note)).items():
+        for row in rows:
+            label = row.get(column)
+            if isinstance(label, int) and 0 <= label < len(names):
+                row[column] = names[label]
+    return rows
 
 
 def _tables_at(dataset: OpenDataset, positions: list[int], derived: Sequence[str] = ()) -> Iterator[pa.Table]:

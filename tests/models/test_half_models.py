@@ -53,6 +53,17 @@ def test_an_adapter_alone_says_how_to_merge_it(tmp_path: Path) -> None:
     assert resolve(Model(model=str(adapter))).path == adapter  # a model with an adapter beside it is a model
 
 
+def test_an_adapter_without_a_tokenizer_is_called_one_too(tmp_path: Path) -> None:
+    adapter = folder_of(
+        tmp_path / "lora",
+        adapter_config_json={"base_model_name_or_path": "org/base"},
+        adapter_model_st=b"12345678",
+    )
+    assert "holds only an adapter (LoRA) of org/base" in refused(adapter)
+    with pytest.raises(ModelError, match="holds only an adapter"):
+        resolve(Model(model=str(adapter)), weights=False)
+
+
 @pytest.mark.parametrize("name", ["/models/x", "./x", "../x", "~/x", "a/b/c", "models/x/", "x.gguf"])
 def test_a_path_that_is_not_there_is_called_a_path(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
