@@ -117,7 +117,9 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
         if longest is None or model.context_length < longest < math.inf:
             encoder.max_seq_length = model.context_length
         return encoder
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # the reader of safetensors, for one, has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"{model.model} cannot be loaded as an embedder ({reason}); name an embedding model"

@@ -216,6 +216,21 @@ def test_an_embedder_without_its_tensors_is_refused(tmp_path: Path) -> None:
         load_encoder(keep("query", "key"))
 
 
+def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
+    import asyncio
+
+    from magpie.engines import open_engine
+    from magpie.models import ModelFiles
+
+    where = folder_of(
+        tmp_path, config_json={"model_type": "bert", "vocab_size": 4}, model_st=b"not weights, cut"
+    )
+    with pytest.raises(ModelError, match="cannot be loaded as an embedder"):
+        load_encoder(Model(model=str(where)))
+    with pytest.raises(ModelError, match="transformers cannot load 'm'; check the folder"):
+        asyncio.run(open_engine(Model(model=str(where), engine="transformers"), ModelFiles("m", where, "r")))
+
+
 @pytest.mark.parametrize("kind", ["generator", "reward"])
 def test_a_model_without_its_tensors_is_refused(tmp_path: Path, kind: str) -> None:
     import asyncio

@@ -179,7 +179,9 @@ def load_or_raise(files: ModelFiles, load: Any) -> Any:
     """The result of `load`. What transformers raises becomes a ModelError."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # the reader of safetensors, for one, has errors of its own
         reason = " ".join(str(error).split())
         raise ModelError(
             f"transformers cannot load {files.name!r}; check the folder or the id: {reason}"
