@@ -28,7 +28,7 @@ def test_a_shell_can_complete_the_command() -> None:
 
 def test_completion_knows_the_verbs() -> None:
     words = {"COMP_WORDS": "magpie s", "COMP_CWORD": "1", "_MAGPIE_COMPLETE": "complete_bash"}
-    assert typed(**words).split() == ["status", "show", "schema"]
+    assert typed(**words).split() == ["status", "show", "serve", "schema"]
 
 
 def test_the_schema_of_recipes_names_the_engines_and_takes_a_recipe() -> None:
