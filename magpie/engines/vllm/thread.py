@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_EXIT_CODE_TAKES = 0.2
+"""Seconds until a process that has ended has its exit code, whichever thread asked first."""
+
 _LAST_WORDS = 2.0
 """Seconds that an engine that ends by itself has to say why."""
 
@@ -223,6 +226,9 @@ class VllmThread(ABC, Generic[A]):
         """
         by_sentinel: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
         gone = multiprocessing.connection.wait(list(by_sentinel))
+        # vLLM's monitor asks for the exit code at the same moment. Only one of two gets it from the system, and has it
+        # for both a little later.
+        time.sleep(_EXIT_CODE_TAKES)
         self._how_it_ended = _ending([by_sentinel[sentinel] for sentinel in gone])
         self._process_ended.set()
         if self._closing or self._lost is not None:
