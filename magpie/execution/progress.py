@@ -234,7 +234,7 @@ class Progress:
         if what != self._stage[0]:
             self._stage = (what, now, done)
         seconds, fresh = now - self._stage[1], done - self._stage[2]
-        left = f", {_clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
+        left = f", {clock((total - done) * seconds / fresh)} left" if fresh > 0 and done < total else ""
         self._doing = f"{step}: {what}, {done / max(total, 1):.0%}{left}"
         if self.log.announcer.is_due:
             self._announce()
@@ -305,7 +305,7 @@ class Progress:
 
     def _eta(self, count: StepCount) -> str:
         left = self._seconds_left(count)
-        return "" if left is None else _clock(left)
+        return "" if left is None else clock(left)
 
     def _seconds_left(self, count: StepCount) -> float | None:
         made = self._made(count)
@@ -334,6 +334,7 @@ class Progress:
         return table
 
 
-def _clock(duration: float) -> str:
+def clock(duration: float) -> str:
+    """Seconds as hours, minutes and seconds: 1:02:03."""
     seconds = int(duration)
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"

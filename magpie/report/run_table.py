@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.escaping import harmless
+from magpie.execution.progress import clock
 from magpie.figures.status import status as status_of
 from magpie.report.judges import print_agreement
-from magpie.report.text import as_text, clock, counted
+from magpie.report.text import as_text, counted
 from magpie.runs.verify import quarantined
 
 if TYPE_CHECKING:

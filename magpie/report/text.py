@@ -12,12 +12,6 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def clock(duration: float) -> str:
-    """Seconds as hours, minutes and seconds: 1:02:03."""
-    seconds = int(duration)
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
-
-
 def as_text(text: str, style: str = "") -> Text:
     """`text` for rich to print, made harmless."""
     return Text(harmless(text).expandtabs(4), style=style)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from magpie.engines.base import Capabilities, Completion, Control, EngineSpec, ModelInfo, Sampling, misfit
 from magpie.engines.server import wire
 from magpie.engines.server.client import JsonClient, RefusedError, RequestError
-from magpie.errors import ModelError, ServerError
+from magpie.errors import ServerError
 from magpie.replies import described, whole_number
 
 if TYPE_CHECKING:
@@ -304,14 +304,10 @@ def _miscount(counted: int, sent: int) -> str:
 
 
 def _tokenizer(files: ModelFiles, model: Model) -> tuple[Decode, int | None]:
-    from transformers import AutoTokenizer
+    from magpie.models.tokenizer import open_tokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"no tokenizer for {files.name!r}; the server takes text, so one is needed"
-        ) from error
+    # As the chat format was read: a class that does not fit its file would lose the prompt's spaces.
+    tokenizer = open_tokenizer(files.path, files.name, trust_remote_code=model.trust_remote_code).tokenizer
 
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
