@@ -2,8 +2,8 @@
 
 Each shard's metadata has the resolved recipe and what its fingerprints are made of, compressed: so a recipe that is
 lost or changed is had back. Shards that were taken over speak of the run that they came from: where there are such,
-`reused.json` says it in their stead. `manifest.json` is written last, when the run is finished. It names the files with their
-checksums, and ends in one of its own: so that whatever is lost or changed afterwards is found.
+`reused.json` says it in their stead. `manifest.json` is written last, when the run is finished. It names the files with
+their checksums, and ends in one of its own: so that whatever is lost or changed afterwards is found.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def had_back(storage: Storage) -> dict[str, Any] | None:
 
 
 def _says_how(said: Any) -> bool:
-    return isinstance(said, dict) and all(isinstance(said.get(key), dict) for key in ("recipe", "ingredients"))
+    return isinstance(said, dict) and all(
+        isinstance(said.get(key), dict) for key in ("recipe", "ingredients")
+    )
 
 
 def checksum(data: bytes | bytearray) -> str:
