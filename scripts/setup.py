@@ -72,7 +72,10 @@ def make_venv():
 def install_uv():
     """uv, which resolves in a second what takes pip minutes, and can leave out a package's needless needs."""
     quiet = ("--quiet", "--quiet", "--disable-pip-version-check")
-    if not works(VENV / "bin" / "uv", "--version") and run(PYTHON, "-I", "-m", "pip", "install", *quiet, "uv") != 0:
+    if (
+        not works(VENV / "bin" / "uv", "--version")
+        and run(PYTHON, "-I", "-m", "pip", "install", *quiet, "uv") != 0
+    ):
         stop(
             "uv could not be installed; most often there is no network, or it needs a proxy (HTTPS_PROXY). "
             "Mend that, then run this again"

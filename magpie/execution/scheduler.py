@@ -73,6 +73,7 @@ class QueuedEngine:
 
     def __init__(self, queue: EngineQueue, shard: int, report: Report) -> None:
         self._queue, self._shard, self._report = queue, shard, report
+        self._asking = set[asyncio.Task[Any]]()
         self.step = ""
 
     @property
@@ -99,12 +100,23 @@ class QueuedEngine:
         queue = self._queue
         queue.expected.pop(self._shard, None)  # what the shard was expected to ask for, it asks for now
         queue.in_flight += 1
+        asking = asyncio.current_task()
+        assert asking is not None
+        self._asking.add(asking)
         try:
             return await request
         finally:
+            self._asking.discard(asking)
             queue.in_flight -= 1
             if queue.wants_more:
                 queue.has_room.set()
+
+    async def drop(self) -> None:
+        """Give up what the shard still asks for. An engine that is closed under a request may leave it behind."""
+        left = self._asking - {asyncio.current_task()}
+        for asking in left:
+            asking.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def close(self) -> None:
         """The executor closes the engine, not the shard."""
