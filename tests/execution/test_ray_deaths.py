@@ -20,6 +20,9 @@ from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.errors import EngineError
 from magpie.execution.ray import RayExecutor
+from magpie.execution.ray.cluster import Needs
+from magpie.execution.ray.place import Place
+from magpie.plan import make_plan
 from magpie.recipe import Model
 from magpie.runs.verify import verify
 
@@ -85,11 +88,17 @@ def test_an_engine_short_of_memory_gets_half_the_slots(
 ) -> None:
     monkeypatch.setattr("magpie.execution.ray._LONGEST_WAIT", 0.1)
     executor = RayExecutor(replicas=1, engines=hungry_engine)
-    run = build(small_recipe(), tmp_path / "ray", executor=executor)
+    models = {"generator": {"model": "scripted", "slots": 64}, "embedder": {"model": "scripted"}}
+    run = build(small_recipe(rows=32, models=models), tmp_path / "ray", executor=executor)
     asyncio.run(executor.close())
     assert verify(run) == []
-    log = (tmp_path / "ray" / "log.jsonl").read_text()
-    assert [slots for slots in (256, 128, 64, 32) if f"the next has {slots} slots" in log] == [256, 128, 64]
+    assert (tmp_path / "ray" / "log.jsonl").read_text().count("the next has 32 slots") == 1
+
+
+def test_half_the_slots_and_half_again() -> None:
+    phase = make_plan(small_recipe()).phases[0]
+    place = Place(0, Needs(1))
+    assert [place.halve_slots(phase) for _ in range(10)] == [256, 128, 64, 32, 16, 8, 4, 2, 1, 1]
 
 
 def test_a_worker_may_use_its_part_of_the_machine(tmp_path: Path, cluster: None) -> None:
@@ -129,7 +138,7 @@ async def slow_engine(model: Model) -> Engine:
 
 
 async def hungry_engine(model: Model) -> Engine:
-    if model.slots is None or model.slots > 64:
+    if model.slots is None or model.slots > 32:
         raise EngineError("CUDA out of memory. Tried to allocate 20.00 GiB")
     return await open_engine(model)
 
