@@ -82,6 +82,7 @@ class QueuedEngine:
 
     def __init__(self, queue: EngineQueue, shard: int, report: Report) -> None:
         self._queue, self._shard, self._report = queue, shard, report
+        self._asking = set[asyncio.Task[Any]]()
         self.step = ""
 
     @property
@@ -92,10 +93,11 @@ class QueuedEngine:
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """The engine's completion."""
         step, queue = self.step, self._queue
-        queue.asked(self._shard)
+        asking = self._begin()
         try:
             completion = await cast("Engine", queue.engine).complete(prompt, sampling)
         finally:
+            self._asking.discard(asking)
             queue.answered()
         tokens, cached, replaced = completion.token_count, completion.cached_tokens, completion.replaced
         self._report(Completed(step, tokens, len(prompt), cached, replaced, self._shard))
@@ -104,13 +106,29 @@ class QueuedEngine:
     async def score(self, conversation: Sequence[int]) -> Score:
         """The scorer's reward."""
         step, queue = self.step, self._queue
-        queue.asked(self._shard)
+        asking = self._begin()
         try:
             score = await cast("Scorer", queue.engine).score(conversation)
         finally:
+            self._asking.discard(asking)
             queue.answered()
         self._report(Completed(step, 0, shard=self._shard))
         return score
+
+    def _begin(self) -> asyncio.Task[Any]:
+        """Count a request, and note who makes it."""
+        self._queue.asked(self._shard)
+        asking = asyncio.current_task()
+        assert asking is not None
+        self._asking.add(asking)
+        return asking
+
+    async def drop(self) -> None:
+        """Give up what the shard still asks for. An engine that is closed under a request may leave it behind."""
+        left = self._asking - {asyncio.current_task()}
+        for asking in left:
+            asking.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def close(self) -> None:
         """The executor closes the engine, not the shard."""
@@ -142,6 +160,11 @@ class TaskQueue:
         """Say that no more tasks come."""
         self._ended = True
         self.changed.set()
+
+    def drop_waiting(self) -> None:
+        """Forget the tasks that have not begun; no more come."""
+        self._tasks.clear()
+        self.end()
 
     def take(self) -> ShardTask:
         """The task that has waited longest."""
@@ -179,6 +202,7 @@ async def stream(
             for finished in done - signals:
                 running.discard(finished)
                 finished.result()  # raises what the shard raised
+            tasks.running = len(running)
     finally:
         for unfinished in running:
             unfinished.cancel()
