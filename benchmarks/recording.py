@@ -128,3 +128,20 @@ class Recorder:
         """What was asked since the last call, in the order in which it was asked."""
         asked, self.asked = sorted(self.asked, key=lambda one: one.began), []
         return asked
+
+
+def bare_loop(engine: LentVllmEngine, requests: Sequence[tuple[Sequence[int], Any]]) -> Work:
+    """Prompts, each with vLLM's parameters, through a loop that does nothing else: the work from first to last."""
+    prompts = [({"prompt_token_ids": list(prompt)}, params) for prompt, params in requests]
+
+    def loop(llm: Any) -> Work:
+        llm.reset_prefix_cache()
+        tokens, began = 0, Moment.now()
+        for number, (prompt, params) in enumerate(prompts):
+            llm.add_request(f"bare-{number}", prompt, params)
+        while llm.has_unfinished_requests():
+            for output in llm.step():
+                tokens += len(output.outputs[0].token_ids)
+        return Work.between(began, Moment.now(), tokens)
+
+    return engine.lend(loop)

@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 import magpie
-from benchmarks.recording import NO_WORK, Asked, LentVllmEngine, Moment, Recorder, Work
+from benchmarks.recording import NO_WORK, Asked, LentVllmEngine, Moment, Recorder, Work, bare_loop
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm.settings import sampling_params
 from magpie.execution.local import LocalExecutor
@@ -152,19 +152,7 @@ def _round(
 
 def _bare(engine: LentVllmEngine, asked: Sequence[Asked]) -> Work:
     """The same requests through a loop that does nothing else."""
-    requests = [({"prompt_token_ids": list(one.prompt)}, _forced(one)) for one in asked]
-
-    def loop(llm: Any) -> Work:
-        llm.reset_prefix_cache()
-        tokens, began = 0, Moment.now()
-        for number, (prompt, params) in enumerate(requests):
-            llm.add_request(f"bare-{number}", prompt, params)
-        while llm.has_unfinished_requests():
-            for output in llm.step():
-                tokens += len(output.outputs[0].token_ids)
-        return Work.between(began, Moment.now(), tokens)
-
-    return engine.lend(loop)
+    return bare_loop(engine, [(one.prompt, _forced(one)) for one in asked])
 
 
 def _forced(one: Asked) -> Any:
