@@ -5,6 +5,7 @@ What it pushes is a folder as it lies, so that a test of many kills need not mak
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,21 @@ from magpie.publish.hub.checks import check_target
 from magpie.publish.hub.client import Patience, open_hub, quiet_client
 from magpie.publish.hub.parcel import Item
 from magpie.publish.hub.push import Push, Pushed, Request
+
+
+def make_folder(folder: Path) -> Path:
+    """A small dataset: a few files of each kind; the Hub takes the larger ones into large-file storage."""
+    files = {
+        "README.md": b"---\nlicense: mit\n---\n\n<!-- card by magpie -->\n\n# small\n",
+        ".manifest.json": json.dumps({"about": {"recipe": {"name": "small"}}}).encode(),
+        "figures/funnel-light.png": b"\x89PNG" + bytes(3000),
+        "train-00000.parquet": bytes(range(256)) * 40,
+        "train-00001.parquet": bytes(reversed(range(256))) * 50,
+    }
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def items_in(folder: Path) -> list[Item]:

@@ -173,8 +173,12 @@ def test_text_of_a_model_is_never_markup(tmp_path: Path) -> None:
         for each in (token, *(token.children or ()))
         if each.type in {"html_block", "html_inline"}
     ]
-    allowed = ("<!-- card", "<details", "</details", "<summary", "</summary", "<picture", "<source", "<img alt", "</picture",
-               "<code", "</code")  # fmt: skip
+    allowed = tuple(
+        f"<{name}"
+        for tag in ("details", "summary", "picture", "source", "img alt", "code")
+        for name in (tag, f"/{tag}")
+    )
+    markup = [html for html in markup if not html.startswith("<!-- card by magpie -->")]
     for html in markup:
         assert html.strip().startswith(allowed)
         assert "script" not in html

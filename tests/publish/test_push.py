@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub.pushing import items_in, push_folder
+from hub.pushing import items_in, make_folder, push_folder
 from hub.server import TOKEN, Account, Fault, Hub, serving
 
 from magpie.errors import HubError
@@ -24,18 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is pushed: a few files of each kind; the Hub takes the larger ones into large-file storage."""
-    folder = tmp_path_factory.mktemp("dataset")
-    files = {
-        "README.md": b"---\nlicense: mit\n---\n\n<!-- card by magpie -->\n\n# small\n",
-        ".manifest.json": json.dumps({"about": {"recipe": {"name": "small"}}}).encode(),
-        "figures/funnel-light.png": b"\x89PNG" + bytes(3000),
-        "train-00000.parquet": bytes(range(256)) * 40,
-        "train-00001.parquet": bytes(reversed(range(256))) * 50,
-    }
-    for name, data in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
+    return make_folder(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture

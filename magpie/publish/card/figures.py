@@ -117,12 +117,14 @@ def _draw_histogram(axes: Any, figure: Histogram, theme: Theme) -> None:
     }
     low = min(int(values.min()) for values in series.values())
     high = max(int(values.max()) for values in series.values())
-    edges = np.geomspace(low, max(high, low + 1), 41)
+    bars = int(np.clip(max(len(values) for values in series.values()) ** 0.5, 8, 40))
+    edges = np.geomspace(low, max(high, low + 1), bars + 1)
     for (name, values), color in zip(series.items(), theme.series, strict=False):
         axes.hist(values, bins=edges, color=color, alpha=0.75, label=_letters(name))
     axes.set_xscale("log")
     axes.minorticks_off()
-    ticks = [tick for tick in (10**power for power in range(8)) if low <= tick <= high]
+    rounded = (first * 10**power for power in range(8) for first in (1, 2, 5))
+    ticks = [tick for tick in rounded if low <= tick <= high]
     axes.set_xticks(ticks or [low, high], [f"{tick:,}" for tick in ticks or [low, high]])
     axes.set_xlabel(figure.unit, color=theme.text)
     axes.set_ylabel("rows", color=theme.text)

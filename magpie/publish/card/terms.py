@@ -55,6 +55,14 @@ class Terms:
         known = {licence.key: licence for _, licence in self.generators if licence is not None}
         return tuple(known.values())
 
+    @property
+    def by_licence(self) -> list[tuple[Licence | None, list[str]]]:
+        """Each licence with the generators that come under it."""
+        grouped: dict[str | None, tuple[Licence | None, list[str]]] = {}
+        for name, licence in self.generators:
+            grouped.setdefault(None if licence is None else licence.key, (licence, []))[1].append(name)
+        return list(grouped.values())
+
     def front(self) -> dict[str, Any]:
         """The keys of the card's front matter; empty while the licence is not known."""
         if not self.keys:
