@@ -40,7 +40,7 @@ _logger = logging.getLogger(__name__)
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder. Raises RunError while another process holds it, StorageError."""
-    with storage_errors(folder):
+    with storage_errors(folder / LOCK):
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         if _try_lock(folder, handle):
