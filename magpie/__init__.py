@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import columns, compare, export, filter, new, plan, recipe, show, status, verify
+    from magpie.api import columns, compare, export, filter, new, plan, recipe, rouge, show, status, verify
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -45,6 +45,7 @@ _HOMES = {
     "plan": "magpie.api",
     "plan_costs": "magpie.api",
     "recipe": "magpie.api",
+    "rouge": "magpie.api",
     "show": "magpie.api",
     "status": "magpie.api",
     "tune": "magpie.doctor.tune",
@@ -69,6 +70,7 @@ __all__ = [
     "plan",
     "plan_costs",
     "recipe",
+    "rouge",
     "show",
     "status",
     "tune",
