@@ -21,8 +21,10 @@ from magpie.storage import open_storage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from magpie.data.rouge import RougeResult
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
+    from magpie.neighbors.vectors import ProgressCallback
     from magpie.plan import DryRun
     from magpie.plan.costs import Costs
     from magpie.publish.formats import Format
@@ -303,6 +305,47 @@ def _show_dataset(
         show_dataset_row(dataset, str(row), console)
     else:
         show_dataset_rows(dataset, console, n=n, seed=seed)
+
+
+def rouge(
+    source: str | Path,
+    *,
+    against: Sequence[str | Path] = (),
+    threshold: float = 0.7,
+    averages: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    on_progress: ProgressCallback = lambda what, done, total: None,
+) -> RougeResult:
+    """Screen a dataset's instructions by ROUGE-L, as Self-Instruct does, after taking those of `against` as they are.
+
+    An instruction is rejected when its F1 with an earlier one is above `threshold`. `averages` compares every pair, for
+    the ten most similar of each and its mean. `out` takes a JSON object a line for each instruction. Raises RecipeError
+    for what cannot be read, and RunError where `out` is there and not to `overwrite`.
+    """
+    from magpie.data.rouge import screen_files
+    from magpie.escaping import as_json
+    from magpie.storage.writing import make_folders, replacing
+
+    if not 0 < threshold <= 1:
+        raise RecipeError(f"a ROUGE-L threshold is above 0 and at most 1, not {threshold:g}")
+    target = None if out is None else Path(out)
+    if target is not None and target.exists() and not overwrite:
+        raise RunError(
+            f"{target} is there already; replace it with --overwrite, or name another file with --out"
+        )
+    result = screen_files(
+        str(source),
+        against=[str(name) for name in against],
+        threshold=threshold,
+        averages=averages,
+        on_progress=on_progress,
+    )
+    if target is not None:
+        make_folders(target.parent)
+        with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(f"{as_json(row)}\n" for row in result.rows())
+    return result
 
 
 def _open(run: Run | str | Path) -> Run:

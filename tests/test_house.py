@@ -32,6 +32,7 @@ LEVELS = (
     {"chat"},
     {"engines"},
     {"steps"},
+    {"self_instruct"},
     {"data"},
     {"runs"},
     {"plan"},
