@@ -21,7 +21,7 @@ import pyarrow as pa
 import yaml
 
 from magpie.errors import DamagedShardError, RunError, StorageError
-from magpie.storage import Storage
+from magpie.storage import Storage, StrangeFileError
 from magpie.storage.sealed import Stamp, inspect_shard, read_schema, stage_shard
 
 ROWS_PER_FILE = 50_000
@@ -100,9 +100,13 @@ class DatasetFiles:
             return self._manifest_in_stamps()
         try:
             return DatasetManifest.parse(self.storage.read(name))
+        except StrangeFileError as error:
+            raise DamagedShardError(
+                f"{self.storage.place(name)} is {error}, not a file; move it away, or run the build again"
+            ) from error
         except (OSError, ValueError, TypeError, KeyError) as error:
-            place = self.storage.place(name)
-            raise DamagedShardError(f"{place} cannot be read ({error}); run the build again") from error
+            what = "is not there" if isinstance(error, OSError) else f"cannot be read ({error})"
+            raise DamagedShardError(f"{self.storage.place(name)} {what}; run the build again") from error
 
     def inner_names(self) -> list[str]:
         """The names of the files beside the rows: the manifest, and the configurations where there are any."""
