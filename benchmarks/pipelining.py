@@ -10,8 +10,9 @@ Lengths are lognormal with means of 45 and 430 tokens, at most 2,048 and 4,096, 
 itself and runs to its limit: with so many, batches of 200 take about the time that was published for Air.
 Parquet, tokenizing and the network are left out.
 
-Rows for more GPUs are more, so that each has as much to do (weak scaling); the whole of Air's 3,000,000 rows on 64 is
-simulated without --quick.
+Rows for more GPUs are more, so that each has as much to do (weak scaling), in 188 shards a GPU, as eight GPUs would
+have of Air's 3,000,000 rows. Without --quick the whole of those is simulated on 64. `ratio` is of 48,000 rows on one
+GPU: the fewer there are, the more the last rows of a build weigh.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from magpie.runs.run import Run
 from magpie.storage import MemoryStorage
 
 SLOTS = 256
-SHARD_ROWS = 1000
+SHARDS = 188
 BATCH = 200
 _LIMITS = (2048, 4096)
 _MEANS = (45.0, 430.0)
@@ -87,6 +88,7 @@ class _Fleet:
     """All engines of a build, and what is known of them all."""
 
     handout: Handout
+    shard_rows: int
     tokens: tuple[np.ndarray[Any, Any], ...]
     begun: list[float] = field(default_factory=list)
     engines: dict[int, SimulatedEngine] = field(default_factory=dict)
@@ -109,12 +111,13 @@ def simulate(gpus: int, rows: int, *, kill_every: float | None = None, seed: int
 
 
 async def _build(gpus: int, rows: int, kill_every: float | None, seed: int) -> Outcome:
-    shards = rows // SHARD_ROWS
+    shards = gpus * SHARDS
+    shard_rows = rows // shards
     recipe = parse_recipe(
         {
             "name": "simulated",
             "rows": rows,
-            "shard_rows": SHARD_ROWS,
+            "shard_rows": shard_rows,
             "engine": "scripted",
             "models": {"generator": "scripted", "judge": "generator", "embedder": "scripted"},
             "language": None, "embed": None, "dedup": None, "tag": None, "filter": None,
@@ -124,7 +127,7 @@ async def _build(gpus: int, rows: int, kill_every: float | None, seed: int) -> O
     run, bound = Run(MemoryStorage(), plan.recipe, plan.steps), bind(plan, BuildTools())
     tasks = [ShardTask(shard, "", {}) for shard in range(shards)]
     handout = Handout(run, bound, plan.phases[0], tasks, lambda event: None)
-    fleet = _Fleet(handout, lengths(rows, seed))
+    fleet = _Fleet(handout, shard_rows, lengths(rows, seed))
     loop = asyncio.get_running_loop()
     for number in range(gpus):
         fleet.crews[number] = asyncio.create_task(_crew(fleet, number))
@@ -149,29 +152,29 @@ async def _crew(fleet: _Fleet, number: int) -> None:
     """One GPU: its engine, and shards handed to it until none are left."""
     loop, handout = asyncio.get_running_loop(), fleet.handout
     engine = fleet.engines[number] = SimulatedEngine(SLOTS, step_seconds, fleet.length)
-    queue, tasks = EngineQueue(engine), TaskQueue(ended=False)
+    queue, tasks, shard_rows = EngineQueue(engine), TaskQueue(ended=False), fleet.shard_rows
 
     def report(event: Event) -> None:
         handout.handle(number, event)
 
     async def take(task: ShardTask) -> None:
         asked = QueuedEngine(queue, task.shard, lambda event: None)
-        first = task.shard * SHARD_ROWS
+        first = task.shard * shard_rows
         try:
             for step in (0, 1):
                 sampling = Sampling(max_tokens=_LIMITS[step], seed=step)
-                rows = range(first, first + SHARD_ROWS)
+                rows = range(first, first + shard_rows)
                 await asyncio.gather(*(asked.complete((row,), sampling) for row in rows))
             report(Through(task.shard))
         finally:
             queue.leave(task.shard)
 
     working = asyncio.create_task(
-        stream(tasks, take, queue, rows_of=lambda shard: SHARD_ROWS, shard_rows=SHARD_ROWS)
+        stream(tasks, take, queue, rows_of=lambda shard: shard_rows, shard_rows=shard_rows)
     )
     try:
         while not handout.is_over:
-            tasks.put(handout.take(number, shards_wanted(queue, len(tasks), tasks.running, SHARD_ROWS)))
+            tasks.put(handout.take(number, shards_wanted(queue, len(tasks), tasks.running, shard_rows)))
             if fleet.tail_at is None and not handout.has_waiting:
                 fleet.tail_at = loop.time()
                 fleet.busy_before = sum(engine.busy_slot_seconds for engine in fleet.engines.values())
@@ -232,20 +235,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows and up to 8 GPUs")
     parser.add_argument("--plot", metavar="FILE", help="draw rows a GPU hour over GPUs as PNG")
     chosen = parser.parse_args()
-    per_gpu = 16_000 if chosen.quick else 48_000
+    per_gpu, per_gpu_alone = 16_000 if chosen.quick else 48_000, 48_000
     counts = (1, 8) if chosen.quick else (1, 8, 64)
     began = time.monotonic()
-    batches = per_gpu / (batch_loop(per_gpu) / 3600)
+    batches = per_gpu_alone / (batch_loop(per_gpu_alone) / 3600)
+    alone = simulate(1, per_gpu_alone)
     outcomes = [simulate(gpus, gpus * per_gpu) for gpus in counts]
     faulty = _fault_cost(per_gpu)
     if not chosen.quick:
         outcomes.append(simulate(64, 3_000_000))
-    _show(batches, outcomes, faulty)
+    _show(batches, [alone, *outcomes], faulty)
     by_gpus = {outcome.gpus: outcome for outcome in outcomes[: len(counts)]}
     one, eight = by_gpus[1], by_gpus[8]
     result = {
         "benchmark": "pipelining",
-        "ratio": round(one.rows_per_gpu_hour / batches, 2),
+        "ratio": round(alone.rows_per_gpu_hour / batches, 2),
         "slots_used": round(min(outcome.slots_used for outcome in outcomes), 4),
         "eight_over_one": round(8 * eight.rows_per_gpu_hour / one.rows_per_gpu_hour, 2),
         "fault_cost": round(faulty[1].seconds / faulty[0].seconds - 1, 4),

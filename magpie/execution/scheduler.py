@@ -214,15 +214,24 @@ def has_room(queue: EngineQueue | None, running: int, shard_rows: int) -> bool:
     return running < _SHARDS_WITHOUT_ENGINE if queue is None else queue.may_begin(running, shard_rows)
 
 
-def shards_wanted(queue: EngineQueue | None, waiting: int, running: int, shard_rows: int) -> int:
-    """How many more tasks a worker should be handed, so that it can begin at once whenever there is room.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many more shards a worker asks for: those that it can begin with `now`, and `later`, to have in reserve."""
 
-    One waits beyond those that can begin now; more would be missed by other workers at the end of a phase.
-    """
+    now: int = 0
+    later: int = 0
+
+    def __bool__(self) -> bool:
+        return self.now + self.later > 0
+
+
+def shards_wanted(queue: EngineQueue | None, waiting: int, running: int, shard_rows: int) -> Wanted:
+    """How many more tasks a worker should be handed, so that it can begin at once whenever there is room."""
     if queue is None:
         can_begin = max(0, _SHARDS_WITHOUT_ENGINE - running)
     elif queue.may_begin(running, shard_rows):
         can_begin = -(-(2 * queue.slots - queue.requests) // shard_rows)
     else:
         can_begin = 0
-    return max(0, can_begin + 1 - waiting)
+    # A fast engine is through with a shard before the next exchange: one waits for it.
+    return Wanted(max(0, can_begin - waiting), max(0, min(1, can_begin + 1 - waiting)))

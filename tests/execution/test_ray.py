@@ -22,6 +22,7 @@ from magpie.execution.base import Answered, Asked, Committed, Event, Isolation, 
 from magpie.execution.isolation import request_key
 from magpie.execution.ray import RayExecutor
 from magpie.execution.ray.handout import SUSPECT_AFTER, Handout
+from magpie.execution.scheduler import Wanted
 from magpie.plan import BuildTools, bind, make_plan
 from magpie.recipe import Model
 from magpie.runs.run import Run
@@ -158,36 +159,36 @@ def handout_of(tmp_path: Path) -> tuple[Handout, list[Event]]:
 
 def test_shards_of_a_lost_worker_wait_again_in_front(tmp_path: Path) -> None:
     handout, _ = handout_of(tmp_path)
-    assert [task.shard for task in handout.take(0, 2)] == [0, 1]
-    assert [task.shard for task in handout.take(1, 1)] == [2]
+    assert [task.shard for task in handout.take(0, Wanted(2))] == [0, 1]
+    assert [task.shard for task in handout.take(1, Wanted(1))] == [2]
     handout.handle(0, Through(0))
     assert handout.lost(0) == 1
-    assert [task.shard for task in handout.take(1, 9)] == [1, 3, 4, 5]
+    assert [task.shard for task in handout.take(1, Wanted(9))] == [1, 3, 4, 5]
     assert handout.left == 5
 
 
 def test_a_shard_that_loses_three_workers_gets_one_for_itself(tmp_path: Path) -> None:
     handout, heard = handout_of(tmp_path)
     for worker in range(SUSPECT_AFTER):
-        handout.take(worker, 1)
+        handout.take(worker, Wanted(1))
         handout.lost(worker)
-    others = handout.take(7, 9)
+    others = handout.take(7, Wanted(9))
     assert [task.shard for task in others] == [1, 2, 3, 4, 5]
-    assert handout.take(7, 1) == []  # not beside others
-    (alone,) = handout.take(8, 5)
+    assert handout.take(7, Wanted(1)) == []  # not beside others
+    (alone,) = handout.take(8, Wanted(5))
     assert alone.shard == 0
     assert alone.isolation == Isolation(32)
     for request in ("a", "b", "c"):
         handout.handle(8, Asked(0, request))
     handout.handle(8, Answered(0, "b"))
     handout.lost(8)
-    (alone,) = handout.take(9, 5)
+    (alone,) = handout.take(9, Wanted(5))
     assert alone.isolation == Isolation(1, frozenset({"a", "c"}))
     handout.handle(9, Asked(0, "a"))
     handout.handle(9, Answered(0, "a"))
     handout.handle(9, Asked(0, "c"))
     handout.lost(9)
-    (alone,) = handout.take(10, 5)
+    (alone,) = handout.take(10, Wanted(5))
     assert alone.isolation == Isolation(32, None, frozenset({"c"}))
     assert any(isinstance(event, Noted) and "killed its engine" in event.text for event in heard)
 
@@ -195,7 +196,7 @@ def test_a_shard_that_loses_three_workers_gets_one_for_itself(tmp_path: Path) ->
 def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
     handout, heard = handout_of(tmp_path)
     committed = Committed("instruct", 1, 0, 16, 0, None)  # type: ignore[arg-type]
-    handout.take(0, 1)
+    handout.take(0, Wanted(1))
     handout.handle(0, committed)
     handout.handle(0, committed)
     assert heard == [committed]

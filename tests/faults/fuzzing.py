@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import pytest
+import typer.main
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
@@ -23,6 +25,9 @@ SECONDS = 20
 ALLOWED = {0, 1, 2}
 
 tried = {"inputs": 0}
+
+# Typer reads the signatures of all verbs at every call, which is half of what an input takes.
+_command = functools.cache(typer.main.get_command)
 
 
 class Hung(BaseException):
@@ -83,6 +88,7 @@ def run(arguments: Sequence[object], environment: dict[str, str] | None = None) 
         patch.setattr(sys, "stdout", streams[0])
         patch.setattr(sys, "stderr", streams[1])
         patch.setattr(cli, "_leave", leave)
+        patch.setattr(typer.main, "get_command", _command)
         os.environ.update(environment or {})
         code = -1
         try:

@@ -24,6 +24,7 @@ from magpie.execution.base import (
     ShardTask,
     Through,
 )
+from magpie.execution.scheduler import Wanted
 from magpie.execution.worker import rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.manifest import lineage_after
@@ -36,6 +37,9 @@ SUSPECT_AFTER = 3
 
 _AT_ONCE = 32
 """Requests of a suspected shard in the engine at once: two more workers are lost until the deadly one is known."""
+
+_PLENTY = 2
+"""Shards a worker that have to wait for any of them to be given in reserve."""
 
 _MOST_WORKERS = 24
 """Workers that one shard may lose in all: an engine that dies again and again is not the shard's fault."""
@@ -81,14 +85,15 @@ class Handout:
         self._suspected.clear()
         return bool(self._tasks)
 
-    def take(self, worker: int, wanted: int) -> list[ShardTask]:
-        """Up to so many shards for a worker that could begin with them."""
+    def take(self, worker: int, wanted: Wanted) -> list[ShardTask]:
+        """Shards for a worker: as many as it could begin with, and those for its reserve while there is plenty."""
         held = self._held.setdefault(worker, set())
         if any(self._tasks[shard].isolation is not None for shard in held):
             return []  # it has the suspected one for itself
-        shards: list[int] = []
-        while self._waiting and len(shards) < wanted:
-            shards.append(self._waiting.popleft())
+        # At the end of a phase a shard in one worker's reserve is one that another could have begun with.
+        has_plenty = len(self._waiting) > wanted.now + _PLENTY * len(self._held)
+        count = wanted.now + (wanted.later if has_plenty else 0)
+        shards = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         if not shards and not held and self._suspected:
             shards.append(self._suspected.popleft())
         held.update(shards)

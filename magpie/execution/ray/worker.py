@@ -17,7 +17,7 @@ from magpie import machine
 from magpie.errors import RunError
 from magpie.execution.base import Completed, Event, Report, ShardTask
 from magpie.execution.runner import OpenEngine, OpenScorer, PhaseRunner
-from magpie.execution.scheduler import TaskQueue, shards_wanted
+from magpie.execution.scheduler import TaskQueue, Wanted, shards_wanted
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
 from magpie.recipe import Recipe
 from magpie.runs.run import Run
@@ -35,11 +35,11 @@ _EVERY = 0.1
 class Answer:
     """What has happened in an actor since the last exchange.
 
-    `wants` is how many more shards it could begin with now.
+    `wants` is how many more shards it asks for.
     """
 
     events: list[Event]
-    wants: int
+    wants: Wanted
     is_over: bool
 
 
@@ -158,9 +158,9 @@ class RayWorker:
         self._made = Run(storage, plan.recipe, plan.steps), bound
         return self._made
 
-    def _wants(self) -> int:
+    def _wants(self) -> Wanted:
         if not (self._is_loaded and self._tasks.may_grow):
-            return 0
+            return Wanted()
         queue, tasks = self._runner.queue, self._tasks
         return shards_wanted(queue, len(tasks), tasks.running, self._shard_rows)
 
