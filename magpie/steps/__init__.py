@@ -64,6 +64,7 @@ MAGPIE = Method(
         DecontaminateStep.plan,
         DedupStep.plan,
         TagStep.plan,
+        GuardStep.plan_early,
     ),
     answers=(
         RespondStep.plan,

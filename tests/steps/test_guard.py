@@ -5,14 +5,21 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from builds import small_recipe
 from recording import SCRIPTED, Speaking, base_rows, run
 from tokenizers_made import GUARD, small
 
+from magpie.build import build
 from magpie.chat import Transcript
-from magpie.engines.base import Completion, FinishReason, Sampling
+from magpie.engines.base import Completion, Engine, FinishReason, Sampling
 from magpie.engines.scripted import ScriptedEngine
-from magpie.recipe import Guard
-from magpie.steps.guard import GuardStep, GuardVerdict
+from magpie.errors import RecipeError
+from magpie.execution.local import LocalExecutor
+from magpie.recipe import Guard, Model
+from magpie.recipe.loading import parse_recipe
+from magpie.steps import steps_of
+from magpie.steps.guard import EarlyGuardStep, GuardStep
+from magpie.steps.guard.verdict import GuardVerdict
 
 
 class StandIn(ScriptedEngine):
@@ -119,3 +126,63 @@ def test_the_chosen_answer_of_a_pair_is_judged_too(guard: StandIn) -> None:
     assert table["llama_guard"].to_pylist() == ["unsafe", "safe"]
     assert table["chosen_guard"].to_pylist() == ["unsafe", "safe"]
     assert table["chosen_guard_category"].to_pylist() == ["S1,S9", None]
+
+
+def test_the_instruction_is_judged_before_and_the_rest_after(guard: StandIn) -> None:
+    """The columns are those of one step that judges both."""
+    asked = ["a walk?", "a bomb?", "gibberish?", "a walk?", "out"]
+    answered = ["a bomb", "no", "yes", "gibberish", "out"]
+    part, tools = Guard(early=True), Speaking(transcript=guard.transcript)
+    rows = base_rows(0, 5, out=[4], instruction=asked, response=answered)
+    early = run(EarlyGuardStep(part, SCRIPTED), rows, guard, tools=tools)
+    assert len(guard.asked) == 4
+    for name in early.column_names[1:]:
+        rows = rows.append_column(name, early[name])
+    late = run(GuardStep(part, SCRIPTED, ("instruction",)), rows, guard, tools=tools)
+    assert len(guard.asked) == 8
+    at_once = judged(Guard(), rows.select(["id", "index", "rejected", "instruction", "response"]), guard)
+    for name in at_once.column_names:
+        assert (late if name in late.column_names else early)[name].equals(at_once[name]), name
+
+
+def test_it_stands_before_the_answers_only_where_it_is_asked_for() -> None:
+    def steps(**guard: object) -> list[str]:
+        models = {"generator": "scripted", "guard": "scripted"}
+        settings = {"name": "x", "rows": 1, "engine": "scripted", "models": models, "guard": guard}
+        return [
+            step.name
+            for step in steps_of(parse_recipe(settings))
+            if step.name.startswith(("guard", "respond"))
+        ]
+
+    assert steps() == ["respond", "guard"]
+    assert steps(early=True) == ["guard-instruction", "respond", "guard"]
+    assert steps(early=True, of=["instruction"]) == ["guard", "respond"]
+    with pytest.raises(RecipeError, match=r"guard\.early"):
+        steps(early=True, of=["response"])
+
+
+def test_what_an_early_guard_finds_unsafe_is_not_answered(tmp_path: Path) -> None:
+    models = {"generator": "scripted", "judge": "generator", "embedder": "scripted", "guard": "rule"}
+    unsafe = {"name": "safe", "where": "instruction_guard IS DISTINCT FROM 'unsafe'"}
+
+    async def engines(model: Model) -> Engine:
+        return ByLength() if model.model == "rule" else ScriptedEngine(model.script)
+
+    kept, answered = {}, {}
+    for early in (False, True):
+        recipe = small_recipe(models=models, guard={"early": early}, filter={"rules": [unsafe]})
+        built = build(recipe, tmp_path / str(early), executor=LocalExecutor(engines=engines))
+        rows = built.table()
+        assert {"safe", "unsafe"} <= set(rows["instruction_guard"].to_pylist())
+        kept[early] = list(built.dataset()["id"])
+        answered[early] = rows.num_rows - rows["response"].null_count
+    assert kept[True] == kept[False]
+    assert len(kept[True]) <= answered[True] < answered[False]
+
+
+class ByLength(ScriptedEngine):
+    """A guard by rule, which finds prompts of an even length unsafe."""
+
+    def _write(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        return Completion("safe" if len(prompt) % 2 else "unsafe\nS1", 3, "stop")
