@@ -5,7 +5,7 @@ Each takes a `Run` or its folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from magpie.plan import DryRun
     from magpie.plan.costs import Costs
     from magpie.publish.formats import Format
+    from magpie.publish.hub.push import Pushed
+    from magpie.publish.source import What
     from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
 
@@ -176,6 +178,73 @@ def export(
         drop_constant=drop_constant,
         overwrite=overwrite,
     )
+
+
+def card(
+    source: Run | str | Path,
+    out: str | Path | None = None,
+    *,
+    license: str | None = None,
+    tokenizer: str | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Write the card of a dataset, with its figures: to `README.md` in its folder, or to the file `out`; its place.
+
+    `license` is a key of the Hub, or NAME=LINK, where you give the dataset under one. `tokenizer` is the model whose
+    chat template counts tokens; without it, the generator. Progress is shown on `console`. Raises RunError while the
+    build is unfinished, RecipeError, ModelError, DamagedShardError and StorageError.
+    """
+    from magpie.publish.card.writing import write_card
+    from magpie.publish.progress import bar_on, no_bar
+    from magpie.publish.source import open_source
+
+    bar = no_bar if console is None else bar_on(console)
+    return write_card(
+        open_source(source), None if out is None else Path(out), license=license, tokenizer=tokenizer, bar=bar
+    )
+
+
+def push(
+    source: Run | str | Path,
+    repo: str,
+    *,
+    what: What = "filtered",
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    license: str | None = None,
+    tokenizer: str | None = None,
+    replace: bool = False,
+    live: bool = False,
+    endpoint: str | None = None,
+    console: Console | None = None,
+) -> Pushed:
+    """Bring a dataset to the Hub as `repo`, OWNER/NAME, with its card; safe to call again after any interruption.
+
+    `what` is filtered (the kept rows), raw (all rows of a run) or both. `live` follows a build that is at work, and
+    pushes when it is done. `replace` allows the rows of another recipe to be replaced. The token is that of HF_TOKEN,
+    or of `hf auth login`; `endpoint` another hub than that of HF_ENDPOINT. Raises HubError where the Hub refuses it or
+    cannot be reached, RunError, RecipeError, ModelError and DamagedShardError.
+    """
+    from magpie.publish.hub.client import Patience
+    from magpie.publish.hub.live import Follower
+    from magpie.publish.hub.publishing import Publisher, Wish
+    from magpie.publish.progress import bar_on
+    from magpie.publish.source import open_source
+
+    wish = Wish(repo, what, private, revision, create_pr, license, tokenizer, replace, endpoint)
+    patience = Patience() if console is None else Patience(say=_said_on(console))
+    if live:
+        say = (lambda _: None) if console is None else _said_on(console)
+        Follower(_open(source), wish, say=say, patience=patience).follow()
+    publisher = Publisher(open_source(source), wish, patience=patience)
+    if console is not None:
+        publisher.bar = bar_on(console)
+    return publisher.push()
+
+
+def _said_on(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def columns(source: Run | str | Path | None = None) -> list[Explanation]:
