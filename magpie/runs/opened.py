@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from magpie.data.dataset import DatasetFiles
 from magpie.data.published import Published
 from magpie.errors import RecipeError, RunError
+from magpie.records.schemas import FEATURES, label_names
 from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, QUARANTINE, STEPS, Run, is_run
 from magpie.storage import open_storage
@@ -42,6 +44,11 @@ class OpenDataset:
         """The columns that its files lack and that follow from the rest."""
         fields = [] if self.provenance is None else self.provenance.derived_fields
         return [field for field in fields if field.name not in self.schema.names]
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The names of labels, by column, of columns that hold their numbers."""
+        return label_names(pa.schema([], metadata={FEATURES: self.features} if self.features else None))
 
     def tables(self, derived: Collection[str] = ()) -> Iterator[pa.Table]:
         """All rows, a few thousand at a time, in one table at least; with the `derived` columns of these names."""
@@ -105,7 +112,7 @@ def _of_parquet(path: Path) -> OpenDataset:
     features = _features(schema)
     first = published.files[0]
     if features is None and first.suffix == ".parquet":
-        features = _features(pq.read_schema(first))
+        features = _features(pq.read_schema(pa.OSFile(os.fsencode(first))))
     folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
     return OpenDataset(
         path, schema.remove_metadata(), None, folders, features, lambda: published.kept(everyone)
