@@ -15,7 +15,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import columns, compare, export, filter, new, plan, recipe, show, status, verify
+    from magpie.api import (
+        columns,
+        compare,
+        export,
+        filter,
+        import_dataset,
+        new,
+        plan,
+        recipe,
+        show,
+        status,
+        verify,
+    )
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -39,6 +51,7 @@ _HOMES = {
     "doctor": "magpie.doctor.doctor",
     "export": "magpie.api",
     "filter": "magpie.api",
+    "import_dataset": "magpie.api",
     "load_filter": "magpie.recipe.loading",
     "load_recipe": "magpie.recipe.loading",
     "new": "magpie.api",
@@ -63,6 +76,7 @@ __all__ = [
     "doctor",
     "export",
     "filter",
+    "import_dataset",
     "load_filter",
     "load_recipe",
     "new",

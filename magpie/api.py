@@ -21,8 +21,10 @@ from magpie.storage import open_storage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from magpie.data.importing import Imported
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
+    from magpie.neighbors.vectors import ProgressCallback
     from magpie.plan import DryRun
     from magpie.plan.costs import Costs
     from magpie.publish.formats import Format
@@ -113,9 +115,49 @@ def status(run: Run | str | Path) -> Status:
     return status_of(_open(run))
 
 
-def verify(run: Run | str | Path) -> list[str]:
-    """The problems of a run, each in one line that names the file; empty when every byte and row is right."""
-    return problems_of(_open(run))
+def verify(source: Run | str | Path) -> list[str]:
+    """The problems of a run or of the dataset in a folder, each in one line that names the file.
+
+    Empty when every byte and row is right. Raises RunError where there is neither.
+    """
+    if not isinstance(source, Run) and not is_run(open_storage(source)):
+        from magpie.data.checking import problems_of_dataset
+        from magpie.data.dataset import DatasetFiles
+
+        if Path(source).is_dir():
+            return problems_of_dataset(DatasetFiles(open_storage(source)))
+    return problems_of(_open(source))
+
+
+def import_dataset(
+    source: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    generator: str | None = None,
+    license: str | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Imported:
+    """Make a dataset in the folder `out` of one that was made elsewhere; every verb reads it as one of magpie's own.
+
+    `source` is a file, a folder of files (Parquet, JSON, CSV; .gz and .zst too) or ORG/NAME on the hub: a published
+    Magpie dataset, ShareGPT, Alpaca, `messages`, or pairs of preference. `generator` and `license` are for rows that
+    say nothing of them. Rows that are no conversation are left out; the result has the reasons. Raises RecipeError and
+    RunError.
+    """
+    from magpie.data.importing import import_dataset as import_rows
+    from magpie.neighbors.vectors import no_progress
+
+    if is_run(open_storage(source)):
+        raise RunError(f"{source} is a run: filter, export, merge and the others read its dataset as it is")
+    return import_rows(
+        source,
+        Path(out),
+        split=split,
+        generator=generator,
+        license=license,
+        on_progress=on_progress or no_progress,
+    )
 
 
 def filter(

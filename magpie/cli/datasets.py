@@ -14,6 +14,40 @@ Dataset = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a dataset that a filter wrote.")
 ]
 
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write the dataset to.")]
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file or a folder of files (Parquet, JSON, CSV; .gz or .zst), or ORG/NAME on the hub.",
+        ),
+    ],
+    out: Out,
+    split: Annotated[
+        str | None, typer.Option(help="Which split to read: train by default; `all` reads all files.")
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Who wrote the rows, where they do not say so.")
+    ] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", metavar="KEY", help="Their licence, where they name none.")
+    ] = None,
+) -> None:
+    """Make a dataset of one that was made elsewhere, for every other verb to read."""
+    from magpie import api
+    from magpie.report.left_out import print_rows
+    from magpie.report.sample_progress import shown_progress
+
+    console = new_console()
+    with shown_progress(console) as on_progress:
+        result = api.import_dataset(
+            source, out, split=split, generator=generator, license=license_, on_progress=on_progress
+        )
+    print_rows(result.rows_in, result.rows, result.left_out, out, console)
+
 
 def export(
     run: Dataset,
