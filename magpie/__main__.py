@@ -12,7 +12,8 @@ import signal
 
 def main() -> None:
     """Run the command, from its first moment in a way that can be stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stopped_at_the_start)
     try:

@@ -15,7 +15,7 @@ from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
 from magpie.execution.local import LocalExecutor
 from magpie.execution.progress import Log, Progress
-from magpie.execution.signals import Stoppable
+from magpie.execution.signals import GRACE, Stoppable
 from magpie.figures.pace import PLANNED, planned_rates
 from magpie.figures.summary import write_summary
 from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
@@ -57,6 +57,7 @@ def build(
     executor: Executor | ExecutorName = "auto",
     replicas: int | None = None,
     address: str | None = None,
+    grace: float = GRACE,
     method: Method = MAGPIE,
     console: Console | None = None,
 ) -> Run:
@@ -66,10 +67,11 @@ def build(
     step to run. `reuse` is the folder of another run, from which steps are taken over up to the first that differs.
     `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
-    that is given open stays open. `method` lists the steps that a recipe may ask for. Progress is shown on `console`.
+    that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
+    `method` lists the steps that a recipe may ask for. Progress is shown on `console`.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
-    recipe's run, StoppedError on SIGINT and SIGTERM.
+    recipe's run, StoppedError on a signal.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
     # All that is wrong with the recipe itself comes out before anything is touched.
@@ -80,7 +82,7 @@ def build(
     source = None if reuse is None else Run.open(reuse, method)
     storage.prepare()
     refuse_other_things(storage)
-    with Stoppable() as stoppable, storage.lock():
+    with Stoppable(grace) as stoppable, storage.lock():
         storage.sweep()
         tools = BuildTools()
         plan = _planned_with(_with_recorded_commits(recipe, storage, source), plan, method)
@@ -100,7 +102,7 @@ def build(
             _log_plan(plan, hands, progress)
             driver = Driver(run, bound, hands, progress.handle)
             try:
-                stoppable.run(_drive(driver, hands, stop_after, close=named))
+                stoppable.run(_drive(driver, hands, stop_after, close=named), drain=driver.drain)
                 storage.sweep()  # what a worker was writing that died on the way
                 _finish(run, driver, progress, stop_after)
             except BaseException as error:

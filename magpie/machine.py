@@ -15,6 +15,14 @@ from pathlib import Path
 ROOT = Path("/")
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2 ** 63 where there is no limit
 
+_sharing = 1
+
+
+def share(processes: int) -> None:
+    """Say that so many processes like this one share the machine: each uses its part of processors and memory."""
+    global _sharing  # noqa: PLW0603
+    _sharing = max(1, processes)
+
 
 def memory_limit(root: Path = ROOT) -> int:
     """The most memory this process may come to use: the machine's own, or what a limit leaves of it."""
@@ -26,7 +34,7 @@ def free_memory(root: Path = ROOT) -> int:
     """How much more memory this process may take now. Files that the system keeps in memory count as free."""
     free = [max(limit - used, 0) for limit, used in _memory_groups(root)]
     free += [max(limit - _own("VmSize", root), 0) for limit in _limits_of_shell()]
-    return min([_meminfo(root, "MemAvailable"), *free])
+    return min([_meminfo(root, "MemAvailable"), *free]) // _sharing
 
 
 def used_memory(root: Path = ROOT) -> int:
@@ -37,7 +45,7 @@ def used_memory(root: Path = ROOT) -> int:
 def processors(root: Path = ROOT) -> int:
     """How many processors this process may use: those it is bound to, or fewer where a group's quota says so."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([bound, *(math.ceil(quota) for quota in _quotas(root))]))
+    return max(1, min([bound, *(math.ceil(quota) for quota in _quotas(root))]) // _sharing)
 
 
 def address_space() -> int | None:

@@ -1,6 +1,6 @@
 """The command `magpie`: arguments in, exit code out. Only here are all exceptions caught, and errors printed.
 
-Exit codes: 0 done; 1 an error, printed in one line; 2 wrong arguments; 130 stopped by SIGINT or SIGTERM.
+Exit codes: 0 done; 1 an error, printed in one line; 2 wrong arguments; 130 stopped by a signal.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ app = typer.Typer(
 )
 
 WRONG_ARGUMENTS, INTERRUPTED = 2, 130
+
+# Not all systems have SIGUSR1, which Slurm sends before it ends a job.
+_STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
     plan, build, status, verify, filter_, import_, export, columns, show, doctor, tune, serve, new, recipe, templates,
     filters, recipes, schema,
@@ -73,7 +76,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells set it
             signal.signal(number, signal.default_int_handler)
     try:
@@ -117,7 +120,7 @@ def _print_stopped() -> int:
 
 def _leave(code: int) -> None:
     """Exit without waiting for the threads of libraries: those of an engine may never end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)  # it is ending already
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -42,6 +42,12 @@ def build(
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster to use, such as auto; this machine alone by default.")
     ] = None,
+    grace: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, help="After SIGTERM or SIGUSR1, how long shards in flight may go on."
+        ),
+    ] = 10.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
     ] = False,
@@ -72,6 +78,7 @@ def build(
         executor=cast("ExecutorName", executor),
         replicas=replicas,
         address=address,
+        grace=grace,
         console=console,
     )
     print_outcome(run, console)

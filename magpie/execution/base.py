@@ -171,5 +171,8 @@ class Executor(Protocol):
     ) -> None:
         """Take every shard through the phase. What has begun when this raises is dropped, not half written."""
 
+    def drain(self) -> bool:
+        """Begin with no more shards: `run` returns when those in flight are through. Whether there are any."""
+
     async def close(self) -> None:
         """Let go of all that is loaded."""

@@ -54,7 +54,7 @@ class Driver:
         self._manifest = Manifest(run)
         self._counted: set[tuple[int, int]] = set()
         self._rejected_rows = 0
-        self._is_over = False
+        self._is_over = self._is_draining = False
 
     async def build(self, *, stop_after: str | None = None) -> None:
         """Make every shard that is missing, in phases. Raises EngineError, StorageError or DamagedShardError."""
@@ -67,6 +67,14 @@ class Driver:
                     return
         finally:
             self._is_over = True
+
+    def drain(self) -> bool:
+        """Begin with nothing more; whether shards are in flight, after which `build` raises StoppedError."""
+        self._is_draining = True
+        in_flight = self._executor.drain()
+        if in_flight:
+            self._report(Noted("stopping: what is in flight is finished, if the time of grace allows it"))
+        return in_flight
 
     @property
     def lineage(self) -> str:
@@ -164,6 +172,8 @@ class Driver:
         try:
             tasks = [self._task(phase, shard) for shard in missing]
             await self._executor.run(self._run, self._bound, phase, tasks, self._on_event)
+            if self._is_draining:
+                raise StoppedError("the build was stopped")
         finally:
             self._report(PhaseEnded(tuple(run_step.name for run_step in phase.steps)))
 

@@ -26,6 +26,7 @@ class LocalExecutor:
         keeps_prepared: bool = False,
     ) -> None:
         self._runner = PhaseRunner(engines, scorers, keeps_prepared=keeps_prepared)
+        self._tasks = TaskQueue()
 
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
@@ -35,7 +36,13 @@ class LocalExecutor:
             if later.needs_engine and later.model is not None:
                 require_engine(later.model)
         await self._runner.load(bound, phase, first_missing(phase, tasks), report)
-        await self._runner.work(run, bound, phase, TaskQueue(tasks), report)
+        self._tasks = TaskQueue(tasks)
+        await self._runner.work(run, bound, phase, self._tasks, report)
+
+    def drain(self) -> bool:
+        """Begin with no more shards. Whether any are in flight."""
+        self._tasks.drop_waiting()
+        return self._tasks.running > 0
 
     async def close(self) -> None:
         """Let the engine go, and what steps have loaded."""

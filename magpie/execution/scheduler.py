@@ -137,6 +137,11 @@ class TaskQueue:
         self._ended = True
         self.changed.set()
 
+    def drop_waiting(self) -> None:
+        """Forget the tasks that have not begun; no more come."""
+        self._tasks.clear()
+        self.end()
+
     def take(self) -> ShardTask:
         """The task that has waited longest."""
         return self._tasks.popleft()
@@ -173,6 +178,7 @@ async def stream(
             for finished in done - signals:
                 running.discard(finished)
                 finished.result()  # raises what the shard raised
+            tasks.running = len(running)
     finally:
         for unfinished in running:
             unfinished.cancel()

@@ -1,4 +1,9 @@
-"""Stopping when asked: SIGINT and SIGTERM end a build soon, whatever it is at, with one line on how to go on."""
+"""Stopping when asked: a signal ends a build soon, whatever it is at, with one line on how to go on.
+
+SIGINT comes from a person who waits: what is in flight is dropped. SIGTERM and SIGUSR1 come from what runs the machine,
+such as Slurm some time before it takes the job away: shards in flight may be finished, as long as the time of grace
+lasts.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +20,28 @@ from magpie.errors import StoppedError
 R = TypeVar("R")
 
 GRACE = 10.0
-"""Seconds that shards in flight and the engine have to let go once a stop is asked for."""
+"""Seconds that shards in flight have to be finished once a stop is asked for, unless another time is given.
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+With as long again for the engine to let go, that is less than the 30 seconds that Slurm and Kubernetes allow.
+"""
+
+_LETS_GO = 10.0
+
+_SIGNALS = tuple(
+    number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
+)
 
 
 class Stoppable:
-    """While the block lasts, SIGINT and SIGTERM end it with a StoppedError.
+    """While the block lasts, SIGINT, SIGTERM and SIGUSR1 end it with a StoppedError.
 
-    Work given to `run` is cancelled and has `GRACE` seconds to end; anything else is interrupted where it is, and so
-    is everything by a second signal. Outside the main thread signals are left to whoever has it.
+    Work given to `run` may finish what is in flight within `grace` seconds, except after SIGINT; then it is cancelled.
+    Anything else is interrupted where it is, and so is everything by a second signal. Outside the main thread signals
+    are left to whoever has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = GRACE) -> None:
+        self._grace = grace
         self._caught: signal.Signals | None = None
         self._cancel: Callable[[], object] | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -48,28 +62,43 @@ class Stoppable:
                 "run the same command again to go on"
             ) from None
 
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
+    def run(self, work: Coroutine[Any, Any, None], *, drain: Callable[[], bool] = lambda: False) -> None:
         """asyncio.run, except that after a signal nothing waits for a thread that is still at work.
 
+        `drain` has the work begin with nothing more, and says whether anything is in flight that should be waited for.
         Where a loop is running already, as in a notebook, the work has a thread and a loop of its own.
         """
         if _in_a_loop():
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="magpie-build") as beside:
-                beside.submit(self._run, work).result()
+                beside.submit(self._run, work, drain).result()
         else:
-            self._run(work)
+            self._run(work, drain)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], drain: Callable[[], bool]) -> None:
         loop = asyncio.new_event_loop()
         asked = asyncio.Event()
         self._cancel = lambda: loop.call_soon_threadsafe(asked.set)
         try:
-            loop.run_until_complete(_until(asked, work))
+            loop.run_until_complete(self._until(asked, work, drain))
             if self._caught is not None:
                 raise KeyboardInterrupt
         finally:
             self._cancel = None
             _end(loop, wait_for_threads=self._caught is None)
+
+    async def _until(
+        self, asked: asyncio.Event, work: Coroutine[Any, Any, None], drain: Callable[[], bool]
+    ) -> None:
+        task, waiting = asyncio.create_task(work), asyncio.create_task(asked.wait())
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not task.done() and self._caught is not signal.SIGINT and drain():
+            await asyncio.wait({task}, timeout=self._grace)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_LETS_GO)
+        if task.done():
+            await task
 
     def _asked(self, number: int, _: FrameType | None) -> None:
         first, self._caught = self._caught is None, signal.Signals(number)
@@ -93,17 +122,6 @@ def _in_a_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-async def _until(asked: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    task, waiting = asyncio.create_task(work), asyncio.create_task(asked.wait())
-    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=GRACE)
-    if task.done():
-        await task
 
 
 def _end(loop: asyncio.AbstractEventLoop, *, wait_for_threads: bool) -> None:

@@ -11,7 +11,16 @@ from magpie.errors import RecipeChangedError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
 from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
-from magpie.runs.sealing import had_back, ingredients_in, recipe_in, recorded, with_seal_key, with_seal_line
+from magpie.runs.sealing import (
+    REUSED,
+    had_back,
+    ingredients_in,
+    is_named,
+    recipe_in,
+    recorded,
+    with_seal_key,
+    with_seal_line,
+)
 from magpie.storage import Storage
 from magpie.storage.sealed import FORMAT
 
@@ -88,14 +97,22 @@ def refuse_other_ingredients(run: Run, ingredients: Ingredients) -> None:
 
 def record(run: Run, ingredients: Ingredients) -> None:
     """Write the recipe and what the fingerprints are made of, unless that is what is there."""
-    written = {
-        RECIPE: with_seal_line(recipe_text(run.recipe)),
-        FINGERPRINTS: json.dumps(with_seal_key(ingredients), indent=1, sort_keys=True),
-    }
-    for name, text in written.items():
-        data = text.encode()
-        if recorded(run.storage, name) != data:
-            run.storage.replace(name, data)
+    _write(run, RECIPE, with_seal_line(recipe_text(run.recipe)))
+    _write(run, FINGERPRINTS, json.dumps(with_seal_key(ingredients), indent=1, sort_keys=True))
+    if run.storage.exists(REUSED) or is_named(run.storage, REUSED):
+        record_beside_reused(run, ingredients)
+
+
+def record_beside_reused(run: Run, ingredients: Ingredients) -> None:
+    """Write both once more, for a run with shards of another, whose metadata cannot give them back."""
+    facts = {"recipe": run.recipe.model_dump(mode="json"), "ingredients": ingredients}
+    _write(run, REUSED, json.dumps(with_seal_key(facts), indent=1, sort_keys=True))
+
+
+def _write(run: Run, name: str, text: str) -> None:
+    data = text.encode()
+    if recorded(run.storage, name) != data:
+        run.storage.replace(name, data)
 
 
 def recipe_text(recipe: Recipe) -> str:

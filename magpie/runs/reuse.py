@@ -7,7 +7,7 @@ written to once they are there, and a file that two runs share is one file on di
 from __future__ import annotations
 
 from magpie.errors import RunError
-from magpie.runs.record import Ingredients, recorded_ingredients
+from magpie.runs.record import Ingredients, record_beside_reused, recorded_ingredients
 from magpie.runs.run import Run, RunStep
 
 
@@ -18,8 +18,9 @@ def take_over(run: Run, source: Run, ingredients: Ingredients) -> dict[str, int]
     other shards, is found when the build looks at what it has, and made again. Raises RunError when no step is alike,
     StorageError.
     """
-    taken: dict[str, int] = {}
-    for mine, theirs in alike(run, source, ingredients):
+    steps, taken = alike(run, source, ingredients), dict[str, int]()
+    record_beside_reused(run, ingredients)  # before any is here: a build may be killed among them
+    for mine, theirs in steps:
         for shard in range(run.shards):
             if source.has_shard(theirs, shard) and not run.has_shard(mine, shard):
                 run.storage.take_over(

@@ -1,8 +1,9 @@
 """What a run says about itself, sealed: every shard holds how it was made, and one manifest names every file.
 
 Each shard's metadata has the resolved recipe and what its fingerprints are made of, compressed: so a recipe that is
-lost or changed is had back. `manifest.json` is written last, when the run is finished. It names the files with their
-checksums, and ends in one of its own: so that whatever is lost or changed afterwards is found.
+lost or changed is had back. Shards that were taken over speak of the run that they came from: where there are such,
+`reused.json` says it in their stead. `manifest.json` is written last, when the run is finished. It names the files with
+their checksums, and ends in one of its own: so that whatever is lost or changed afterwards is found.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from magpie.storage import Storage, StrangeFileError
 from magpie.storage.sealed import about_shard
 
 RUN_MANIFEST = "manifest.json"
+REUSED = "reused.json"
 FORMAT = 1
 _STEPS = "steps/"
 # Of a damaged run, so many shards are asked: one answer is enough.
@@ -33,21 +35,30 @@ def packed(recipe: Mapping[str, Any], ingredients: Mapping[str, Any]) -> str:
 
 
 def had_back(storage: Storage) -> dict[str, Any] | None:
-    """The recipe and the ingredients in the shards of the last step that has any; None where none has them.
+    """The recipe and the ingredients, from what was recorded beside shards of another run, or from the shards.
 
-    Shards of earlier steps may have been taken over from a run of another recipe.
+    None where none has them, or where it is damaged that says which shards are another run's.
     """
+    if storage.exists(REUSED):
+        said = parsed_with_seal(recorded(storage, REUSED))
+        return said if said is not None and _says_how(said) else None
     names = [name for name in storage.names(_STEPS) if name.endswith(".parquet")]
     for name in names[::-1][:_ASKED]:
         try:
             text = about_shard(storage, name)
             if text is not None:
                 said = json.loads(zlib.decompress(base64.b85decode(text)))
-                if isinstance(said["recipe"], dict) and isinstance(said["ingredients"], dict):
+                if _says_how(said):
                     return dict(said)
-        except (DamagedShardError, ValueError, KeyError, TypeError, zlib.error):
+        except (DamagedShardError, ValueError, zlib.error):
             continue
     return None
+
+
+def _says_how(said: Any) -> bool:
+    return isinstance(said, dict) and all(
+        isinstance(said.get(key), dict) for key in ("recipe", "ingredients")
+    )
 
 
 def checksum(data: bytes | bytearray) -> str:
@@ -86,6 +97,14 @@ def read_run_manifest(storage: Storage) -> dict[str, str] | None:
     raise RunError(f"{place} is damaged: its bytes are not the ones that were written; run the build again")
 
 
+def is_named(storage: Storage, name: str) -> bool:
+    """Whether the run's manifest names this file; not where there is none to say so."""
+    try:
+        return name in (read_run_manifest(storage) or {})
+    except RunError:
+        return False
+
+
 def is_changed(storage: Storage, names: Iterable[str]) -> bool:
     """Whether one of these files is another than the run's manifest names; not where there is none to say so."""
     try:
@@ -112,6 +131,21 @@ def has_right_seal_line(data: bytes) -> bool:
 def with_seal_key(facts: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with its checksum under "seal"."""
     return {**facts, "seal": checksum(json.dumps(facts, sort_keys=True).encode())}
+
+
+def parsed_with_seal(data: bytes | None) -> dict[str, Any] | None:
+    """The JSON object that `with_seal_key` sealed, without the seal; None for anything else."""
+    facts = _parsed(data)
+    seal = facts.pop("seal", None) if facts is not None else None
+    return facts if facts is not None and with_seal_key(facts)["seal"] == seal else None
+
+
+def _parsed(data: bytes | None) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def recorded(storage: Storage, name: str) -> bytes | None:
@@ -141,18 +175,12 @@ def recipe_in(storage: Storage, name: str) -> tuple[dict[str, Any] | None, str |
 
 def ingredients_in(storage: Storage, name: str) -> dict[str, Any] | None:
     """What the fingerprints are made of, from the file of it, or else from the shards; None where neither says it."""
-    facts: Any = None
     data = recorded(storage, name)
-    if data is not None:
-        try:
-            facts = json.loads(data)
-        except ValueError:
-            facts = None
-    if isinstance(facts, dict):
-        seal = facts.pop("seal", None)
-        if seal is not None and with_seal_key(facts)["seal"] == seal:
-            return facts
+    facts = parsed_with_seal(data)
+    if facts is not None:
+        return facts
     said = had_back(storage)
     if said is not None:
         return dict(said["ingredients"])
-    return facts if isinstance(facts, dict) else None
+    unsealed = _parsed(data)
+    return None if unsealed is None else {key: value for key, value in unsealed.items() if key != "seal"}

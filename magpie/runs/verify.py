@@ -12,6 +12,7 @@ from magpie.runs.ids import prefix_of, row_ids
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import DATASET, FINGERPRINTS, QUARANTINE, RECIPE, STEPS, SUMMARY, Run, merge_reasons
 from magpie.runs.sealing import (
+    REUSED,
     RUN_MANIFEST,
     checksum,
     had_back,
@@ -72,7 +73,7 @@ def seal(run: Run, shards: Mapping[str, str]) -> None:
     storage, dataset = run.storage, run.dataset_files
     manifest = dataset.manifest()
     contents = {} if manifest is None else {f"{DATASET}{file.name}": file.content for file in manifest.files}
-    names = [RECIPE, FINGERPRINTS, SUMMARY, *dataset.inner_names()]
+    names = [RECIPE, FINGERPRINTS, SUMMARY, REUSED, *dataset.inner_names()]
     written = {name: checksum(data) for name in names if (data := recorded(storage, name)) is not None}
     write_run_manifest(storage, {**shards, **contents, **written})
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
 from magpie.errors import RunError
+from magpie.storage.owner import Owner
 
 LASTS = 60.0
-"""Seconds that a lease lasts after its last renewal: so long a build waits behind one that died."""
+"""Seconds that a lease lasts after its last renewal: so long a build waits behind one whose machine died."""
 
 _RENEW_EVERY = LASTS / 4
+_LOOK_EVERY = 2.0
+_TRIES = 5
+
+_logger = logging.getLogger(__name__)
 
 
 class Lease:
@@ -53,7 +60,7 @@ class Lease:
     def _take(self) -> Any:
         from obstore.exceptions import AlreadyExistsError
 
-        for _ in range(3):  # it may be let go, or taken, between two requests
+        for _ in range(_TRIES):  # it may be let go, or taken, between two requests
             try:
                 return self._put("create")
             except AlreadyExistsError:
@@ -62,21 +69,43 @@ class Lease:
                 holder, version = self._holder()
             except FileNotFoundError:
                 continue
-            if holder.get("until", 0) > time.time():
-                left = max(1, round(holder["until"] - time.time()))
+            if holder.get("owner") == self._owner:
+                return version  # the store had done what was asked, and its answer was lost
+            if not is_over(holder) and not self._runs_out(holder, version):
                 raise RunError(
                     f"another build is at work in {self._location}: process {holder.get('pid')} on "
-                    f"{holder.get('host')}; wait for it, or {left} s if it is dead"
+                    f"{holder.get('host')}; wait for it, or see `magpie status {self._location}`"
                 )
             with suppress(Exception):  # another build was faster
                 return self._put(version)
         raise RunError(f"another build takes the lock of {self._location}; run the same command again")
+
+    def _runs_out(self, holder: dict[str, Any], version: Any) -> bool:
+        """Whether a lease runs out before it is renewed: then its holder's machine is dead. Only time can tell."""
+        if _process_of(holder) is not None:
+            return False  # it is of this machine, and lives
+        left = holder["until"] - time.time()
+        _logger.warning(
+            "the last build in %s, on %s, did not let go of its lock; it counts for %.0f more seconds, or is renewed",
+            self._location,
+            holder.get("host"),
+            left,
+        )
+        while time.time() < holder["until"]:
+            time.sleep(min(_LOOK_EVERY, max(0.01, holder["until"] - time.time())))
+            try:
+                if self._holder()[1] != version:
+                    return False
+            except FileNotFoundError:
+                return True
+        return True
 
     def _put(self, mode: Any) -> Any:
         content = {
             "owner": self._owner,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "process": asdict(Owner.me()),
             "since": self._since,
             "until": time.time() + LASTS,
         }
@@ -95,7 +124,26 @@ class Lease:
         while not self._ended.wait(_RENEW_EVERY):
             # A request that fails is made again at the next turn: there are three before the lease runs out.
             with suppress(Exception):
-                self._version = self._put(self._version)
+                try:
+                    self._version = self._put(self._version)
+                except Exception:
+                    # It may have been done, and only the answer lost: then the version is another.
+                    holder, version = self._holder()
+                    if holder.get("owner") == self._owner:
+                        self._version = version
+
+
+def is_over(holder: dict[str, Any]) -> bool:
+    """Whether a lease counts no longer: it has run out, or is that of a process of this machine that has ended."""
+    return holder.get("until", 0) <= time.time() or _process_of(holder) is True
+
+
+def _process_of(holder: dict[str, Any]) -> bool | None:
+    """Whether the holder's process has ended; None where this machine cannot know."""
+    try:
+        return Owner(**holder["process"]).is_dead
+    except (KeyError, TypeError):
+        return None
 
 
 def _version(meta: Any) -> dict[str, str]:

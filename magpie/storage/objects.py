@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from magpie.errors import RunError, StorageError
 from magpie.storage.base import Holder, Storage
-from magpie.storage.lease import Lease
+from magpie.storage.lease import Lease, is_over
 
 T = TypeVar("T")
 
@@ -76,7 +76,12 @@ class ObjectStorage(Storage):
         return pa.BufferReader(self.read(name))
 
     def create(self, name: str, data: bytes | bytearray) -> None:
-        self._write(name, data, mode="create")
+        try:
+            self._write(name, data, mode="create")
+        except FileExistsError:
+            # Where the store's answer is lost the request is made again, and meets what it has just made itself.
+            if self._read_or_none(name) != data:
+                raise
 
     def replace(self, name: str, data: bytes | bytearray) -> None:
         self._write(name, data, mode="overwrite")
@@ -121,7 +126,7 @@ class ObjectStorage(Storage):
     def holder(self) -> Holder | None:
         try:
             facts = json.loads(self.read("run.lock"))
-            if facts["until"] > time.time():
+            if not is_over(facts):
                 return Holder(str(facts["host"]), int(facts["pid"]), float(facts.get("since") or 0))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             pass
@@ -183,6 +188,12 @@ class ObjectStorage(Storage):
             raise
         except Exception as error:
             raise _unreachable(self._url, error) from error
+
+    def _read_or_none(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
 
     def _write(self, name: str, data: bytes | bytearray, *, mode: str) -> None:
         with self._writing(name):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from magpie.engines.vllm.thread import _ending
+from magpie.engines.vllm.endings import _ending
 
 SPAWN = multiprocessing.get_context("spawn")
 

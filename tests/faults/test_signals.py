@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a build stops soon, says in one line how to go on, and goes on to the same bytes."""
+"""SIGINT, SIGTERM and SIGUSR1: a build stops soon, says in one line how to go on, and goes on to the same bytes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from magpie.runs.verify import verify
 from magpie.steps.dedup import Deduplicator
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
+DRAINING = (signal.SIGTERM, signal.SIGUSR1)
 MOMENTS = (
     '"event": "doing"',  # the first line of the log: models and templates are being read
     '"step": "instruct"',
@@ -80,6 +81,27 @@ def test_a_stopped_build_says_how_to_go_on_and_goes_on(
     done(magpie("build", recipe, "--out", folder))
     assert verify(Run.open(folder)) == []
     assert tree(folder) == undisturbed
+
+
+@pytest.mark.parametrize("number", DRAINING, ids=lambda number: number.name)
+@pytest.mark.parametrize("grace", [60, 0])
+def test_shards_in_flight_are_finished_within_the_time_of_grace(
+    tmp_path: Path, number: signal.Signals, grace: int
+) -> None:
+    """Of six shards some are begun when it is told to stop: with time they are finished, and no other is begun."""
+    models = scripted(tokens_per_second=100, min_tokens=50, max_tokens=50, slots=8)
+    recipe = write_recipe(tmp_path / "r.yaml", models=models, extend=None, tag=None, filter=None)
+    folder = tmp_path / "run"
+    process = start("build", recipe, "--out", folder, "--grace", str(grace))
+    wait_for(process, says(folder, '"what": "instruct'))
+    time.sleep(0.2)
+    process.send_signal(number)
+    assert number.name in refusal(ended(process), code=130)
+    made = [path.name for path in (folder / "steps" / "01-instruct").glob("*.parquet")]
+    assert "finished, if the time of grace" in (folder / "log.jsonl").read_text()
+    assert (0 < len(made) < 6) if grace else not made
+    done(magpie("build", recipe, "--out", folder))
+    assert verify(Run.open(folder)) == []
 
 
 def test_a_slow_step_in_a_thread_does_not_hold_up_the_stop(

@@ -6,8 +6,9 @@ import pytest
 from builds import shard_path, small_recipe, tree
 
 from magpie.build import build
-from magpie.errors import RunError
-from magpie.runs.run import FINGERPRINTS, LOG, Run
+from magpie.errors import RecipeChangedError, RunError
+from magpie.runs.run import FINGERPRINTS, LOG, RECIPE, Run
+from magpie.runs.sealing import REUSED
 from magpie.runs.verify import verify
 
 OTHER = {"dedup": {"threshold": 0.5}}
@@ -98,3 +99,50 @@ def test_a_run_that_has_made_nothing_or_does_not_say_how_is_refused(tmp_path: Pa
         (first.folder / FINGERPRINTS).write_text(broken)
         with pytest.raises(RunError, match="does not say how it was made"):
             build(small_recipe(), tmp_path / "second", reuse=first.folder)
+
+
+FEW = {"rows": 32, "extend": None}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return build(small_recipe(**FEW), tmp_path_factory.mktemp("few") / "run")
+
+
+def test_a_run_of_nothing_but_shards_of_another_has_its_own_recipe_back(few: Run, tmp_path: Path) -> None:
+    recipe = small_recipe(**FEW, **OTHER)
+    folder = build(recipe, tmp_path / "second", reuse=few.folder, stop_after="embed").folder
+    assert {path.parent.name for path in folder.glob("steps/*/*")} == {"01-instruct", "02-clean", "03-embed"}
+    for name in (RECIPE, FINGERPRINTS):
+        (folder / name).unlink()
+    run = Run.open(folder)
+    assert run.recipe == recipe and len(run.notes) == 1
+    with pytest.raises(RecipeChangedError, match="dedup"):
+        build(small_recipe(**FEW), folder)
+    build(recipe, folder)
+    assert verify(Run.open(folder)) == []
+
+
+def test_what_is_recorded_beside_shards_of_another_run_is_sealed_and_written_again(
+    few: Run, tmp_path: Path
+) -> None:
+    recipe = small_recipe(**FEW, **OTHER)
+    folder = build(recipe, tmp_path / "second", reuse=few.folder).folder
+    written = (folder / REUSED).read_bytes()
+    for damage in (None, b"", b"{}", written.replace(b"0.5", b"0.6")):
+        (folder / REUSED).unlink()
+        if damage is not None:
+            (folder / REUSED).write_bytes(damage)
+        assert any(REUSED in problem for problem in verify(Run.open(folder))), damage
+        build(recipe, folder)
+        assert (folder / REUSED).read_bytes() == written and verify(Run.open(folder)) == []
+
+
+def test_where_that_is_damaged_no_other_recipe_is_taken_for_this_ones(few: Run, tmp_path: Path) -> None:
+    recipe = small_recipe(**FEW, **OTHER)
+    folder = build(recipe, tmp_path / "second", reuse=few.folder, stop_after="embed").folder
+    (folder / REUSED).write_bytes(b"{")
+    (folder / RECIPE).unlink()
+    with pytest.raises(RunError, match=r"is not a run: it holds no recipe\.yaml"):
+        Run.open(folder)
+    assert build(recipe, folder).recipe == recipe

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +17,7 @@ from storage.buckets import bucket, s3_server  # noqa: F401
 from magpie.errors import RunError, StorageError
 from magpie.storage import lease
 from magpie.storage.objects import ObjectStorage
+from magpie.storage.owner import this_machine
 
 
 def test_what_is_written_is_read_back(bucket: str) -> None:  # noqa: F811
@@ -105,6 +109,72 @@ def test_a_lease_that_is_not_renewed_runs_out(bucket: str, monkeypatch: pytest.M
     for thread in threads:
         thread.join()
     assert len(won) == 1
+
+
+def leave_a_lease(place: str, **facts: Any) -> None:
+    """As a build leaves it that died: of another machine, unless `facts` say otherwise."""
+    process = {"machine": "another", "pid": 7, "began": 7}
+    holder = {"owner": "x", "host": "there", "pid": 7, "since": 0, "process": process} | facts
+    ObjectStorage(place).replace("run.lock", json.dumps(holder).encode())
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_counts_no_longer(bucket: str) -> None:  # noqa: F811
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    process = {"machine": this_machine(), "pid": ended.pid, "began": 1}
+    leave_a_lease(bucket, until=time.time() + 1000, process=process)
+    assert ObjectStorage(bucket).holder() is None
+    with ObjectStorage(bucket).lock():
+        pass
+
+
+def test_the_lease_of_a_dead_machine_is_waited_for(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(lease, "_LOOK_EVERY", 0.05)
+    leave_a_lease(bucket, until=time.time() + 0.5)
+    with ObjectStorage(bucket).lock():
+        pass
+    assert "on there, did not let go of its lock" in caplog.text
+
+
+def test_a_lease_that_is_renewed_is_respected(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "_LOOK_EVERY", 0.05)
+    leave_a_lease(bucket, until=time.time() + 1000)
+    renewing = threading.Timer(0.2, leave_a_lease, (bucket,), {"until": time.time() + 2000})
+    renewing.start()
+    with pytest.raises(RunError, match=r"another build is at work in s3://.*: process 7 on there"):
+        with ObjectStorage(bucket).lock():
+            pass
+    renewing.join()
+
+
+def test_a_renewal_whose_answer_was_lost_is_renewed_again(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "_RENEW_EVERY", 0.05)
+    with lease.Lease(ObjectStorage(bucket)._store, "run.lock", bucket) as held:
+        held._version = {"e_tag": "another", "version": None}  # what the store has is newer
+        before = held._holder()[0]["until"]
+        end = time.monotonic() + 30
+        while held._holder()[0]["until"] == before and time.monotonic() < end:
+            time.sleep(0.05)
+        assert held._holder()[0]["until"] > before
+    assert ObjectStorage(bucket).names() == []
+
+
+def test_what_was_created_by_a_request_whose_answer_was_lost_is_ones_own(bucket: str) -> None:  # noqa: F811
+    storage = ObjectStorage(bucket)
+    storage.create("a", b"1")
+    storage.create("a", b"1")  # as obstore makes it again
+    with pytest.raises(FileExistsError):
+        storage.create("a", b"2")
 
 
 def test_a_store_that_lets_two_writers_through_is_refused(

@@ -11,36 +11,25 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
-import signal
 import threading
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from magpie.engines.base import ModelInfo, Sampling
 from magpie.engines.vllm import orphans
+from magpie.engines.vllm.endings import LAST_WORDS, ProcessWatch, death_message, last_line, load_message
 from magpie.engines.vllm.quiet import silence_stderr
 from magpie.engines.vllm.settings import prepare_environment
 from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
 _log = logging.getLogger(__name__)
-
-_EXIT_CODE_TAKES = 0.2
-"""Seconds until a process that has ended has its exit code, whichever thread asked first."""
-
-_LAST_WORDS = 2.0
-"""Seconds that an engine that ends by itself has to say why."""
 
 A = TypeVar("A")
 
@@ -69,8 +58,7 @@ class VllmThread(ABC, Generic[A]):
         self._wake = threading.Event()
         self._closing = False
         self._lost: BaseException | None = None
-        self._process_ended = threading.Event()
-        self._how_it_ended = ""
+        self._watch = ProcessWatch(self._is_over, self._die)
         self._next_id = 0
         self._loop = asyncio.get_running_loop()
         self._model: ModelInfo
@@ -102,7 +90,7 @@ class VllmThread(ABC, Generic[A]):
     async def _submit(self, prompt: Sequence[int], sampling: Sampling | None = None) -> A:
         """The answer to one request. Cancelling the call aborts the request."""
         if self._lost is not None:
-            raise EngineError(_death_message(self._lost)) from self._lost
+            raise EngineError(death_message(self._lost)) from self._lost
         key = str(self._next_id)
         self._next_id += 1
         request: _Request[A] = _Request(list(prompt), sampling, self._loop.create_future())
@@ -121,7 +109,7 @@ class VllmThread(ABC, Generic[A]):
         self._closing = True
         self._wake.set()
         # The thread of an engine that is lost may be waiting for ever, and holds nothing any more.
-        await asyncio.to_thread(self._thread.join, 30 if self._lost is None else _LAST_WORDS)
+        await asyncio.to_thread(self._thread.join, 30 if self._lost is None else LAST_WORDS)
 
     # For subclasses.
 
@@ -153,9 +141,7 @@ class VllmThread(ABC, Generic[A]):
                 warnings.simplefilter("ignore")
                 llm = self._load()
         except BaseException as error:
-            failure = EngineError(
-                f"vLLM could not load {self._files.name}: {_last_line(error)}; {_advice(error)}"
-            )
+            failure = EngineError(load_message(self._files.name, error))
             failure.__cause__ = error
             self._call_on_loop(self._set_load_error, failure)
             return
@@ -173,11 +159,18 @@ class VllmThread(ABC, Generic[A]):
                     self._wake.clear()
         except BaseException as error:
             # Set first: `_submit` refuses from now on, so `_fail_all` leaves no request behind.
-            self._lost = self._lost or self._told_by_its_process(error)
+            self._lost = self._lost or self._watch.told(error)
             self._call_on_loop(self._fail_all, self._lost)
         finally:
             with contextlib.suppress(Exception):
                 llm.engine_core.shutdown()
+
+    def _is_over(self) -> bool:
+        return self._closing or self._lost is not None
+
+    def _die(self, error: EngineError) -> None:
+        self._lost = error
+        self._call_on_loop(self._fail_all, error)
 
     def _call_on_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the answer
@@ -201,12 +194,7 @@ class VllmThread(ABC, Generic[A]):
         before = set(multiprocessing.active_children())
         with orphans.watch() if has_processes else contextlib.nullcontext():
             llm = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        processes = [child for child in multiprocessing.active_children() if child not in before]
-        if processes:
-            watch = threading.Thread(
-                target=self._watch, args=(llm, processes), name="magpie-vllm-watch", daemon=True
-            )
-            watch.start()
+        self._watch.begin(llm, before)
         info = ModelInfo(
             name=self._files.name,
             revision=self._files.revision,
@@ -217,36 +205,6 @@ class VllmThread(ABC, Generic[A]):
         )
         self._call_on_loop(self._set_loaded, info)
         return llm
-
-    def _watch(self, llm: Any, processes: list[BaseProcess]) -> None:
-        """In a thread of its own: see one of vLLM's processes die.
-
-        The engine's thread cannot: it waits in `step` for a queue which that process was to fill, and vLLM's own
-        monitor, which sees the death, says nothing there.
-        """
-        by_sentinel: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
-        gone = multiprocessing.connection.wait(list(by_sentinel))
-        # vLLM's monitor asks for the exit code at the same moment. Only one of two gets it from the system, and has it
-        # for both a little later.
-        time.sleep(_EXIT_CODE_TAKES)
-        self._how_it_ended = _ending([by_sentinel[sentinel] for sentinel in gone])
-        self._process_ended.set()
-        if self._closing or self._lost is not None:
-            return
-        time.sleep(_LAST_WORDS)  # a process that ends by an error of its own says so in the queue
-        if self._closing or self._lost is not None:
-            return
-        error = EngineError(self._how_it_ended)
-        self._lost = error
-        self._call_on_loop(self._fail_all, error)
-        with contextlib.suppress(Exception):
-            llm.engine_core.outputs_queue.put_nowait(error)  # lets the engine's thread end
-
-    def _told_by_its_process(self, error: BaseException) -> BaseException:
-        """An error of `step`, or the end of the process behind it where vLLM only says that it is dead."""
-        if type(error).__name__ == "EngineDeadError" and self._process_ended.wait(_LAST_WORDS):
-            return EngineError(self._how_it_ended)
-        return error
 
     def _admit(self, llm: Any) -> None:
         while self._inbox:
@@ -260,7 +218,7 @@ class VllmThread(ABC, Generic[A]):
                 parameters = self._parameters(request.sampling)
                 llm.add_request(key, {"prompt_token_ids": request.prompt}, parameters)
             except ValueError as error:
-                self._call_on_loop(self._refuse, key, _last_line(error))
+                self._call_on_loop(self._refuse, key, last_line(error))
 
     # Everything below runs on the event loop.
 
@@ -291,7 +249,7 @@ class VllmThread(ABC, Generic[A]):
     def _fail_all(self, error: BaseException) -> None:
         for request in self._requests.values():
             if not request.answer.done():
-                request.answer.set_exception(EngineError(_death_message(error)))
+                request.answer.set_exception(EngineError(death_message(error)))
         self._requests.clear()
 
 
@@ -309,44 +267,3 @@ def _settings(config: Any) -> dict[str, Any]:
 def _answer(future: asyncio.Future[A], answer: A) -> None:
     if not future.done():
         future.set_result(answer)
-
-
-def _death_message(error: BaseException) -> str:
-    reason = _last_line(error)
-    return f"the vLLM engine died: {reason}; run the same command again to go on from the last shard"
-
-
-def _advice(error: BaseException) -> str:
-    if "memory" in str(error).lower():
-        return "set a smaller `context_length`, `slots` or `gpu_memory`, or a larger `tensor_parallel`"
-    return "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
-
-
-def _ending(ended: Sequence[BaseProcess]) -> str:
-    """Which process ended first, and how, as far as that can be known.
-
-    vLLM's own monitor may have taken the exit code from the system first: then it is unknown here.
-    """
-    for process in ended:
-        with contextlib.suppress(ValueError):  # closed, by the same monitor
-            if process.exitcode is not None:
-                return f"its process {process.name} ended {_how(process.exitcode)}"
-    return f"its process {ended[0].name} ended"
-
-
-def _how(code: int) -> str:
-    """How a process ended, from its exit code, which is negative for a signal."""
-    if code >= 0:
-        return f"with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:  # a real-time signal has no name
-        name = f"signal {-code}"
-    # What the kernel sends when memory runs out.
-    return f"by {name}" + (", as the kernel does when memory is short" if name == "SIGKILL" else "")
-
-
-def _last_line(error: BaseException) -> str:
-    # vLLM's messages may hold a whole traceback, with the reason in its last line.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

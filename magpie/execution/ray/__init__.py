@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 from magpie.engines import open_engine, open_scorer
 from magpie.errors import EngineError, MagpieError, RunError, ServerError
-from magpie.execution.base import Loaded, Noted, Report, ShardTask
+from magpie.execution.base import Noted, Report, ShardTask
 from magpie.execution.ray import cluster
 from magpie.execution.ray.handout import Handout
-from magpie.execution.ray.worker import Answer, RayWorker
+from magpie.execution.ray.place import BEAT_EVERY, SILENCE, PhaseWork, Place
 from magpie.execution.runner import OpenEngine, OpenScorer, first_missing
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
 from magpie.storage import MemoryStorage
-
-_SILENCE = 300.0
-"""Seconds without an answer after which a worker is taken for dead."""
 
 _LONGEST_WAIT = 60.0
 """Seconds between two attempts to start a worker grow up to this."""
@@ -32,23 +26,6 @@ _ATTEMPTS = 6
 """Attempts to start a worker, or to get one shard through it, before its place is given up."""
 
 _LOOK_FOR_NODES = 10.0
-
-_SLOTS = 512
-"""Slots of an engine that has never been loaded: what vLLM is given on a GPU by default."""
-
-
-@dataclass(slots=True)
-class _Place:
-    """A worker's place: its actor, while there is one, and how often in a row it has died for nothing."""
-
-    number: int
-    needs: cluster.Needs
-    actor: Any = None
-    group: Any = None
-    failures: int = 0
-    slots: int = 0  # of the engine that was loaded last
-    slot_limit: int | None = None  # once that has run out of memory
-    node: str = ""
 
 
 class RayExecutor:
@@ -69,8 +46,9 @@ class RayExecutor:
     ) -> None:
         self._address, self._replicas = address, replicas
         self._engines, self._scorers = engines, scorers
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._owns_cluster: bool | None = None
+        self._handout: Handout | None = None
 
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
@@ -80,16 +58,17 @@ class RayExecutor:
             raise RunError("a run in memory cannot be shared with Ray's workers; give it a folder")
         await self._connect()
         needs = cluster.needs_of(phase.model, loads=phase.model is not None)
-        handout = Handout(run, bound, phase, tasks, report)
-        work = _PhaseWork(run, bound, phase, first_missing(phase, tasks), report, handout)
+        handout = self._handout = Handout(run, bound, phase, tasks, report)
+        first = first_missing(phase, tasks)
+        work = PhaseWork(run, bound, phase, first, report, handout, self._engines, self._scorers)
         for place in [place for place in self._places.values() if place.needs != needs]:
-            self._release(place)  # its GPUs are wanted for workers of another size
+            await self._give_up(place)  # its GPUs are wanted for workers of another size
         crews: dict[int, asyncio.Task[None]] = {}
         try:
             while not handout.is_over:
                 for number in range(min(self._wanted(needs), handout.left + len(crews))):
-                    if number not in crews:
-                        place = self._places.setdefault(number, _Place(number, needs))
+                    if number not in crews and not handout.is_draining:
+                        place = self._places.setdefault(number, Place(number, needs))
                         crews[number] = asyncio.create_task(self._man(place, work))
                 if not crews:
                     raise EngineError(_no_room(needs))
@@ -101,14 +80,16 @@ class RayExecutor:
             for task in crews.values():
                 task.cancel()
             await asyncio.gather(*crews.values(), return_exceptions=True)
+            self._handout = None
+
+    def drain(self) -> bool:
+        """Hand out no more shards. Whether any are in flight."""
+        return self._handout is not None and self._handout.drain()
 
     async def close(self) -> None:
         """End all workers, and the cluster if it was started here."""
-        for place in list(self._places.values()):
-            if place.actor is not None:
-                with suppress(Exception):  # it is killed anyway
-                    await asyncio.wait_for(place.actor.close.remote(), 10)
-            self._release(place)
+        await asyncio.gather(*(place.close() for place in self._places.values()))
+        self._places.clear()
         if self._owns_cluster:
             self._owns_cluster = None
             await asyncio.to_thread(cluster.disconnect)
@@ -121,93 +102,42 @@ class RayExecutor:
     def _wanted(self, needs: cluster.Needs) -> int:
         return cluster.capacity(needs) if self._replicas is None else self._replicas
 
-    async def _man(self, place: _Place, work: _PhaseWork) -> None:
+    def _beside(self, needs: cluster.Needs) -> int:
+        """How many workers share a node at most."""
+        return -(-self._wanted(needs) // max(1, cluster.living_nodes()))
+
+    async def _man(self, place: Place, work: PhaseWork) -> None:
         """Keep a worker in its place until the phase is over. Raises what another worker could not mend either."""
-        handout, report = work.handout, work.report
-        while not handout.is_over:
+        while not work.handout.is_over:
             try:
-                await self._start(place, work)
-                await self._feed(place, work)
+                await place.start(work, beside=self._beside(place.needs))
+                await place.feed(work)
                 return
             except asyncio.CancelledError:
-                self._release(place)
+                await self._give_up(place)
                 raise
             except Exception as error:
-                self._release(place, keep=True)
-                waiting = handout.lost(place.number)
+                await place.release()
+                waiting = work.handout.lost(place.number)
                 _raise_hopeless(error)
-                if "out of memory" in str(error).lower():
-                    place.slot_limit = max(1, (place.slots or _SLOTS) // 2)
-                place.failures += 1
-                if place.failures >= _ATTEMPTS:
-                    raise EngineError(
-                        f"{place.node or 'a worker'} died {_ATTEMPTS} times in a row: {_said(error)}"
-                    ) from error
-                pause = min(2.0**place.failures, _LONGEST_WAIT)
-                again = f", {waiting} shards wait for another" if waiting else ""
-                report(
-                    Noted(
-                        f"lost {place.node or 'a worker'}: {_said(error)}{again}; starting one in {pause:.0f} s"
-                    )
-                )
-                await asyncio.sleep(pause)
+                await self._recover(place, work, error, waiting)
 
-    async def _start(self, place: _Place, work: _PhaseWork) -> None:
-        """Have an actor in the place, with all loaded that the phase needs."""
-        if place.actor is None:
-            place.group = cluster.reserve(place.needs)
-            await place.group.ready()
-            run, plan = work.run, work.bound.plan
-            place.actor = cluster.start(
-                RayWorker,
-                place.group,
-                place.needs,
-                storage=run.storage,
-                recipe=plan.recipe,
-                method=plan.method,
-                fingerprints=work.bound.fingerprints,
-                engines=self._engines,
-                scorers=self._scorers,
-            )
-            place.node = await place.actor.node.remote()
-        for event in await place.actor.begin.remote(work.phase, work.first, place.slot_limit):
-            if isinstance(event, Loaded):
-                place.slots = event.slots
-            work.report(event)
+    async def _recover(self, place: Place, work: PhaseWork, error: Exception, waiting: int) -> None:
+        """After a death: less for the next worker where that may help, and a pause. Raises EngineError in the end."""
+        name, said = place.node or "a worker", _said(error)
+        place.failures += 1
+        if place.failures >= _ATTEMPTS:
+            raise EngineError(f"{name} died {_ATTEMPTS} times in a row: {said}") from error
+        if "out of memory" in str(error).lower():
+            said += f"; the next has {place.halve_slots(work.phase)} slots"
+        again = f", {waiting} shards wait for another" if waiting else ""
+        pause = min(2.0**place.failures, _LONGEST_WAIT)
+        work.report(Noted(f"lost {name}: {said}{again}; starting one in {pause:.0f} s"))
+        await asyncio.sleep(pause)
 
-    async def _feed(self, place: _Place, work: _PhaseWork) -> None:
-        """Hand shards to a worker and take its events, until the phase is over."""
-        handout, tasks = work.handout, list[ShardTask]()
-        while True:
-            last = handout.is_over
-            exchange = place.actor.exchange.remote(tasks, last=last)
-            answer: Answer = await asyncio.wait_for(exchange, _SILENCE)
-            for event in answer.events:
-                handout.handle(place.number, event)
-            if answer.events:
-                place.failures = 0
-            if last and answer.is_over:
-                return
-            tasks = handout.take(place.number, answer.wants)
-
-    def _release(self, place: _Place, *, keep: bool = False) -> None:
-        """End a place's actor; the place itself too, unless it is kept for another."""
-        cluster.release(place.actor, place.group)
-        place.actor = place.group = None
-        if not keep:
-            self._places.pop(place.number, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _PhaseWork:
-    """What the workers of one phase have in common."""
-
-    run: Run
-    bound: BoundPlan
-    phase: Phase
-    first: int
-    report: Report
-    handout: Handout
+    async def _give_up(self, place: Place) -> None:
+        self._places.pop(place.number, None)
+        await place.release()
 
 
 def _raise_errors(crews: Iterable[asyncio.Task[None]]) -> None:
@@ -232,7 +162,7 @@ def _said(error: Exception) -> str:
     """An error in one line; Ray's own take many."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, TimeoutError):
-        return f"no answer for {_SILENCE:.0f} s"
+        return f"it does not answer for {SILENCE + BEAT_EVERY:.0f} s"
     if type(cause).__module__.startswith("ray."):  # paragraphs for the readers of Ray's logs
         return f"its process is gone ({type(cause).__name__})"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]

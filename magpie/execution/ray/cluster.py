@@ -13,6 +13,12 @@ from magpie.engines.vllm import orphans
 from magpie.errors import EngineError
 from magpie.recipe import Model
 
+BEAT = "beat"
+"""The threads in an actor that say that it lives, whatever the others are at."""
+
+
+_STARTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
@@ -44,13 +50,27 @@ def connect(address: str | None, *, cpus: int | None = None) -> bool:
     try:
         # A driver that is killed leaves processes of Ray behind, some for a minute: they are ended with it.
         with _own_signals(), orphans.watch():
-            ray.init(address=address, **options)
+            _join(address, options)
     except Exception as error:
         where = "start Ray here" if address is None else f"join the Ray cluster at {address}"
         raise EngineError(
             f"cannot {where}: {str(error).splitlines()[0]}; see that it is up with `ray status`"
         ) from error
     return address is None
+
+
+def _join(address: str | None, options: dict[str, Any]) -> None:
+    import ray
+
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:
+            # Ray allows its processes 30 seconds to start, which a busy machine may not keep.
+            if attempt == _STARTS - 1 or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def needs_of(model: Model | None, *, loads: bool) -> Needs:
@@ -76,6 +96,13 @@ def capacity(needs: Needs) -> int:
     return fits
 
 
+def living_nodes() -> int:
+    """How many nodes the cluster has now."""
+    import ray
+
+    return sum(1 for node in ray.nodes() if node["Alive"])
+
+
 def reserve(needs: Needs) -> Any:
     """A placement group for one worker: all of its GPUs on one node."""
     from ray.util.placement_group import placement_group
@@ -92,7 +119,7 @@ def start(worker: type[Any], group: Any, needs: Needs, **arguments: Any) -> Any:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    options = ray.remote(worker).options(
+    options = ray.remote(concurrency_groups={BEAT: 1})(worker).options(
         num_cpus=needs.cpus,
         num_gpus=needs.gpus,
         max_restarts=0,

@@ -54,6 +54,7 @@ class Handout:
         self._held: dict[int, set[int]] = {}  # by worker
         self._workers_lost: Counter[int] = Counter()  # by shard
         self._announced: dict[int, set[str]] = {}  # requests by shard, made and not answered
+        self.is_draining = False
         self._reported: set[tuple[int, int]] = set()  # what the driver knows, by step number and shard
 
     @property
@@ -70,6 +71,15 @@ class Handout:
     def left(self) -> int:
         """How many shards are not through."""
         return len(self._tasks)
+
+    def drain(self) -> bool:
+        """Hand out nothing more: it is over when what is held is through, or lost. Whether anything is held."""
+        self.is_draining = True
+        held = set[int]().union(*self._held.values())
+        self._tasks = {shard: task for shard, task in self._tasks.items() if shard in held}
+        self._waiting.clear()
+        self._suspected.clear()
+        return bool(self._tasks)
 
     def take(self, worker: int, wanted: int) -> list[ShardTask]:
         """Up to so many shards for a worker that could begin with them."""
@@ -115,6 +125,9 @@ class Handout:
             self._look_again(shard)
             task = self._tasks.get(shard)
             if task is None:
+                continue
+            if self.is_draining:
+                del self._tasks[shard]
                 continue
             if self._workers_lost[shard] < SUSPECT_AFTER:
                 self._waiting.appendleft(shard)

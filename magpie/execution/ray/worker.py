@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from magpie import machine
 from magpie.errors import RunError
-from magpie.execution.base import Completed, Event, ShardTask
+from magpie.execution.base import Completed, Event, Report, ShardTask
 from magpie.execution.runner import OpenEngine, OpenScorer, PhaseRunner
 from magpie.execution.scheduler import TaskQueue, shards_wanted
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
@@ -43,7 +44,10 @@ class Answer:
 
 
 class RayWorker:
-    """Takes the shards of a phase that the driver hands over, with an engine of its own."""
+    """Takes the shards of a phase that the driver hands over, with an engine of its own.
+
+    `beside` workers share its machine, itself included; `threads` is what a person has set OMP_NUM_THREADS to.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,13 @@ class RayWorker:
         fingerprints: tuple[str, ...],
         engines: OpenEngine,
         scorers: OpenScorer,
+        beside: int,
+        threads: str | None,
     ) -> None:
+        machine.share(beside)
+        # Ray gives an actor one thread for each core that it reserves, which is one: a CPU engine wants its whole part.
+        # Libraries read it when they are loaded, which is later.
+        os.environ["OMP_NUM_THREADS"] = threads or str(machine.processors())
         self._given = storage, recipe, method, fingerprints
         self._made: tuple[Run, BoundPlan] | None = None
         self._runner = PhaseRunner(engines, scorers, delivered=self._delivered)
@@ -64,15 +74,19 @@ class RayWorker:
         self._news, self._exchanged = asyncio.Event(), asyncio.Event()
         self._tasks, self._shard_rows = TaskQueue(), 1
         self._working: asyncio.Task[None] | None = None
+        self._is_loaded = False
 
     async def node(self) -> str:
         """Where the actor runs, for messages."""
         return _node()
 
-    async def begin(self, phase: Phase, first: int, slots: int | None) -> list[Event]:
-        """Load what the phase needs, with so many slots for the engine at most. Raises EngineError."""
+    async def beat(self) -> None:
+        """Say that the process lives."""
+
+    async def begin(self, phase: Phase, first: int, slots: int | None) -> None:
+        """Begin to load what the phase needs, with so many slots for the engine at most, then to take its shards."""
         await self.stop()
-        self._events = []
+        self._events, self._is_loaded = [], False
         loop = asyncio.get_running_loop()
 
         def report(event: Event) -> None:
@@ -82,17 +96,15 @@ class RayWorker:
             if not isinstance(event, Completed) and not loop.is_closed():
                 loop.call_soon_threadsafe(self._news.set)
 
-        run, bound = await asyncio.to_thread(self._bind)
-        await self._runner.load(bound, phase, first, report, slots=slots)
         self._tasks = TaskQueue(ended=False)
-        self._shard_rows = run.recipe.shard_rows
-        work = self._runner.work(run, bound, phase, self._tasks, report)
-        self._working = asyncio.create_task(work)
+        self._working = asyncio.create_task(self._work(phase, first, slots, report))
         self._working.add_done_callback(lambda _: self._news.set())
-        return self._take_events()
 
     async def exchange(self, tasks: Sequence[ShardTask], *, last: bool = False) -> Answer:
-        """Take more tasks, and say what has happened. `last` says that no more come. Raises what a shard raised."""
+        """Take more tasks, and say what has happened. `last` says that no more come.
+
+        Raises what loading raised, or a shard.
+        """
         assert self._working is not None
         self._exchanges += 1
         self._exchanged.set()
@@ -121,6 +133,15 @@ class RayWorker:
         await self.stop()
         await self._runner.close()
 
+    async def _work(self, phase: Phase, first: int, slots: int | None, report: Report) -> None:
+        tasks = self._tasks
+        run, bound = await asyncio.to_thread(self._bind)
+        self._shard_rows = run.recipe.shard_rows
+        await self._runner.load(bound, phase, first, report, slots=slots)
+        self._is_loaded = True
+        self._news.set()  # it wants shards now
+        await self._runner.work(run, bound, phase, tasks, report)
+
     def _bind(self) -> tuple[Run, BoundPlan]:
         """The run and its plan, made here from the recipe: models and templates are this node's own."""
         if self._made is not None:
@@ -138,7 +159,7 @@ class RayWorker:
         return self._made
 
     def _wants(self) -> int:
-        if not self._tasks.may_grow:
+        if not (self._is_loaded and self._tasks.may_grow):
             return 0
         queue, tasks = self._runner.queue, self._tasks
         return shards_wanted(queue, len(tasks), tasks.running, self._shard_rows)

@@ -1,0 +1,146 @@
+"""A worker's place on the cluster: its actor is started there, fed, watched, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from magpie.execution.base import Committed, Completed, Loaded, Noted, Report, ShardTask, Through
+from magpie.execution.ray import cluster
+from magpie.execution.ray.handout import Handout
+from magpie.execution.ray.worker import Answer, RayWorker
+from magpie.execution.runner import OpenEngine, OpenScorer
+from magpie.plan import BoundPlan, Phase
+from magpie.plan.tools import model_key
+from magpie.runs.run import Run
+
+T = TypeVar("T")
+
+BEAT_EVERY, SILENCE = 10.0, 20.0
+"""A worker whose answer takes longer is asked every so many seconds whether it lives, and has so long to say so."""
+
+_LONGEST_ANSWER = 300.0
+"""Seconds after which a worker that lives and gives no answer is taken for stuck. Loading is not an answer."""
+
+_LONGEST_START = 600.0
+"""Seconds that the process of a worker has to start: its imports may come over a slow network."""
+
+_WAITS_QUIETLY = 30.0
+"""Seconds that a worker may wait for room on the cluster before it is said."""
+
+_SLOTS = 512
+"""Slots of an engine that has never been loaded: what vLLM is given on a GPU by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseWork:
+    """What the workers of one phase have in common. `first` is the first step in it that has shards to make."""
+
+    run: Run
+    bound: BoundPlan
+    phase: Phase
+    first: int
+    report: Report
+    handout: Handout
+    engines: OpenEngine
+    scorers: OpenScorer
+
+
+class Place:
+    """One worker's place, with its actor while there is one. `failures` counts how often in a row it died at once."""
+
+    def __init__(self, number: int, needs: cluster.Needs) -> None:
+        self.number, self.needs = number, needs
+        self.node = ""
+        self.failures = 0
+        self.actor: Any = None
+        self._group: Any = None
+        self._slots = 0  # of the engine that was loaded last
+        self._slot_limits: dict[str, int] = {}  # by model, once it has run out of memory with more
+
+    async def start(self, work: PhaseWork, *, beside: int) -> None:
+        """Have an actor here, which begins to load what the phase needs. `beside` workers share its node, with it."""
+        if self.actor is None:
+            self._group = cluster.reserve(self.needs)
+            await self._room(work.report)
+            self.actor = cluster.start(
+                RayWorker,
+                self._group,
+                self.needs,
+                storage=work.run.storage,
+                recipe=work.bound.plan.recipe,
+                method=work.bound.plan.method,
+                fingerprints=work.bound.fingerprints,
+                engines=work.engines,
+                scorers=work.scorers,
+                beside=beside,
+                threads=os.environ.get("OMP_NUM_THREADS"),
+            )
+            self.node = await asyncio.wait_for(self.actor.node.remote(), _LONGEST_START)
+        self._slots = 0
+        limit = self._slot_limits.get(_model(work.phase))
+        await self._answer(self.actor.begin.remote(work.phase, work.first, limit))
+
+    async def feed(self, work: PhaseWork) -> None:
+        """Hand shards to the worker and take its events, until the phase is over."""
+        handout, tasks = work.handout, list[ShardTask]()
+        while True:
+            last = handout.is_over
+            answer: Answer = await self._answer(self.actor.exchange.remote(tasks, last=last))
+            for event in answer.events:
+                handout.handle(self.number, event)
+                if isinstance(event, Loaded):
+                    self._slots = event.slots
+                if isinstance(event, Completed | Committed | Through):
+                    self.failures = 0  # it has done something
+            if last and answer.is_over:
+                return
+            tasks = handout.take(self.number, answer.wants)
+
+    def halve_slots(self, phase: Phase) -> int:
+        """The next engine of the phase's model gets half the slots: this one has run out of memory. How many."""
+        key = _model(phase)
+        asked = None if phase.model is None else phase.model.slots
+        known = [slots for slots in (self._slots, self._slot_limits.get(key), asked) if slots]
+        self._slot_limits[key] = max(1, min(known, default=_SLOTS) // 2)
+        return self._slot_limits[key]
+
+    async def release(self) -> None:
+        """End the actor, whatever it is at, and give its room back."""
+        actor, group, self.actor, self._group = self.actor, self._group, None, None
+        cluster.release(actor, group)
+
+    async def close(self) -> None:
+        """Let the actor let go of what it has loaded, then end it."""
+        if self.actor is not None:
+            with suppress(Exception):  # it is killed anyway
+                await asyncio.wait_for(self.actor.close.remote(), 10)
+        await self.release()
+
+    async def _room(self, report: Report) -> None:
+        """Wait until the cluster has reserved what the worker needs; a node may have gone, and another may join."""
+        ready = asyncio.ensure_future(self._group.ready())
+        done, _ = await asyncio.wait({ready}, timeout=_WAITS_QUIETLY)
+        if not done:
+            report(Noted(f"worker {self.number} waits for room on the cluster; see `ray status`"))
+        await ready
+
+    async def _answer(self, call: Awaitable[T]) -> T:
+        """The answer to a call. Raises TimeoutError where the actor's process is silent, or stuck."""
+        answer: asyncio.Future[T] = asyncio.ensure_future(call)
+        async with asyncio.timeout(_LONGEST_ANSWER):
+            while not answer.done():
+                await asyncio.wait({answer}, timeout=BEAT_EVERY)
+                if not answer.done():
+                    # In a thread of its own there: whatever the worker is at, only a process that stands is silent.
+                    beat = self.actor.beat.options(concurrency_group=cluster.BEAT).remote()
+                    await asyncio.wait_for(beat, SILENCE)
+        return answer.result()
+
+
+def _model(phase: Phase) -> str:
+    return "" if phase.model is None else model_key(phase.model)
