@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from magpie import __version__
-from magpie.cli.datasets import columns, export, import_
+from magpie.cli.datasets import columns, export, import_, merge, split
 from magpie.cli.environment import of_the_machine, prepare
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
@@ -40,13 +40,13 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, import_, export, columns, show, doctor, tune, serve, new, recipe, templates,
-    filters, recipes, schema,
+    plan, build, status, verify, filter_, import_, merge, split, export, columns, show, doctor, tune, serve, new,
+    recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 # What these print is news about files: the files are whole, whatever became of what was said about them.
-_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in (build, filter_, import_, export)}
+_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in (build, filter_, import_, merge, split, export)}
 
 
 def _print_version(wanted: bool) -> None:

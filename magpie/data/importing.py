@@ -128,10 +128,7 @@ class _Import:
 
     def about(self, kept: int) -> dict[str, Any]:
         """Where the rows come from, for the manifest."""
-        files = [
-            {"file": path.name, "bytes": path.stat().st_size, "rows": count}
-            for path, count in self._rows.rows_of_files()
-        ]
+        files = [{"file": path.name, "rows": count} for path, count in self._rows.rows_of_files()]
         left_out = [one.to_json() for one in self.reasons.result()]
         imported = {"name": self._name, "files": files, "rows": kept, "left_out": left_out, **self._given}
         return {"imported": imported}
