@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie.data.sources import Source
-from magpie.errors import RecipeError
+from magpie.records.opening import cannot_read
 from magpie.records.tables import readable
 
 _BATCH = 10_000  # rows that are held at once where columns are made from others, or rows pass through
@@ -125,4 +125,5 @@ def _reading(part: Part) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         what = " ".join(str(error).split())
-        raise RecipeError(f"--input {part.path} cannot be read as Parquet ({what}); fetch it anew") from error
+        wrong = f"--input {part.path} cannot be read as Parquet ({what}); fetch it anew"
+        raise cannot_read(part.path, error, wrong) from error

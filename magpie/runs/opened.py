@@ -17,7 +17,7 @@ from magpie.errors import RecipeError, RunError
 from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, QUARANTINE, STEPS, Run, is_run
 from magpie.storage import open_storage
-from magpie.storage.sealed import inspect_shard
+from magpie.storage.sealed import open_sealed
 
 _BATCH_ROWS = 4096
 _HUGGINGFACE = b"huggingface"
@@ -111,8 +111,7 @@ def _of_files(
 
     def read() -> Iterator[pa.Table]:
         for name in names:
-            inspect_shard(files.storage, name)
-            with pq.ParquetFile(files.storage.open(name), page_checksum_verification=True) as file:
+            with open_sealed(files.storage, name) as file:
                 yield file.schema_arrow.empty_table()  # so that a dataset without rows has its columns
                 for batch in file.iter_batches(_BATCH_ROWS):
                     yield pa.Table.from_batches([batch])
@@ -121,9 +120,8 @@ def _of_files(
         manifest = files.manifest()
         return 0 if manifest is None else manifest.rows
 
-    inspect_shard(files.storage, names[0])
-    with files.storage.open(names[0]) as source:
-        schema = pq.read_schema(source)
+    with open_sealed(files.storage, names[0]) as first:
+        schema = first.schema_arrow
     return OpenDataset(
         place, schema.remove_metadata(), provenance, folders, _features(schema), read, count, about
     )

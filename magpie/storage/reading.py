@@ -58,10 +58,10 @@ def persistently(path: Path, read: Callable[[], Result]) -> Result:
 
 def read_file(path: Path) -> bytes:
     """All bytes of a plain file. Never waits for a pipe. Raises StrangeFileError for what is no plain file."""
+    refuse_strange(path.stat())  # a socket does not open, and of a folder Python makes no file
     # A pipe opened in the usual way would wait for a writer, which may never come.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
-        refuse_strange(os.fstat(handle))
         return file.read()
 
 

@@ -140,7 +140,7 @@ def test_a_split_cuts_no_group_of_near_rows(tmp_path: Path) -> None:
         "moon",
         "sand",
     ]
-    texts = [" ".join(rng.choice(words, 5)) for _ in range(100)] + ["Name a bird."] * 10
+    texts = [" ".join(rng.choice(words, 3)) for _ in range(100)] + ["Name a bird."] * 10
     folder = dataset(tmp_path / "a", texts)
     result = magpie.split(folder, tmp_path / "parts", test=0.2, seed=4, embedder="scripted", threshold=0.1)
     train, test = (rows_of(tmp_path / "parts" / side) for side in ("train", "test"))
