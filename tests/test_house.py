@@ -308,6 +308,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kind",
     [
         "recipes",
+        "recipes/train",
         "filters",
         "schemas",
         "templates/chat",

@@ -78,7 +78,7 @@ def licences_of(generators: Any) -> Any:
     """The licence of each model's outputs, by its key on the hub; null where it is not known."""
     models = generators.cast(pa.string()).combine_chunks().dictionary_encode()
     found = [licence_of(model) for model in models.dictionary.to_pylist()]
-    keys = pa.array([None if licence is None else licence.hub for licence in found], pa.string())
+    keys = pa.array([None if licence is None else licence.key for licence in found], pa.string())
     return keys.take(models.indices)
 
 
