@@ -15,6 +15,7 @@ Kind = Literal[
     "templates/baseline",
     "templates/models",
     "templates/licences",
+    "templates/self_instruct",
     "templates/card",
     "schemas",
 ]

@@ -315,6 +315,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "templates/judge",
         "templates/baseline",
         "templates/models",
+        "templates/self_instruct",
         "templates/licences",
         "templates/card",
     ],
