@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from io import StringIO
@@ -96,9 +97,12 @@ def write_parquet(path: Path, tables: Iterator[pa.Table], *, features: bytes | N
     begun = next(tables)
     schema = begun.schema.with_metadata(None if features is None else {b"huggingface": features})
     rows = 0
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", write_page_checksum=True, write_page_index=True
-    ) as writer:
+    with (
+        _file(path) as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True, write_page_index=True
+        ) as writer,
+    ):
         for table in chain([begun], tables):
             if table.num_rows:  # a row group of no rows is one that some readers stumble over
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
@@ -106,8 +110,12 @@ def write_parquet(path: Path, tables: Iterator[pa.Table], *, features: bytes | N
     return rows
 
 
+def _file(path: Path) -> pa.OSFile:
+    return pa.OSFile(os.fsencode(path), "wb")  # a path need not be text, and Arrow takes a `str` for that
+
+
 def _opened(path: Path, out: Path) -> Any:
-    file = pa.OSFile(str(path), "wb")
+    file = _file(path)
     compression = _COMPRESSIONS.get(out.suffix.lower())
     return file if compression is None else pa.CompressedOutputStream(file, compression)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from magpie.data.dataset import DatasetFiles
 from magpie.data.plain_columns import is_later_turn, plain_fields, plain_values
 from magpie.data.published import Published
 from magpie.errors import RecipeError, RunError
+from magpie.records.schemas import FEATURES, label_names
 from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, QUARANTINE, STEPS, Run, is_run
 from magpie.storage import open_storage
@@ -54,6 +56,11 @@ class OpenDataset:
         names = {*self.schema.names, *(field.name for field in of_recipe)}
         plain = [field for field in plain_fields(self.schema) if field.name not in names]
         return [*(field for field in of_recipe if field.name not in self.schema.names), *plain]
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The names of labels, by column, of columns that hold their numbers."""
+        return label_names(pa.schema([], metadata={FEATURES: self.features} if self.features else None))
 
     def tables(self, derived: Collection[str] = ()) -> Iterator[pa.Table]:
         """All rows, a few thousand at a time, in one table at least; with the `derived` columns of these names."""
@@ -139,7 +146,7 @@ def _of_parquet(path: Path) -> OpenDataset:
     features = _features(schema)
     first = published.files[0]
     if features is None and first.suffix == ".parquet":
-        features = _features(pq.read_schema(first))
+        features = _features(pq.read_schema(pa.OSFile(os.fsencode(first))))
     folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
     return OpenDataset(
         path,
