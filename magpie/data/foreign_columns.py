@@ -12,7 +12,9 @@ from magpie.data.dataset import PAIR
 from magpie.data.foreign import CHOSEN, INSTRUCTIONS, REJECTED, RESPONSES
 from magpie.data.magpie_form import PUBLISHED
 from magpie.data.messages import MESSAGES
+from magpie.data.sources import label_texts
 from magpie.records.conversation import CONVERSATIONS, written_names
+from magpie.records.schemas import label_names
 
 # What the columns of the published sets are called here, those of their first generation too.
 RENAMED = {
@@ -43,6 +45,11 @@ class ForeignColumns:
     def __init__(self, schema: pa.Schema, given: Collection[str]) -> None:
         self._file_schema = schema
         self._given = given
+        self._labels = {
+            column: names
+            for column, names in label_names(schema).items()
+            if column in schema.names and pa.types.is_integer(schema.field(column).type)
+        }
         self.names = written_names(dict.fromkeys(schema.names))
         self.pairs = any(one in self.names for one in CHOSEN) and any(one in self.names for one in REJECTED)
         self.said = [name for name in self.names if name in self._columns_of_talk()]
@@ -64,6 +71,12 @@ class ForeignColumns:
             for name, wanted in _CONFIGS.items()
             if name in there and _casts(kind.field(name).type, wanted)
         }
+
+    def kept(self, table: pa.Table, name: str) -> Any:
+        """One of the other columns, by its name here: labels by their names, for no note says what numbers mean."""
+        column, kind = self.others[name]
+        labels = self._labels.get(column)
+        return (table[column] if labels is None else label_texts(labels)(table[column])).cast(kind)
 
     def _columns_of_talk(self) -> set[str]:
         """The columns, in lower case, that the conversation is made of or may be."""
@@ -115,7 +128,7 @@ class ForeignColumns:
                 if lower != "uuid":
                     self.unkept.append(column)
                 continue
-            kind = self._file_schema.field(column).type
+            kind = pa.string() if column in self._labels else self._file_schema.field(column).type
             kept[name] = (column, kind.value_type if pa.types.is_dictionary(kind) else kind)
         return kept
 

@@ -172,8 +172,8 @@ class _Import:
                 columns[name] = pa.array([getattr(talk, name) for talk in talks], MESSAGES)
         columns |= plain_texts(columns["messages"])
         kept = table.filter(pa.array(fits))
-        for name, (column, kind) in self._columns.others.items():
-            columns[name] = kept[column].cast(kind)
+        for name in self._columns.others:
+            columns[name] = self._columns.kept(kept, name)
         configs = self._columns.configs_of(kept)
         columns |= {name: values for name, values in configs.items() if name not in columns}
         for name, text in self._given.items():

@@ -253,3 +253,14 @@ def test_a_hub_dataset_is_read_through_datasets(tmp_path: Path, monkeypatch: pyt
     assert read(tmp_path / "out")[2]["id"] == "set-0000002"
     with pytest.raises(RecipeError, match="hub dataset org/other:train cannot be read"):
         magpie.import_dataset("org/other", tmp_path / "out")
+
+
+def test_labels_are_kept_by_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    topics = datasets.ClassLabel(names=["birds", "ships"])
+    features = datasets.Features({"prompt": datasets.Value("string"), "topic": topics})
+    rows = datasets.Dataset.from_dict({"prompt": ["Why?", "How?"], "topic": [1, 0]}, features=features)
+    rows.to_parquet(str(tmp_path / "set.parquet"))
+    magpie.import_dataset(tmp_path / "set.parquet", tmp_path / "out")
+    assert [row["topic"] for row in read(tmp_path / "out")] == ["ships", "birds"]
