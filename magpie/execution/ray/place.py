@@ -13,7 +13,7 @@ from magpie.execution.base import Committed, Completed, Loaded, Noted, Report, S
 from magpie.execution.ray import cluster
 from magpie.execution.ray.handout import Handout
 from magpie.execution.ray.worker import Answer, RayWorker
-from magpie.execution.runner import OpenEngine, OpenScorer
+from magpie.execution.runner import SLOTS, OpenEngine, OpenScorer
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.tools import model_key
 from magpie.runs.run import Run
@@ -31,9 +31,6 @@ _LONGEST_START = 600.0
 
 _WAITS_QUIETLY = 30.0
 """Seconds that a worker may wait for room on the cluster before it is said."""
-
-_SLOTS = 512
-"""Slots of an engine that has never been loaded: what vLLM is given on a GPU by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Place:
         key = _model(phase)
         asked = None if phase.model is None else phase.model.slots
         known = [slots for slots in (self._slots, self._slot_limits.get(key), asked) if slots]
-        self._slot_limits[key] = max(1, min(known, default=_SLOTS) // 2)
+        self._slot_limits[key] = max(1, min(known, default=SLOTS) // 2)
         return self._slot_limits[key]
 
     async def release(self) -> None:
