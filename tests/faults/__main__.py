@@ -45,7 +45,7 @@ def main() -> None:
     ):
         folder = Path(name)
         task = bar.add_task("faults", total=sum(points for points, _ in kinds.values()))
-        with setting(folder, store=any(kind.startswith("S3") for kind in kinds)) as (given, store):
+        with setting(folder, kinds, real_store=True) as (given, store):
             for row, (points, point) in zip(rows, kinds.values(), strict=True):
                 bar.update(task, description=row.kind)
                 for number in range(points):

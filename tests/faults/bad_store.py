@@ -76,6 +76,8 @@ def bad_road(backend: str) -> Iterator[Road]:
                     self._cut()
                 else:
                     self._answer(answer.status, dict(answer.getheaders()), data)
+            except OSError as error:  # the server itself is gone
+                self._answer(502, {}, f"{type(error).__name__}: {error}".encode())
             finally:
                 connection.close()
 

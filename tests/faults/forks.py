@@ -24,6 +24,12 @@ _LOADED_BEFORE = (
     "duckdb", "pandas", "faiss", "pyarrow.parquet", "pyarrow.compute", "httpx", "obstore.store", "tokenizers",
     "transformers",
 )  # fmt: skip
+_FOR_SERVERS = (
+    "torch",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.modeling_gguf_pytorch_utils",
+)
+"""What reading a tokenizer takes besides: seconds of imports."""
 
 
 @dataclass
@@ -47,13 +53,13 @@ class Forked:
 
 
 class Mother:
-    """The process that commands are forked from. `folder` takes what they print."""
+    """The process that commands are forked from. `folder` takes what they print. `servers`: for builds that ask one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, servers: bool = False) -> None:
         self.folder = folder
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *(["servers"] if servers else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -129,7 +135,7 @@ def serve() -> None:
     """Fork a command for each line of standard input."""
     import importlib
 
-    for name in _LOADED_BEFORE:
+    for name in _LOADED_BEFORE + (_FOR_SERVERS if sys.argv[1:] else ()):
         try:
             importlib.import_module(name)
         except ImportError:

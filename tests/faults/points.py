@@ -19,7 +19,7 @@ import httpx
 from bad_store import Fault, Road
 from builds import scripted
 from command import write_recipe, write_tokenizer
-from engines.loopback import Answer, completion, serving
+from engines.loopback import Answer, Loopback, completion
 from forks import Mother
 from stores import ACCESS
 
@@ -34,17 +34,24 @@ Again = Callable[[], subprocess.CompletedProcess[str]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What points need: a process to fork from, a recipe, the seconds an undisturbed build takes, and a bucket."""
+    """What points need: a process to fork from, recipes, the seconds an undisturbed build takes, a store, a server."""
 
     mother: Mother
     recipe: Path
     server_recipe: Path
-    seconds: float
+    seconds: float = 0.0
     road: Road | None = None
+    server: Loopback | None = None
 
     def build(self, out: Path | str) -> list[str | Path]:
         """The command of a build, which is also the one that goes on."""
         return ["build", self.recipe, "--out", out, "--grace", "0.3"]
+
+    def asking(self, out: Path | str) -> list[str | Path]:
+        """The command of a build that asks the server."""
+        assert self.server is not None
+        address = f"models.generator.server.url={self.server.url}"
+        return ["build", self.server_recipe, "--set", address, "--out", out]
 
     def again(self, out: Path | str, requests: Path, env: dict[str, str] | None = None) -> Again:
         """The same command once more."""
@@ -174,32 +181,22 @@ def bad_server(answer: Answer, share: float) -> Callable[[random.Random, Setting
     """Some of a server's answers are bad, or from some moment all of them; later it is well."""
 
     def hit(draw: random.Random, setting: Setting, folder: Path) -> Hit:
-        out, asked = folder / "run", 0
-        after = draw.randrange(90) if share == 1 else 0
+        out, server = folder / "run", setting.server
+        assert server is not None
+        after = len(server.asked) + (draw.randrange(90) if share == 1 else 0)
 
         def behave(body: dict[str, Any]) -> Answer:
-            nonlocal asked
-            asked += 1
-            return answer if asked > after and draw.random() < share else written(body)
+            return answer if len(server.asked) > after and draw.random() < share else written(body)
 
-        with serving(behave) as server:
-            ended = setting.mother.magpie(*_asking(setting, server.url, out))
+        server.behave = behave
+        ended = setting.mother.magpie(*setting.asking(out))
+        server.behave = written
         if ended.returncode:
             one_line(ended)
-        # Where the bad answers were few they were asked for again; the build may have ended well.
-        return Hit(out, lambda: go_on_with_a_good_server(setting, out), whole="undisturbed-server")
+        # Where the bad answers were few they were asked for again, and the build has ended well.
+        return Hit(out, lambda: setting.mother.magpie(*setting.asking(out)), whole="undisturbed-server")
 
     return hit
-
-
-def _asking(setting: Setting, url: str, out: Path | str) -> list[str | Path]:
-    return ["build", setting.server_recipe, "--set", f"models.generator.server.url={url}", "--out", out]
-
-
-def go_on_with_a_good_server(setting: Setting, out: Path | str) -> subprocess.CompletedProcess[str]:
-    """The same command, with a server that is well."""
-    with serving(written) as server:
-        return setting.mother.magpie(*_asking(setting, server.url, out))
 
 
 def bad_bucket(fault: Fault, share: float) -> Callable[[random.Random, Setting, Path], Hit]:

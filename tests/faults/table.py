@@ -9,14 +9,14 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 from bad_store import bad_road
-from engines.loopback import Answer
+from engines.loopback import Answer, serving
 from forks import Mother
 from points import (
     MARK,
@@ -30,10 +30,10 @@ from points import (
     file_limit,
     flip,
     full_disk,
-    go_on_with_a_good_server,
     signalled,
     tear,
     write_recipes,
+    written,
 )
 from stores import s3_server
 
@@ -82,26 +82,29 @@ class Row:
 
 
 @contextmanager
-def setting(folder: Path, *, store: bool) -> Iterator[tuple[Setting, str]]:
-    """What the points need, and the name of the S3 server; `folder` is theirs."""
+def setting(folder: Path, kinds: Collection[str], *, real_store: bool) -> Iterator[tuple[Setting, str]]:
+    """What points of these kinds need, and the name of the S3 server; `folder` is theirs."""
+    asks_servers = any(kind.startswith("server") for kind in kinds)
     with ExitStack() as open_things:
         open_things.enter_context(_environment({MARK: uuid.uuid4().hex}))
-        recipe, asks = write_recipes(folder)
-        mother = Mother(folder)
-        open_things.callback(mother.close)
-        name, road = "none", None
-        if store:
+        given = Setting(Mother(folder, servers=asks_servers), *write_recipes(folder))
+        open_things.callback(given.mother.close)
+        store = "none"
+        if any(kind.startswith("S3") for kind in kinds):
             (folder / "store").mkdir()
-            name, url = open_things.enter_context(s3_server(folder / "store"))
-            road = open_things.enter_context(bad_road(url))
+            store, url = open_things.enter_context(s3_server(folder / "store", real=real_store))
+            given = replace(given, road=open_things.enter_context(bad_road(url)))
+        if asks_servers:
+            given = replace(given, server=open_things.enter_context(serving(written)))
+            _well(given.mother.magpie(*given.asking(folder / "undisturbed-server")))
+        _well(given.mother.magpie(*given.build(folder / "first")))
         began = time.monotonic()
-        plain = Setting(mother, recipe, asks, 0.0, road)
-        ended = mother.magpie(*plain.build(folder / "undisturbed"), count=str(folder / "requests"))
-        assert ended.returncode == 0, ended.stderr
-        ended = go_on_with_a_good_server(plain, folder / "undisturbed-server")
-        assert ended.returncode == 0, ended.stderr
-        seconds = (time.monotonic() - began) / 2
-        yield Setting(mother, recipe, asks, seconds, road), name
+        _well(given.mother.magpie(*given.build(folder / "undisturbed"), count=str(folder / "requests")))
+        yield replace(given, seconds=time.monotonic() - began), store
+
+
+def _well(ended: subprocess.CompletedProcess[str]) -> None:
+    assert ended.returncode == 0, ended.stderr
 
 
 def run_point(row: Row, point: Point, seed: int, given: Setting, folder: Path) -> None:

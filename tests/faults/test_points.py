@@ -13,7 +13,6 @@ SAMPLE = (
     "kill -9 of the driver",
     "SIGUSR1",
     "a flipped bit",
-    "server: 429",
     "S3: 503 SlowDown",
     "S3: cut, then done",
     "S3: kill -9 of the driver",
@@ -25,7 +24,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Setting, P
     for package in ("moto", "obstore"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     folder = tmp_path_factory.mktemp("faults")
-    with setting(folder, store=True) as (ready, _):
+    with setting(folder, SAMPLE, real_store=False) as (ready, _):
         yield ready, folder
 
 
