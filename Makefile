@@ -46,11 +46,10 @@ air: ready  ## build recipes/air.yaml into runs/air (needs a GPU; MODEL=demo: on
 pro: ready  ## build recipes/pro.yaml into runs/pro (needs four GPUs; MODEL=demo: on a laptop, small)
 	@$(BIN)/magpie build recipes/pro.yaml --out runs/pro$(SUFFIX) $(MODELS) $(ARGS)
 
-# Real models want every core, so their tests go one after another; all others share the cores.
+# A process for each processor (tests/conftest.py), and a file's tests in one of them: they share what they load.
 test: ready  ## run the tests, or some: make test ARGS="tests/recipe -x"
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python -m pytest -m slow
-	@$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -239,8 +240,10 @@ def _million(make: Callable[[], Stored]) -> dict[str, Any]:
         for number, start in enumerate(range(0, len(stored), _SHARD)):
             pq.write_table(_shard(stored, start), Path(folder) / f"{number:05d}.parquet", compression="zstd")
         del stored
-        command = [sys.executable, "-m", "benchmarks.dedup", "--end-to-end", folder]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-P", "-m", "benchmarks.dedup", "--end-to-end", folder]
+        # Whatever folder this was started in: only this checkout is looked in.
+        around = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=around)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -75,8 +76,10 @@ def main() -> None:
 
 
 def _measured(folder: Path, out: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.filter", "--apply", str(folder), out]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-P", "-m", "benchmarks.filter", "--apply", str(folder), out]
+    # Whatever folder this was started in: only this checkout is looked in.
+    around = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=around)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -15,7 +15,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magpie.api import columns, compare, export, filter, new, plan, recipe, show, status, verify
+    from magpie.api import (
+        card,
+        columns,
+        compare,
+        export,
+        filter,
+        new,
+        plan,
+        push,
+        recipe,
+        rouge,
+        show,
+        status,
+        verify,
+    )
     from magpie.build import build
     from magpie.chat import ChatFormat
     from magpie.doctor.doctor import doctor
@@ -34,6 +48,7 @@ _HOMES = {
     "Recipe": "magpie.recipe",
     "Run": "magpie.runs.run",
     "build": "magpie.build",
+    "card": "magpie.api",
     "columns": "magpie.api",
     "compare": "magpie.api",
     "doctor": "magpie.doctor.doctor",
@@ -44,7 +59,9 @@ _HOMES = {
     "new": "magpie.api",
     "plan": "magpie.api",
     "plan_costs": "magpie.api",
+    "push": "magpie.api",
     "recipe": "magpie.api",
+    "rouge": "magpie.api",
     "show": "magpie.api",
     "status": "magpie.api",
     "tune": "magpie.doctor.tune",
@@ -58,6 +75,7 @@ __all__ = [
     "Recipe",
     "Run",
     "build",
+    "card",
     "columns",
     "compare",
     "doctor",
@@ -68,7 +86,9 @@ __all__ = [
     "new",
     "plan",
     "plan_costs",
+    "push",
     "recipe",
+    "rouge",
     "show",
     "status",
     "tune",

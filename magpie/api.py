@@ -5,7 +5,7 @@ Each takes a `Run` or its folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,15 @@ from magpie.storage import open_storage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from magpie.data.rouge import RougeResult
     from magpie.data.select import FilterComparison, Refiltered, RowSource
     from magpie.figures.status import Status
+    from magpie.neighbors.vectors import ProgressCallback
     from magpie.plan import DryRun
     from magpie.plan.costs import Costs
     from magpie.publish.formats import Format
+    from magpie.publish.hub.push import Pushed
+    from magpie.publish.source import What
     from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
 
@@ -176,6 +180,73 @@ def export(
     )
 
 
+def card(
+    source: Run | str | Path,
+    out: str | Path | None = None,
+    *,
+    license: str | None = None,
+    tokenizer: str | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Write the card of a dataset, with its figures: to `README.md` in its folder, or to the file `out`; its place.
+
+    `license` is a key of the Hub, or NAME=LINK, where you give the dataset under one. `tokenizer` is the model whose
+    chat template counts tokens; without it, the generator. Progress is shown on `console`. Raises RunError while the
+    build is unfinished, RecipeError, ModelError, DamagedShardError and StorageError.
+    """
+    from magpie.publish.card.writing import write_card
+    from magpie.publish.progress import bar_on, no_bar
+    from magpie.publish.source import open_source
+
+    bar = no_bar if console is None else bar_on(console)
+    return write_card(
+        open_source(source), None if out is None else Path(out), license=license, tokenizer=tokenizer, bar=bar
+    )
+
+
+def push(
+    source: Run | str | Path,
+    repo: str,
+    *,
+    what: What = "filtered",
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    license: str | None = None,
+    tokenizer: str | None = None,
+    replace: bool = False,
+    live: bool = False,
+    endpoint: str | None = None,
+    console: Console | None = None,
+) -> Pushed:
+    """Bring a dataset to the Hub as `repo`, OWNER/NAME, with its card; safe to call again after any interruption.
+
+    `what` is filtered (the kept rows), raw (all rows of a run) or both. `live` follows a build that is at work, and
+    pushes when it is done. `replace` allows the rows of another recipe to be replaced. The token is that of HF_TOKEN,
+    or of `hf auth login`; `endpoint` another hub than that of HF_ENDPOINT. Raises HubError where the Hub refuses it or
+    cannot be reached, RunError, RecipeError, ModelError and DamagedShardError.
+    """
+    from magpie.publish.hub.client import Patience
+    from magpie.publish.hub.live import Follower
+    from magpie.publish.hub.publishing import Publisher, Wish
+    from magpie.publish.progress import bar_on
+    from magpie.publish.source import open_source
+
+    wish = Wish(repo, what, private, revision, create_pr, license, tokenizer, replace, endpoint)
+    patience = Patience() if console is None else Patience(say=_said_on(console))
+    if live:
+        say = (lambda _: None) if console is None else _said_on(console)
+        Follower(_open(source), wish, say=say, patience=patience).follow()
+    publisher = Publisher(open_source(source), wish, patience=patience)
+    if console is not None:
+        publisher.bar = bar_on(console)
+    return publisher.push()
+
+
+def _said_on(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def columns(source: Run | str | Path | None = None) -> list[Explanation]:
     """Each column of a run or a dataset explained; without one, every column that any step may add.
 
@@ -234,6 +305,47 @@ def _show_dataset(
         show_dataset_row(dataset, str(row), console)
     else:
         show_dataset_rows(dataset, console, n=n, seed=seed)
+
+
+def rouge(
+    source: str | Path,
+    *,
+    against: Sequence[str | Path] = (),
+    threshold: float = 0.7,
+    averages: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    on_progress: ProgressCallback = lambda what, done, total: None,
+) -> RougeResult:
+    """Screen a dataset's instructions by ROUGE-L, as Self-Instruct does, after taking those of `against` as they are.
+
+    An instruction is rejected when its F1 with an earlier one is above `threshold`. `averages` compares every pair, for
+    the ten most similar of each and its mean. `out` takes a JSON object a line for each instruction. Raises RecipeError
+    for what cannot be read, and RunError where `out` is there and not to `overwrite`.
+    """
+    from magpie.data.rouge import screen_files
+    from magpie.escaping import as_json
+    from magpie.storage.writing import make_folders, replacing
+
+    if not 0 < threshold <= 1:
+        raise RecipeError(f"a ROUGE-L threshold is above 0 and at most 1, not {threshold:g}")
+    target = None if out is None else Path(out)
+    if target is not None and target.exists() and not overwrite:
+        raise RunError(
+            f"{target} is there already; replace it with --overwrite, or name another file with --out"
+        )
+    result = screen_files(
+        str(source),
+        against=[str(name) for name in against],
+        threshold=threshold,
+        averages=averages,
+        on_progress=on_progress,
+    )
+    if target is not None:
+        make_folders(target.parent)
+        with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(f"{as_json(row)}\n" for row in result.rows())
+    return result
 
 
 def _open(run: Run | str | Path) -> Run:

@@ -7,6 +7,7 @@
     │   └── ChatFormatError    a chat template no sound format can be derived from
     ├── EngineError            an engine that died, or cannot do what is asked of it
     │   └── ServerError        a server that refuses, times out or answers what it should not
+    ├── HubError               the Hub refuses what is pushed, or cannot be reached
     └── RunError               a run folder
         ├── RecipeChangedError the folder holds the run of another recipe
         ├── DamagedShardError  a shard that is cut, flipped or not what it says it is
@@ -45,6 +46,10 @@ class EngineError(MagpieError):
 
 class ServerError(EngineError):
     """A completion server refused, timed out, or answered something that is not a completion."""
+
+
+class HubError(MagpieError):
+    """The Hub refuses what is pushed to it, or cannot be reached."""
 
 
 class RunError(MagpieError):

@@ -49,6 +49,12 @@ def hub_token() -> str | None:
     return next((token for name in HUB_TOKENS if (token := from_environment(name))), None)
 
 
+def remember(secret: str) -> str:
+    """The same key, which is kept out of all that is shown from now on: one that no variable holds."""
+    _used.add(secret)
+    return secret
+
+
 def redacted(text: str) -> str:
     """A text without any key: those that were used, those in the environment, and a user and password in an address."""
     for secret in sorted(_secrets(), key=len, reverse=True):

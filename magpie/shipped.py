@@ -14,6 +14,8 @@ Kind = Literal[
     "templates/baseline",
     "templates/models",
     "templates/licences",
+    "templates/self_instruct",
+    "templates/card",
     "schemas",
 ]
 

@@ -28,13 +28,13 @@ def main():
     made_of = (ROOT / "pyproject.toml").read_bytes() + Path(__file__).read_bytes()
     ready = f"{hashlib.sha256(made_of).hexdigest()[:16]} {extras} {ROOT}"
     found = READY.read_text() if READY.is_file() else ""
-    usable = works(PYTHON, "-c", IS_RIGHT_AGE)
+    usable = works(PYTHON, "-I", "-c", IS_RIGHT_AGE)
     if found == ready and usable:
         return
     if found.endswith(f" {ROOT}") and usable:
         READY.rename(UNFINISHED)
     elif is_foreign():
-        if not usable or not works(PYTHON, "-m", "pip", "--version"):
+        if not usable or not works(PYTHON, "-I", "-m", "pip", "--version"):
             stop("the .venv here is not of our making and cannot be used; move it away, then run this again")
     else:
         make_venv()
@@ -61,7 +61,7 @@ def make_venv():
     say(f"making .venv with Python {sys.version.split()[0]}")
     VENV.mkdir()
     UNFINISHED.touch()
-    if run(sys.executable, "-m", "venv", VENV) != 0:
+    if run(sys.executable, "-I", "-m", "venv", VENV) != 0:
         version = ".".join(str(number) for number in sys.version_info[:2])
         stop(
             f"{sys.executable} cannot make a virtual environment; on Debian and Ubuntu install what it lacks with "
@@ -72,7 +72,10 @@ def make_venv():
 def install_uv():
     """uv, which resolves in a second what takes pip minutes, and can leave out a package's needless needs."""
     quiet = ("--quiet", "--quiet", "--disable-pip-version-check")
-    if not works(VENV / "bin" / "uv", "--version") and run(PYTHON, "-m", "pip", "install", *quiet, "uv") != 0:
+    if (
+        not works(VENV / "bin" / "uv", "--version")
+        and run(PYTHON, "-I", "-m", "pip", "install", *quiet, "uv") != 0
+    ):
         stop(
             "uv could not be installed; most often there is no network, or it needs a proxy (HTTPS_PROXY). "
             "Mend that, then run this again"
@@ -111,7 +114,7 @@ def uv_settings(extras):
 
 def pip_settings():
     """A function from the name of a pip setting to its values: the environment's, else the configuration files'."""
-    command = [str(PYTHON), "-m", "pip", "config", "list"]
+    command = [str(PYTHON), "-I", "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     written = dict(line.split("=", 1) for line in listed.splitlines() if "=" in line)
 
@@ -133,7 +136,7 @@ def find_python():
         return
     for minor in (13, 12, 14, 11):
         other = shutil.which(f"python3.{minor}")
-        if other and works(other, "-c", IS_RIGHT_AGE):
+        if other and works(other, "-I", "-c", IS_RIGHT_AGE):
             os.execv(other, [other, __file__])  # noqa: S606
     stop(
         f"Python {sys.version.split()[0]} is not one that magpie runs on, and no other was found; install Python "

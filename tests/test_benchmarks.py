@@ -37,3 +37,16 @@ def test_filter_ends_in_one_json_object() -> None:
     assert (found["benchmark"], found["rows"], found["rules"]) == ("filter", 3000, 6)
     assert found["kept"] + sum(found["lost"].values()) == 3000
     assert {"seconds", "peak_mb"} <= found.keys()
+
+
+def test_memory_ends_in_one_json_object() -> None:
+    found = last_line("memory", "--rows", "200")
+    assert (found["benchmark"], found["rows"], found["replicas"]) == ("memory", 200, 0)
+    assert {"rows_per_second", "peak_mb", "resume_seconds", "verify_seconds"} <= found.keys()
+
+
+def test_rouge_ends_in_one_json_object() -> None:
+    found = last_line("rouge", "--rows", "60", "--published", "300")
+    assert (found["benchmark"], found["rows"], found["same_decisions"]) == ("rouge", 60, True)
+    assert found["max_difference"] < 1e-12
+    assert {"ratio", "seconds_52k", "peak_mb"} <= found.keys()

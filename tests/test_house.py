@@ -32,6 +32,7 @@ LEVELS = (
     {"chat"},
     {"engines"},
     {"steps"},
+    {"self_instruct"},
     {"data"},
     {"runs"},
     {"plan"},
@@ -313,6 +314,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "templates/judge",
         "templates/baseline",
         "templates/models",
+        "templates/self_instruct",
+        "templates/licences",
+        "templates/card",
     ],
 )
 def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None:

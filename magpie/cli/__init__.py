@@ -20,6 +20,8 @@ from magpie.cli.environment import of_the_machine, prepare
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
 from magpie.cli.plan import plan
+from magpie.cli.publish import card, push
+from magpie.cli.rouge import rouge
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.cli.serve import serve
 from magpie.errors import MagpieError, StoppedError
@@ -40,13 +42,13 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, export, columns, show, doctor, tune, serve, new, recipe, templates, filters,
-    recipes, schema,
+    plan, build, status, verify, filter_, export, card, push, columns, show, doctor, tune, rouge, serve, new,
+    recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 # What these print is news about files: the files are whole, whatever became of what was said about them.
-_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in (build, filter_, export)}
+_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in (build, filter_, export, card, push)}
 
 
 def _print_version(wanted: bool) -> None:

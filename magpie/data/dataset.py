@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from magpie.errors import DamagedShardError, RunError, StorageError
-from magpie.storage import Storage
-from magpie.storage.sealed import Stamp, inspect_shard, stage_shard
+from magpie.storage import Storage, StrangeFileError
+from magpie.storage.sealed import Stamp, inspect_shard, read_schema, stage_shard
 
 ROWS_PER_FILE = 50_000
 MANIFEST = ".manifest.json"  # hidden, so that `datasets` does not take it for rows
@@ -101,9 +100,13 @@ class DatasetFiles:
             return self._manifest_in_stamps()
         try:
             return DatasetManifest.parse(self.storage.read(name))
+        except StrangeFileError as error:
+            raise DamagedShardError(
+                f"{self.storage.place(name)} is {error}, not a file; move it away, or run the build again"
+            ) from error
         except (OSError, ValueError, TypeError, KeyError) as error:
-            place = self.storage.place(name)
-            raise DamagedShardError(f"{place} cannot be read ({error}); run the build again") from error
+            what = "is not there" if isinstance(error, OSError) else f"cannot be read ({error})"
+            raise DamagedShardError(f"{self.storage.place(name)} {what}; run the build again") from error
 
     def inner_names(self) -> list[str]:
         """The names of the files beside the rows: the manifest, and the configurations where there are any."""
@@ -198,8 +201,7 @@ class DatasetFiles:
         """Write the file of configurations where a dataset of pairs lacks it: it is lost, or older than such files."""
         names = self.names()
         if names:
-            with self.storage.open(names[0]) as file:
-                self._write_configs(pq.read_schema(file).names)
+            self._write_configs(read_schema(self.storage, names[0]).names)
 
     def discard(self) -> None:
         """Delete the dataset."""

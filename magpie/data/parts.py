@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie.data.sources import Source
-from magpie.errors import RecipeError
+from magpie.records.opening import cannot_read
 from magpie.records.tables import readable
 
 _BATCH = 10_000  # rows that are held at once where columns are made from others, or rows pass through
@@ -30,13 +31,13 @@ class Part:
 def opened(part: Part) -> pq.ParquetFile:
     """The Parquet of a file. Raises RecipeError, which names the file."""
     with _reading(part):
-        return pq.ParquetFile(part.parquet)
+        return _file(part)
 
 
 def values_of(part: Part, source: Source, schema: pa.Schema) -> Iterator[Any]:
     """The values of a column in a file, in chunks."""
     # Where they are made from others, such as lengths from texts, no more than a batch of those is held.
-    with _reading(part), pq.ParquetFile(part.parquet) as file:
+    with _reading(part), _file(part) as file:
         columns = _Columns(part, file, schema)
         for first in range(0, file.metadata.num_rows, _BATCH):
             yield source.values(columns.reader(first, min(_BATCH, file.metadata.num_rows - first)))
@@ -44,7 +45,7 @@ def values_of(part: Part, source: Source, schema: pa.Schema) -> Iterator[Any]:
 
 def values_of_group(part: Part, source: Source, schema: pa.Schema, group: int) -> Any:
     """The values of a column in one row group of a file."""
-    with _reading(part), pq.ParquetFile(part.parquet) as file:
+    with _reading(part), _file(part) as file:
         first = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
         columns = _Columns(part, file, schema, first, [group])
         return source.values(columns.reader(first, file.metadata.row_group(group).num_rows))
@@ -118,6 +119,10 @@ class _Column:
         return wanted
 
 
+def _file(part: Part) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.OSFile(os.fsencode(part.parquet)))  # a path need not be text
+
+
 @contextmanager
 def _reading(part: Part) -> Iterator[None]:
     """Turns errors of Arrow and the system into one that names the file."""
@@ -125,4 +130,5 @@ def _reading(part: Part) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         what = " ".join(str(error).split())
-        raise RecipeError(f"--input {part.path} cannot be read as Parquet ({what}); fetch it anew") from error
+        wrong = f"--input {part.path} cannot be read as Parquet ({what}); fetch it anew"
+        raise cannot_read(part.path, error, wrong) from error

@@ -9,7 +9,6 @@ Parquet to a temporary folder first, so that all are read in one way.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from magpie.records.rows import Note
 from magpie.records.schemas import NamedSchema, one_schema
 from magpie.steps.base import REJECTED
 from magpie.storage import open_storage
+from magpie.storage.temporary import temporary_folder
 
 
 class Published:
@@ -51,7 +51,7 @@ class Published:
         for line in found.notes:
             note(line)
         self.files = found.paths
-        self._folder = Path(tempfile.mkdtemp(prefix="magpie-"))
+        self._folder = temporary_folder()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._parts = [self._part(file, number) for number, file in enumerate(self.files)]
         footers = [opened(part) for part in self._parts]

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from magpie.engines.base import Capabilities, Completion, EngineSpec, ModelInfo,
 from magpie.recipe import Model, Script
 
 _SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
+_SPECIAL_TOKENS = re.compile(f"({'|'.join(map(re.escape, _SPECIAL))})")
 _SYSTEM = "You are a scripted assistant."
 _OPENINGS = (
     "How do I",
@@ -67,14 +69,12 @@ class ScriptedTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """UTF-8 bytes; special tokens in the text become their ids."""
-        ids: list[int] = []
-        while text:
-            found = [(text.find(token), token) for token in _SPECIAL]
-            at, token = min(((at, token) for at, token in found if at >= 0), default=(len(text), ""))
-            ids.extend(text[:at].encode())
-            if token:
-                ids.append(_SPECIAL[token])
-            text = text[at + len(token) :]
+        # Every other piece is a special token.
+        pieces = _SPECIAL_TOKENS.split(text)
+        ids = list(pieces[0].encode())
+        for token, after in zip(pieces[1::2], pieces[2::2], strict=True):
+            ids.append(_SPECIAL[token])
+            ids += after.encode()
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

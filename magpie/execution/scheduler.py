@@ -10,12 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling, Score, Scorer
 from magpie.execution.base import Completed, Report, ShardTask
-
-T = TypeVar("T")
 
 # Shards at once in a phase without an engine: one reads and writes while another computes.
 _SHARDS_WITHOUT_ENGINE = 2
@@ -62,6 +60,17 @@ class EngineQueue:
         """A shard begins, and is about to ask for as many completions as it has rows."""
         self.expected[shard] = rows
 
+    def asked(self, shard: int) -> None:
+        """A shard asks for a completion. What it was expected to ask for, it asks for from now on."""
+        self.expected.pop(shard, None)
+        self.in_flight += 1
+
+    def answered(self) -> None:
+        """A completion is given, or has failed."""
+        self.in_flight -= 1
+        if self.wants_more:
+            self.has_room.set()
+
     def leave(self, shard: int) -> None:
         """A shard is through with the phase."""
         self.expected.pop(shard, None)
@@ -73,6 +82,7 @@ class QueuedEngine:
 
     def __init__(self, queue: EngineQueue, shard: int, report: Report) -> None:
         self._queue, self._shard, self._report = queue, shard, report
+        self._asking = set[asyncio.Task[Any]]()
         self.step = ""
 
     @property
@@ -82,29 +92,43 @@ class QueuedEngine:
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """The engine's completion."""
-        step = self.step
-        completion = await self._counted(cast("Engine", self._queue.engine).complete(prompt, sampling))
+        step, queue = self.step, self._queue
+        asking = self._begin()
+        try:
+            completion = await cast("Engine", queue.engine).complete(prompt, sampling)
+        finally:
+            self._asking.discard(asking)
+            queue.answered()
         tokens, cached, replaced = completion.token_count, completion.cached_tokens, completion.replaced
         self._report(Completed(step, tokens, len(prompt), cached, replaced, self._shard))
         return completion
 
     async def score(self, conversation: Sequence[int]) -> Score:
         """The scorer's reward."""
-        step = self.step
-        score = await self._counted(cast("Scorer", self._queue.engine).score(conversation))
+        step, queue = self.step, self._queue
+        asking = self._begin()
+        try:
+            score = await cast("Scorer", queue.engine).score(conversation)
+        finally:
+            self._asking.discard(asking)
+            queue.answered()
         self._report(Completed(step, 0, shard=self._shard))
         return score
 
-    async def _counted(self, request: Awaitable[T]) -> T:
-        queue = self._queue
-        queue.expected.pop(self._shard, None)  # what the shard was expected to ask for, it asks for now
-        queue.in_flight += 1
-        try:
-            return await request
-        finally:
-            queue.in_flight -= 1
-            if queue.wants_more:
-                queue.has_room.set()
+    def _begin(self) -> asyncio.Task[Any]:
+        """Count a request, and note who makes it."""
+        self._queue.asked(self._shard)
+        asking = asyncio.current_task()
+        assert asking is not None
+        self._asking.add(asking)
+        return asking
+
+    async def drop(self) -> None:
+        """Give up what the shard still asks for. An engine that is closed under a request may leave it behind."""
+        left = self._asking - {asyncio.current_task()}
+        for asking in left:
+            asking.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def close(self) -> None:
         """The executor closes the engine, not the shard."""

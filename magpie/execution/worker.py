@@ -84,6 +84,8 @@ class Worker:
                 lineage = lineage_after(lineage, committed)
             self.report(Through(shard))
         finally:
+            if engine is not None:
+                await engine.drop()  # one row's request failed: the other rows' are still under way
             if self.queue is not None:
                 self.queue.leave(shard)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from magpie.data.conversations import COLUMNS, as_messages, as_sharegpt, conversation_column
 from magpie.data.dataset import PAIR
 from magpie.data.magpie_form import CONVERSATIONS, PUBLISHED
+from magpie.data.sources import label_texts
 from magpie.errors import RunError
 from magpie.publish.published_form import DERIVED, published_columns
 from magpie.runs.opened import OpenDataset
@@ -74,7 +75,10 @@ def shaped(
     `columns` are the names of those to write beside the format's own; None for all that stand well there.
     """
     asked = set(columns or ())
-    for rows in dataset.tables({*asked, *shape.derived, *_in_dataset(dataset)}):
+    # Beside columns of its own form there is no note that would say what the numbers of labels mean.
+    labels = dataset.labels if shape.alone else {}
+    for part in dataset.tables({*asked, *shape.derived, *_in_dataset(dataset)}):
+        rows = _with_names(part, labels)
         own = shape.make(rows)
         if columns is not None:
             names = [name for name in columns if name not in own]
@@ -85,6 +89,14 @@ def shaped(
         others = {name: rows[name] for name in [*before, *names]}
         table = {**{name: others[name] for name in before}, **own, **others}
         yield pa.table({name: values for name, values in table.items() if name not in left_out})
+
+
+def _with_names(rows: pa.Table, labels: Mapping[str, tuple[str, ...]]) -> pa.Table:
+    for column in labels.keys() & {*rows.column_names}:
+        if pa.types.is_integer(rows[column].type):
+            names = label_texts(labels[column])(rows[column])
+            rows = rows.set_column(rows.schema.get_field_index(column), column, names)
+    return rows
 
 
 def available(dataset: OpenDataset, shape: Shape) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -61,9 +62,12 @@ def write_parquet(path: Path, tables: Tables, *, features: bytes | None) -> int:
     table = next(source)
     schema = table.schema.with_metadata(None if features is None else {b"huggingface": features})
     rows = 0
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", write_page_checksum=True, write_page_index=True
-    ) as writer:
+    with (
+        _file(path) as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True, write_page_index=True
+        ) as writer,
+    ):
         while table is not None:
             if table.num_rows:  # a row group of no rows is one that some readers stumble over
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
@@ -72,8 +76,12 @@ def write_parquet(path: Path, tables: Tables, *, features: bytes | None) -> int:
     return rows
 
 
+def _file(path: Path) -> pa.OSFile:
+    return pa.OSFile(os.fsencode(path), "wb")  # a path need not be text, and Arrow takes a `str` for that
+
+
 def _opened(path: Path, out: Path) -> Any:
-    file = pa.OSFile(str(path), "wb")
+    file = _file(path)
     compression = _COMPRESSIONS.get(out.suffix.lower())
     return file if compression is None else pa.CompressedOutputStream(file, compression)
 

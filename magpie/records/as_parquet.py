@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from magpie.errors import RecipeError
 from magpie.records.arrow_types import plain_type
 from magpie.records.conversation import CONTENTS, CONVERSATIONS, text_of
-from magpie.records.opening import DAMAGE, Kind, one_line, opened
+from magpie.records.opening import DAMAGE, Kind, cannot_read, one_line, opened
 from magpie.records.rows import Note, Record, no_note, read_rows
 from magpie.records.schemas import merge
 from magpie.records.tables import batches, readable
@@ -58,7 +58,7 @@ def as_parquet(path: Path, to: Path, note: Note = no_note) -> tuple[Path, bool]:
                 _write_batches(path, to, batches(kind, start, content))
                 return to, False
     except DAMAGE as error:
-        raise RecipeError(f"{path} cannot be read ({one_line(error)}); fetch it anew") from error
+        raise cannot_read(path, error, f"{path} cannot be read ({one_line(error)}); fetch it anew") from error
     _write_rows(path, to, kind, note)
     return to, kind == "json"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,10 +62,21 @@ def opened(path: Path) -> Iterator[tuple[Kind, bytes, IO[bytes]]]:
                 content = _decompressed(content, compression)
                 start = _start(content)
         except DAMAGE as error:
-            raise RecipeError(
-                f"{path} is compressed and cannot be read ({one_line(error)}); fetch it anew"
-            ) from error
+            wrong = f"{path} is compressed and cannot be read ({one_line(error)}); fetch it anew"
+            raise cannot_read(path, error, wrong) from error
         yield _kind(path, start), start, content
+
+
+def cannot_read(path: Path, error: Exception, wrong: str) -> RecipeError:
+    """The error to raise for a file: what the disk says, or `wrong` where the libraries do not like its bytes."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return RecipeError(wrong)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return RecipeError(
+            f"no space left for a copy of {path} among the temporary files; set TMPDIR to a folder with more"
+        )
+    what = os.strerror(error.errno)
+    return RecipeError(f"cannot read {path}: {what}; check the disk, then run the same command again")
 
 
 def one_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from magpie.errors import RecipeError
 from magpie.records.csv_rows import CsvRows
 from magpie.records.encoding import MARK, text_stream, unreadable
 from magpie.records.json_rows import JsonRows
-from magpie.records.opening import DAMAGE, Kind, ending, one_line, opened
+from magpie.records.opening import DAMAGE, Kind, cannot_read, ending, one_line, opened
 from magpie.records.tables import read_table
 
 Note = Callable[[str], None]
@@ -44,9 +44,8 @@ def read_rows(
                 count += 1
                 yield record
     except DAMAGE as error:
-        raise RecipeError(
-            f"{path} cannot be read ({one_line(error)}); check the file, or fetch it anew"
-        ) from error
+        wrong = f"{path} cannot be read ({one_line(error)}); check the file, or fetch it anew"
+        raise cannot_read(path, error, wrong) from error
     if not count:
         note(f"{path} is empty: it has no rows")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ import pyarrow.parquet as pq
 from magpie.data.dataset import DatasetFiles
 from magpie.data.published import Published
 from magpie.errors import RecipeError, RunError
+from magpie.records.schemas import FEATURES, label_names
 from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, QUARANTINE, STEPS, Run, is_run
 from magpie.storage import open_storage
-from magpie.storage.sealed import inspect_shard
+from magpie.storage.sealed import open_sealed
 
 _BATCH_ROWS = 4096
 _HUGGINGFACE = b"huggingface"
@@ -42,6 +44,11 @@ class OpenDataset:
         """The columns that its files lack and that follow from the rest."""
         fields = [] if self.provenance is None else self.provenance.derived_fields
         return [field for field in fields if field.name not in self.schema.names]
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The names of labels, by column, of columns that hold their numbers."""
+        return label_names(pa.schema([], metadata={FEATURES: self.features} if self.features else None))
 
     def tables(self, derived: Collection[str] = ()) -> Iterator[pa.Table]:
         """All rows, a few thousand at a time, in one table at least; with the `derived` columns of these names."""
@@ -83,15 +90,13 @@ def _of_files(
 
     def read() -> Iterator[pa.Table]:
         for name in names:
-            inspect_shard(files.storage, name)
-            with pq.ParquetFile(files.storage.open(name), page_checksum_verification=True) as file:
+            with open_sealed(files.storage, name) as file:
                 yield file.schema_arrow.empty_table()  # so that a dataset without rows has its columns
                 for batch in file.iter_batches(_BATCH_ROWS):
                     yield pa.Table.from_batches([batch])
 
-    inspect_shard(files.storage, names[0])
-    with files.storage.open(names[0]) as source:
-        schema = pq.read_schema(source)
+    with open_sealed(files.storage, names[0]) as first:
+        schema = first.schema_arrow
     return OpenDataset(place, schema.remove_metadata(), provenance, folders, _features(schema), read)
 
 
@@ -107,7 +112,7 @@ def _of_parquet(path: Path) -> OpenDataset:
     features = _features(schema)
     first = published.files[0]
     if features is None and first.suffix == ".parquet":
-        features = _features(pq.read_schema(first))
+        features = _features(pq.read_schema(pa.OSFile(os.fsencode(first))))
     folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
     return OpenDataset(
         path, schema.remove_metadata(), None, folders, features, lambda: published.kept(everyone)

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from magpie.errors import DamagedShardError, RunError
+from magpie.errors import DamagedShardError, RunError, StorageError
 from magpie.storage import Storage, StrangeFileError
 from magpie.storage.sealed import about_shard
 
@@ -101,6 +101,8 @@ def is_named(storage: Storage, name: str) -> bool:
     """Whether the run's manifest names this file; not where there is none to say so."""
     try:
         return name in (read_run_manifest(storage) or {})
+    except StorageError:
+        raise
     except RunError:
         return False
 
@@ -109,6 +111,8 @@ def is_changed(storage: Storage, names: Iterable[str]) -> bool:
     """Whether one of these files is another than the run's manifest names; not where there is none to say so."""
     try:
         files = read_run_manifest(storage) or {}
+    except StorageError:
+        raise
     except RunError:
         return False
     return any(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -145,9 +146,9 @@ class Extender(RowWork["Engine"]):
         index = rows["index"].to_numpy()[at]
         conversations = await asyncio.gather(
             *(
-                self._extend([instruction, response], finish_reason, int(position), engine)
-                for instruction, response, finish_reason, position in zip(
-                    *(values_at(rows, name, at) for name in self.step.reads), index, strict=True
+                self._extend([instruction, response], finish_reason, row_seeds, engine)
+                for instruction, response, finish_reason, row_seeds in zip(
+                    *(values_at(rows, name, at) for name in self.step.reads), self._seeds(index), strict=True
                 )
             )
         )
@@ -161,7 +162,7 @@ class Extender(RowWork["Engine"]):
         return spread(rows, at, columns, self.step.adds)
 
     async def _extend(
-        self, first: list[str], finish_reason: str, index: int, engine: Engine
+        self, first: list[str], finish_reason: str, row_seeds: Sequence[tuple[int, int]], engine: Engine
     ) -> _Conversation:
         """One conversation, turn by turn: a message of the user, then the answer to it."""
         # A response that was cut is in the dataset, and is no base for a next message.
@@ -169,11 +170,11 @@ class Extender(RowWork["Engine"]):
         if problem is not None:
             return _Conversation([], [], 0, f"response 1: {problem}")
         turns, reasonings, tokens = list(first), list[str | None](), 0
-        for turn in range(2, self.part.turns + 1):
+        for turn, (user_seed, assistant_seed) in enumerate(row_seeds, 2):
             # An even number of messages: the prompt ends in the header of the user, as for the first instruction.
             user = await engine.complete(
                 self.chat.prompt(turns, system=self._system_prompt()),
-                self._user_sampling(turn, index, engine),
+                self._user_sampling(user_seed, engine),
             )
             tokens += user.token_count
             instruction = self.chat.without_end(user.text).strip()
@@ -182,7 +183,7 @@ class Extender(RowWork["Engine"]):
                 return _Conversation(turns[2:], reasonings, tokens, f"instruction {turn}: {problem}")
             # Without the system prompt, which is for the user's messages: the dataset does not have it either.
             assistant = await engine.complete(
-                self.chat.prompt([*turns, instruction]), self._assistant_sampling(turn, index, engine)
+                self.chat.prompt([*turns, instruction]), self._assistant_sampling(assistant_seed, engine)
             )
             tokens += assistant.token_count
             reasoning, response = self.chat.split_reasoning(self.chat.without_end(assistant.text))
@@ -208,11 +209,25 @@ class Extender(RowWork["Engine"]):
             return "empty"
         return "role header inside" if self.chat.has_leak(text) else None
 
-    def _user_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
+    def _seeds(self, index: np.ndarray[Any, Any]) -> list[tuple[tuple[int, int], ...]]:
+        """For each row the seeds of its further turns: of the user's message, and of the answer to it."""
+        of_turns = (
+            zip(
+                *(
+                    seeds(self.step.seed, f"extend/{turn}/{role}", index).tolist()
+                    for role in ("user", "assistant")
+                ),
+                strict=True,
+            )
+            for turn in range(2, self.part.turns + 1)
+        )
+        return list(zip(*of_turns, strict=True))
+
+    def _user_sampling(self, seed: int, engine: Engine) -> Sampling:
         draw = self.part.draw
         return Sampling(
             max_tokens=self.part.instruct_max_tokens,
-            seed=_seed(self.step.seed, f"extend/{turn}/user", index),
+            seed=seed,
             temperature=draw.temperature,
             top_p=draw.top_p,
             top_k=draw.top_k,
@@ -222,19 +237,15 @@ class Extender(RowWork["Engine"]):
             stop_repetition=engine.model.stops_repetition(self.part.stop_repetition),
         )
 
-    def _assistant_sampling(self, turn: int, index: int, engine: Engine) -> Sampling:
+    def _assistant_sampling(self, seed: int, engine: Engine) -> Sampling:
         return Sampling(
             max_tokens=self.part.respond_max_tokens,
-            seed=_seed(self.step.seed, f"extend/{turn}/assistant", index),
+            seed=seed,
             temperature=self.part.respond_temperature,
             stop_ids=self.chat.answer_stop_ids,
             stop=self.chat.stop_texts,
             stop_repetition=engine.model.stops_repetition(self.part.stop_repetition),
         )
-
-
-def _seed(run_seed: int, purpose: str, index: int) -> int:
-    return int(seeds(run_seed, purpose, np.array([index]))[0])
 
 
 def _messages(later: list[str]) -> list[dict[str, str]]:

@@ -203,7 +203,7 @@ def _files(top: Path) -> Iterator[Path]:
     """What lies below a folder that is not itself a folder: files, links and stranger things."""
     try:
         entries = persistently(top, lambda: list(os.scandir(top)))
-    except FileNotFoundError:
+    except (FileNotFoundError, StrangeFileError):
         return
     for entry in entries:
         if is_temporary(entry.name) or _NOBODYS.fullmatch(entry.name):

@@ -40,12 +40,13 @@ _logger = logging.getLogger(__name__)
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder. Raises RunError while another process holds it, StorageError."""
-    with storage_errors(folder):
+    with storage_errors(folder / LOCK):
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         if _try_lock(folder, handle):
-            if _leaseholder(folder) is not None:  # by a machine that sees the same disk without locks
-                raise _refusal(folder)
+            by = _leaseholder(folder)
+            if by is not None:  # a machine that sees the same disk without locks
+                raise _refusal(folder, by)
             _write_holder(handle)
             yield
         else:
@@ -84,7 +85,7 @@ def _try_lock(folder: Path, handle: int) -> bool:
         gained = _flock(handle)
         if gained is not False:
             return gained is True
-    raise _refusal(folder)
+    raise _refusal(folder, holder(folder))
 
 
 def _flock(handle: int, *, shared: bool = False) -> bool | None:
@@ -103,8 +104,7 @@ def _flock(handle: int, *, shared: bool = False) -> bool | None:
     return True
 
 
-def _refusal(folder: Path) -> RunError:
-    by = holder(folder)
+def _refusal(folder: Path, by: Holder | None) -> RunError:
     who = f" (process {by.pid} on {by.host})" if by is not None and by.pid else ""
     place = shown(folder)
     return RunError(f"another build is at work in {place}{who}; wait for it, or see `magpie status {place}`")
@@ -173,15 +173,16 @@ def _leased(folder: Path) -> Iterator[None]:
     for _ in range(3):
         if _created(path, facts):
             break
-        if _leaseholder(folder) is not None:
-            raise _refusal(folder)
+        by = _leaseholder(folder)
+        if by is not None:
+            raise _refusal(folder, by)
         # Of two who find it stale one moves it aside; the other then finds nothing, or a new one.
         with suppress(OSError):
             aside = temporary(path)
             path.rename(aside)
             aside.unlink()
     else:
-        raise _refusal(folder)
+        raise _refusal(folder, _leaseholder(folder))
     is_over = threading.Event()
     beat = threading.Thread(target=_touch, args=(path, facts, is_over), name="magpie-lease", daemon=True)
     beat.start()

@@ -94,6 +94,25 @@ def read_shard(
     return _decoded(storage, name, read)
 
 
+def open_sealed(storage: Storage, name: str) -> pq.ParquetFile:
+    """The file, to be read a part at a time, after checking every byte. Raises DamagedShardError."""
+    data = _sealed_bytes(storage, name)
+    # Of the bytes that were checked: the disk may fail between two reads, and a part is not read twice.
+    return _decoded(
+        storage, name, lambda: pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    )
+
+
+def read_schema(storage: Storage, name: str) -> pa.Schema:
+    """The file's columns and what is noted of them, unchecked. Raises DamagedShardError."""
+
+    def read() -> pa.Schema:
+        with storage.open(name) as file:
+            return pq.read_schema(file)
+
+    return _decoded(storage, name, read)
+
+
 def inspect_shard(storage: Storage, name: str) -> Shard:
     """The shard's stamp and content, after checking every byte. Raises DamagedShardError."""
     data = _sealed_bytes(storage, name)

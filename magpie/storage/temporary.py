@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from contextlib import suppress
@@ -28,6 +29,15 @@ def temporary(path: Path) -> Path:
     me = Owner.me()
     name = path.name[:40]  # the whole must not grow longer than a name may be
     return path.with_name(f".{name}.{me.machine}-{me.pid}-{me.began}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def temporary_folder() -> Path:
+    """A new folder of this process's own among the temporary files; what dead processes left there is swept."""
+    place = Path(tempfile.gettempdir())
+    sweep(place)
+    folder = temporary(place / "magpie")
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def is_temporary(name: str) -> bool:

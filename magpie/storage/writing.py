@@ -14,7 +14,9 @@ from magpie.storage.temporary import sweep, temporary
 
 # What a file system answers that cannot make a folder durable by itself, such as some network disks.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+_IN_THE_WAY = {
+    errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO, errno.ENODEV,
+}  # fmt: skip
 
 
 @contextmanager
@@ -58,9 +60,14 @@ def storage_errors(path: Path, *, passed_on: type[OSError] | tuple[()] = ()) -> 
             raise StorageError(
                 f"no space left for {place}; free some, then run the same command again: nothing is lost"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise StorageError(
+                f"cannot write {place}: it is larger than a file may be; raise the limit (ulimit -f), "
+                "then run the same command again: nothing is lost"
+            ) from error
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             raise StorageError(f"cannot write {place}: {what}; choose another folder with --out") from error
-        if error.errno in _IN_THE_WAY:
+        if error.errno in _IN_THE_WAY or (error.errno == errno.ENOENT and path.is_symlink()):
             raise StorageError(
                 f"cannot write {place}: {what}; move what lies there away, then run the same command again"
             ) from error

@@ -31,6 +31,11 @@ class Answer:
 Behave = Callable[[dict[str, Any]], Answer]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """A client that went away is no matter; what it would print is not what the command says."""
+
+
 @dataclass
 class Loopback:
     """A running server: what it serves, what it was asked, and how it behaves on a POST."""
@@ -128,7 +133,7 @@ def serving(behave: Behave = well, **settings: Any) -> Iterator[Loopback]:
             except (ConnectionError, TimeoutError):
                 self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -99,6 +99,34 @@ def test_a_shard_is_taken_through_a_phase_in_order() -> None:
     assert clean.committed.stamp.made_from == lineage_after(START, instruct.committed)
 
 
+class FailsOnce(ScriptedEngine):
+    """Fails one request; the others would be at work for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        self.asked += 1
+        if self.asked == 5:
+            raise EngineError("it is lost; start it again")
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+
+def test_a_shard_that_fails_leaves_no_request_behind() -> None:
+    run, bound = made(MemoryStorage())
+
+    async def take() -> None:
+        queue = EngineQueue(FailsOnce())
+        with pytest.raises(EngineError, match="it is lost"):
+            await Worker(run, bound, first_steps(bound), queue, lambda _: None).take(ShardTask(0, START, {}))
+        assert queue.in_flight == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(take())
+
+
 def test_shards_of_one_phase_may_come_in_any_order_and_are_the_same() -> None:
     one, other = MemoryStorage(), MemoryStorage()
     for storage, order in ((one, (0, 3, 5)), (other, (5, 0, 3))):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,8 @@ from builds import small_recipe
 
 from magpie.runs.record import recipe_text
 
-_COMPILED = tempfile.mkdtemp(prefix="magpie-tests-")
-atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-
-# Modules are compiled once for all the processes the tests start, also where the environment forbids it.
 ENVIRONMENT = {
-    **{
-        key: value
-        for key, value in os.environ.items()
-        if key not in {"PYTHONDONTWRITEBYTECODE", "MAGPIE_LOG"}
-    },
-    "PYTHONPYCACHEPREFIX": _COMPILED,
+    **{key: value for key, value in os.environ.items() if key != "MAGPIE_LOG"},
     "HF_ENDPOINT": "http://127.0.0.1:9",  # no hub: what is not on this machine is known nowhere
 }
 

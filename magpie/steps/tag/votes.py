@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,28 +45,22 @@ class Ballot:
         self, instructions: Sequence[str], index: np.ndarray[Any, Any], engine: Engine
     ) -> list[list[Vote]]:
         """The votes on each instruction; `index` are the positions of their rows in the run."""
-        first, again = self._samplings()
+        question, (first, again) = QUESTIONS[self.tag], self._samplings()
         room = engine.model.context_length - self.part.max_tokens
-
-        async def votes_on(
-            instruction: str, first_seeds: Sequence[int], again_seeds: Sequence[int]
-        ) -> list[Vote]:
+        requests = []
+        for instruction, *of_votes in zip(
+            instructions, self._seeds(index, ""), self._seeds(index, "/again"), strict=True
+        ):
             # All votes have the same prompt, which a prefix cache holds after the first of them.
             ids = self.prompt.ids(instruction, room=room)
-            votes = (
+            requests += [
                 _vote(
-                    QUESTIONS[self.tag],
-                    engine,
-                    ids,
-                    replace(first, seed=first_seed),
-                    replace(again, seed=again_seed),
+                    question, engine, ids, replace(first, seed=seed), partial(replace, again, seed=again_seed)
                 )
-                for first_seed, again_seed in zip(first_seeds, again_seeds, strict=True)
-            )
-            return await asyncio.gather(*votes)
-
-        rows = zip(instructions, self._seeds(index, ""), self._seeds(index, "/again"), strict=True)
-        return await asyncio.gather(*(votes_on(*row) for row in rows))
+                for seed, again_seed in zip(*of_votes, strict=True)
+            ]
+        votes, times = await asyncio.gather(*requests), self.part.times
+        return [votes[at : at + times] for at in range(0, len(votes), times)]
 
     def _samplings(self) -> tuple[Sampling, Sampling]:
         """How an answer is drawn, and how it is drawn once more after it was cut; without their seeds."""
@@ -92,16 +87,20 @@ class Ballot:
 
 
 async def _vote(
-    question: Question, engine: Engine, prompt: Sequence[int], first: Sampling, again: Sampling
+    question: Question,
+    engine: Engine,
+    prompt: Sequence[int],
+    first: Sampling,
+    again: Callable[[], Sampling],
 ) -> Vote:
-    """Ask, and once more if the answer was cut before its end."""
+    """Ask, and `again` if the answer was cut before its end."""
     completion = await engine.complete(prompt, first)
     answer = question.answer(completion)
     # An answer that was cut may still be whole, such as before a last blank. One that ended and is not JSON is not
     # requested again: shorter texts would not help it.
     if answer is not None or completion.finish_reason != "length":
         return Vote(answer, completion.token_count, False, _error(completion))
-    second = await engine.complete(prompt, again)
+    second = await engine.complete(prompt, again())
     error = "cut by length twice" if second.finish_reason == "length" else _error(second)
     return Vote(question.answer(second), completion.token_count + second.token_count, True, error)
 
