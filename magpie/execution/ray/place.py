@@ -121,6 +121,7 @@ class Place:
     async def _room(self, report: Report) -> None:
         """Wait until the cluster has reserved what the worker needs; a node may have gone, and another may join."""
         ready = asyncio.ensure_future(self._group.ready())
+        ready.add_done_callback(_pass_over)
         done, _ = await asyncio.wait({ready}, timeout=_WAITS_QUIETLY)
         if not done:
             report(Noted(f"worker {self.number} waits for room on the cluster; see `ray status`"))
@@ -129,6 +130,7 @@ class Place:
     async def _answer(self, call: Awaitable[T]) -> T:
         """The answer to a call. Raises TimeoutError where the actor's process is silent, or stuck."""
         answer: asyncio.Future[T] = asyncio.ensure_future(call)
+        answer.add_done_callback(_pass_over)  # where it is waited for no longer
         async with asyncio.timeout(_LONGEST_ANSWER):
             while not answer.done():
                 await asyncio.wait({answer}, timeout=BEAT_EVERY)
@@ -137,6 +139,12 @@ class Place:
                     beat = self.actor.beat.options(concurrency_group=cluster.BEAT).remote()
                     await asyncio.wait_for(beat, SILENCE)
         return answer.result()
+
+
+def _pass_over(answer: asyncio.Future[Any]) -> None:
+    """Have an error that nobody waits for any more passed over: asyncio would complain of it."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _model(phase: Phase) -> str:
