@@ -45,7 +45,7 @@ def test_names_of_labels_are_read_filtered_exported_and_shown(
     assert magpie.filter(labelled, rules, kept).kept == 1
     for format in ("messages", "magpie"):
         out = tmp_path / f"{format}.jsonl"
-        assert magpie.export(kept, format, out) == 1
+        assert magpie.export(kept, format, out).rows == 1
         assert json.loads(out.read_text())["input_quality"] == "good"
     magpie.show(kept, console=Console(width=100))
     assert "good" in capsys.readouterr().out

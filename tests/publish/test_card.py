@@ -310,6 +310,20 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
     assert "nothing was sent" in printed
 
 
+def test_another_licence_without_a_name_is_that_of_the_generator(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": ["a"],
+            "messages": [[{"role": "user", "content": "hello"}]],
+            "license": ["other"],
+            "generator": ["Qwen/Qwen2.5-72B-Instruct"],
+        }
+    )
+    DatasetFiles(open_storage(tmp_path)).write(iter([table]), 1, name="x", made_from="y")
+    shown = front(make_card(open_source(tmp_path), with_figures=False).text)
+    assert (shown["license"], shown["license_name"]) == ("other", "qwen")
+
+
 @pytest.mark.parametrize("key", ["mit", "cc-by-4.0"])
 def test_rows_that_carry_a_licence_of_their_own(tmp_path: Path, key: str) -> None:
     table = pa.table(

@@ -154,7 +154,8 @@ def _used(model: Model, did: list[str], writes: bool, identity: Mapping[str, Any
 def _of_rows(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Licence | None]:
     """The licences that the rows themselves carry, or those of the generators that they name."""
     keys = [key for key in counts.get("license", {}) if key]
-    if keys and None not in counts["license"]:
+    # `other` says nothing without a name; the generators then may.
+    if keys and None not in counts["license"] and OTHER not in keys:
         return {
             f"rows under {key}": licence_by_key(str(key)) or unread(str(key), said_by="the rows themselves")
             for key in keys
