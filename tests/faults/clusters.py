@@ -29,9 +29,10 @@ def on_ray(victim: str, number: signal.Signals) -> Callable[[random.Random, Sett
         process, target = _start(command), None
         try:
             _wait_for_shards(process, out, draw.randint(1, 8))
-            target = _worker(process.pid) if victim == "worker" else psutil.Process(process.pid)
-            if target is not None and process.poll() is None:
-                target.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # it was over sooner
+                target = _worker(process.pid) if victim == "worker" else psutil.Process(process.pid)
+                if target is not None:
+                    target.send_signal(number)
             ended = _ended(process)
         finally:
             process.kill()
