@@ -21,15 +21,19 @@ from magpie.storage import open_storage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from magpie.data.importing import Imported
+    from magpie.data.merging import Merged
     from magpie.data.rouge import RougeResult
     from magpie.data.select import FilterComparison, Refiltered, RowSource
+    from magpie.data.splitting import Split
     from magpie.figures.status import Status
     from magpie.neighbors.vectors import ProgressCallback
     from magpie.plan import DryRun
     from magpie.plan.costs import Costs
-    from magpie.publish.formats import Format
+    from magpie.publish.formats import Exported, Format
     from magpie.publish.hub.push import Pushed
     from magpie.publish.source import What
+    from magpie.publish.trainers import Trainer, TrainerFolder
     from magpie.recipe import Filter, Recipe
     from magpie.runs.catalogue import Explanation
 
@@ -117,9 +121,49 @@ def status(run: Run | str | Path) -> Status:
     return status_of(_open(run))
 
 
-def verify(run: Run | str | Path) -> list[str]:
-    """The problems of a run, each in one line that names the file; empty when every byte and row is right."""
-    return problems_of(_open(run))
+def verify(source: Run | str | Path) -> list[str]:
+    """The problems of a run or of the dataset in a folder, each in one line that names the file.
+
+    Empty when every byte and row is right. Raises RunError where there is neither.
+    """
+    if not isinstance(source, Run) and not is_run(open_storage(source)):
+        from magpie.data.checking import problems_of_dataset
+        from magpie.data.dataset import DatasetFiles
+
+        if Path(source).is_dir():
+            return problems_of_dataset(DatasetFiles(open_storage(source)))
+    return problems_of(_open(source))
+
+
+def import_dataset(
+    source: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    generator: str | None = None,
+    license: str | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Imported:
+    """Make a dataset in the folder `out` of one that was made elsewhere; every verb reads it as one of magpie's own.
+
+    `source` is a file, a folder of files (Parquet, JSON, CSV; .gz and .zst too) or ORG/NAME on the hub: a published
+    Magpie dataset, ShareGPT, Alpaca, `messages`, or pairs of preference. `generator` and `license` are for rows that
+    say nothing of them. Rows that are no conversation are left out; the result has the reasons. Raises RecipeError and
+    RunError.
+    """
+    from magpie.data.importing import import_dataset as import_rows
+    from magpie.neighbors.vectors import no_progress
+
+    if is_run(open_storage(source)):
+        raise RunError(f"{source} is a run: filter, export, merge and the others read its dataset as it is")
+    return import_rows(
+        source,
+        Path(out),
+        split=split,
+        generator=generator,
+        license=license,
+        on_progress=on_progress or no_progress,
+    )
 
 
 def filter(
@@ -160,14 +204,30 @@ def export(
     drop_empty: bool = False,
     drop_constant: bool = False,
     overwrite: bool = False,
-) -> int:
-    """Write the dataset of a run, or of a folder that a filter wrote, in a format that trainers read; how many rows.
+    where: str | None = None,
+    max_tokens: int | None = None,
+    limit: int | None = None,
+    tokenizer: str | None = None,
+    shuffle: int | None = None,
+    split: str | None = None,
+    rows_per_file: int | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Exported:
+    """Write the dataset of a run, a folder or a file in a form that trainers read; the result has rows and reasons.
 
-    `format` is messages, sharegpt, alpaca, preference or magpie. `out` ends in .jsonl, .json (also .gz or .zst) or
-    .parquet. `columns` are those to write beside the format's own; `drop_empty` and `drop_constant` leave out columns
-    that say nothing. Raises RunError while the build is unfinished, and where `out` is there and not to `overwrite`.
+    `format` is messages (trl-sft), sharegpt, alpaca, preference (trl-preference), magpie, openai, llama-factory,
+    axolotl, csv or text. `out` ends in .jsonl, .json (also .gz or .zst), .parquet, or for csv in .csv. `columns` are
+    those to write beside the format's own; `drop_empty` and `drop_constant` leave out columns that say nothing. `where`
+    is a rule as in filters. `max_tokens` are those of the conversation by the template of `tokenizer`, which `text`
+    needs too. `shuffle` is a seed, and `limit` takes the first rows of its order. `split` is "0.98/0.02", for train and
+    test.
+
+    Raises RunError while the build is unfinished, where `out` is there and not to `overwrite`, and where no row fits.
     """
+    from magpie.neighbors.vectors import no_progress
+    from magpie.publish.formats import Wanted
     from magpie.publish.formats import export as export_dataset
+    from magpie.publish.ordering import shares_of
 
     return export_dataset(
         source,
@@ -177,6 +237,107 @@ def export(
         drop_empty=drop_empty,
         drop_constant=drop_constant,
         overwrite=overwrite,
+        wanted=Wanted(where, max_tokens, limit),
+        tokenizer=tokenizer,
+        shuffle=shuffle,
+        split=(1.0,) if split is None else shares_of(split),
+        rows_per_file=rows_per_file,
+        on_progress=on_progress or no_progress,
+    )
+
+
+def export_for_trainer(
+    source: Run | str | Path,
+    trainer: Trainer,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    overwrite: bool = False,
+    split: str | None = None,
+    on_progress: ProgressCallback | None = None,
+    **options: Any,
+) -> TrainerFolder:
+    """Write a folder that trains `model` as it is: data, configuration, and the command in `train.sh`.
+
+    `trainer` is trl, axolotl or llama-factory. `options` are `where`, `max_tokens`, `limit`, `tokenizer`, `shuffle` and
+    `rows_per_file`, as in `export`. Raises RunError where the folder holds other things, or is not to `overwrite`.
+    """
+    from magpie.neighbors.vectors import no_progress
+    from magpie.publish.formats import Wanted
+    from magpie.publish.ordering import shares_of
+    from magpie.publish.trainers import MODEL
+    from magpie.publish.trainers import export_for_trainer as write_folder
+
+    wanted = Wanted(*(options.pop(name, None) for name in ("where", "max_tokens", "limit")))
+    return write_folder(
+        source,
+        trainer=trainer,
+        out=Path(out),
+        model=model or MODEL,
+        overwrite=overwrite,
+        wanted=wanted,
+        split=(1.0,) if split is None else shares_of(split),
+        on_progress=on_progress or no_progress,
+        **options,
+    )
+
+
+def merge(
+    sources: Sequence[Run | str | Path],
+    out: str | Path,
+    *,
+    threshold: float = 0.05,
+    embedder: str | None = "demo-embedder",
+    on_progress: ProgressCallback | None = None,
+) -> Merged:
+    """Put datasets together in the folder `out`: runs, folders or files, in this order.
+
+    A row goes out where its instruction is near one that is kept of an earlier dataset: their vectors by `embedder` are
+    nearer than `threshold` (squared L2), or, without an embedder, they are the same. Where the ids of a dataset are
+    those of others, its name comes before them. Each row has a `source`, a `generator` and a `license`. Raises RunError
+    and ModelError.
+    """
+    from magpie.data.merging import merge as merge_rows
+    from magpie.data.near import embedder_named
+    from magpie.neighbors.vectors import no_progress
+    from magpie.runs.opened import open_dataset
+
+    return merge_rows(
+        [open_dataset(source) for source in sources],
+        Path(out),
+        threshold=threshold,
+        embedder=None if embedder is None else embedder_named(embedder),
+        on_progress=on_progress or no_progress,
+    )
+
+
+def split(
+    source: Run | str | Path,
+    out: str | Path,
+    *,
+    test: float,
+    seed: int = 0,
+    threshold: float = 0.05,
+    embedder: str | None = "demo-embedder",
+    on_progress: ProgressCallback | None = None,
+) -> Split:
+    """Part a dataset into `out`/train and `out`/test, by `seed`, with no near instructions on two sides.
+
+    `test` is the share of test rows. Near is meant as in `merge`. Raises RunError, ModelError.
+    """
+    from magpie.data.near import embedder_named
+    from magpie.data.splitting import split as split_rows
+    from magpie.neighbors.vectors import no_progress
+    from magpie.runs.opened import open_dataset
+
+    return split_rows(
+        open_dataset(source),
+        Path(out),
+        test=test,
+        seed=seed,
+        threshold=threshold,
+        embedder=None if embedder is None else embedder_named(embedder),
+        on_progress=on_progress or no_progress,
     )
 
 

@@ -28,6 +28,19 @@ def file_name(name: str) -> str:
     return name
 
 
+def revision_name(name: str) -> str:
+    """`name`, if it can be a branch, tag or commit, and no part of it leads out of a folder. Raises ValueError."""
+    parts = name.split("/")
+    letters = all(letter.isalnum() or letter in "._-+=#@" for part in parts for letter in part)
+    if not letters or not all(part[:1].isalnum() and part[-1] != "." and ".." not in part for part in parts):
+        raise ValueError(
+            "must be a branch, tag or commit: letters, digits and `._-+=#@`, with `/` between two of them"
+        )
+    if len(name.encode()) > 2 * _MOST_BYTES:
+        raise ValueError(f"is longer than {2 * _MOST_BYTES} bytes; shorten it")
+    return name
+
+
 def fitting_name(text: str, otherwise: str) -> str:
     """A name for a file that is like `text`; `otherwise` where nothing of it can stand in one."""
     plain = "".join(letter if letter.isalnum() or letter in _MARKS else "-" for letter in text)

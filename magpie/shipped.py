@@ -8,6 +8,7 @@ from typing import Literal
 _PACKAGE = Path(__file__).resolve().parent
 Kind = Literal[
     "recipes",
+    "recipes/train",
     "filters",
     "templates/chat",
     "templates/judge",

@@ -112,8 +112,8 @@ def test_compare_is_what_the_command_says(run: magpie.Run, short: Path) -> None:
 @pytest.mark.parametrize("format", ["messages", "sharegpt", "alpaca"])
 def test_export_writes_what_the_command_writes(tmp_path: Path, run: magpie.Run, format: str) -> None:
     files = [tmp_path / name for name in ("run.jsonl", "folder.jsonl", "command.jsonl")]
-    rows = magpie.export(run, format, files[0])
-    assert rows == magpie.export(run.folder, format, str(files[1])) == run.dataset().num_rows
+    rows = magpie.export(run, format, files[0]).rows
+    assert rows == magpie.export(run.folder, format, str(files[1])).rows == run.dataset().num_rows
     assert typed("export", run.folder, "--format", format, "--out", files[2]).startswith(f"{rows} rows")
     assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
 

@@ -50,3 +50,9 @@ def test_rouge_ends_in_one_json_object() -> None:
     assert (found["benchmark"], found["rows"], found["same_decisions"]) == ("rouge", 60, True)
     assert found["max_difference"] < 1e-12
     assert {"ratio", "seconds_52k", "peak_mb"} <= found.keys()
+
+
+def test_export_ends_in_one_json_object() -> None:
+    found = last_line("export", "--rows", "3000")
+    assert (found["benchmark"], found["rows"]) == ("export", 3000)
+    assert {"rows_per_second", "peak_mb", "parquet_seconds", "shuffled_seconds"} <= found.keys()

@@ -48,7 +48,7 @@ def test_every_verb_reads_it(tmp_path: Path, bucket: str) -> None:  # noqa: F811
     assert magpie.verify(bucket) == []
     kept = magpie.filter(bucket, small_recipe().filter, f"{bucket}/filtered/again").kept
     assert kept > 0
-    assert magpie.export(bucket, "messages", tmp_path / "x.jsonl") == kept
+    assert magpie.export(bucket, "messages", tmp_path / "x.jsonl").rows == kept
     magpie.show(bucket)
 
 

@@ -303,7 +303,7 @@ def test_pairs_are_exported_as_trainers_of_preferences_take_them(finished: Run, 
         format: tmp_path / f"{format}.parquet" for format in ("preference", "messages", "sharegpt", "alpaca")
     }
     for format, path in out.items():
-        assert export(finished, format=format, out=path) == finished.dataset().num_rows
+        assert export(finished, format=format, out=path).rows == finished.dataset().num_rows
     exported = {format: pq.read_schema(path).names for format, path in out.items()}
     assert exported["preference"] == [name for name in names if name != "messages"]
     assert exported["messages"] == [name for name in names if name not in {"prompt", "chosen", "rejected"}]

@@ -308,6 +308,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kind",
     [
         "recipes",
+        "recipes/train",
         "filters",
         "schemas",
         "templates/chat",
@@ -324,7 +325,8 @@ def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None
     assert Path(found).is_relative_to(installed)
     ours = {path.name: path.read_bytes() for path in shipped.folder(kind).iterdir() if path.is_file()}
     assert ours
-    assert {path.name: path.read_bytes() for path in Path(found).iterdir()} == ours
+    # A folder within, such as recipes/train, is a kind of its own.
+    assert {path.name: path.read_bytes() for path in Path(found).iterdir() if path.is_file()} == ours
 
 
 def test_an_installed_copy_loads_every_recipe_that_ships(installed: Path) -> None:

@@ -254,5 +254,5 @@ def test_it_is_filtered_on(run: Run, tmp_path: Path) -> None:
 
 def test_it_is_exported(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
-    assert export(run, format="messages", out=out) == run.dataset().num_rows
+    assert export(run, format="messages", out=out).rows == run.dataset().num_rows
     assert pq.read_table(out)["politeness"].to_pylist() == run.dataset()["politeness"][:]

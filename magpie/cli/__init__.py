@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from magpie import __version__
-from magpie.cli.datasets import columns, export
+from magpie.cli.datasets import columns, export, import_, merge, split
 from magpie.cli.environment import of_the_machine, prepare
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
@@ -42,13 +42,15 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, export, card, push, columns, show, doctor, tune, rouge, serve, new,
+    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, show, doctor, tune, rouge,
+    serve, new,
     recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 # What these print is news about files: the files are whole, whatever became of what was said about them.
-_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in (build, filter_, export, card, push)}
+_NEWS_OF_FILES = (build, filter_, import_, merge, split, export, card, push)
+_LEAVE_FILES = {verb.__name__.rstrip("_") for verb in _NEWS_OF_FILES}
 
 
 def _print_version(wanted: bool) -> None:

@@ -13,6 +13,8 @@ from magpie.names import file_name
 from magpie.terminal import new_console, print_json, print_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from magpie.execution.choice import ExecutorName
     from magpie.runs.run import Run
 
@@ -98,23 +100,39 @@ def status(
 
 
 def verify(run: RunFolder) -> None:
-    """Check every byte and every row of a run."""
+    """Check every byte and every row of a run, or of a dataset."""
     from magpie import api
-    from magpie.report.text import counted
-    from magpie.runs.verify import not_sealed
 
-    opened = open_run(run)
-    problems = api.verify(opened)
+    problems = api.verify(run)
     for problem in problems:
         print_line(problem, stderr=True)
     if problems:
         raise typer.Exit(1)
+    for line in _whole(run):
+        print_line(line)
+
+
+def _whole(folder: str) -> Iterator[str]:
+    """What there is to say of a run or a dataset that is whole."""
+    from magpie.data.dataset import DatasetFiles
+    from magpie.report.text import counted
+    from magpie.runs.run import is_run
+    from magpie.runs.verify import not_sealed
+    from magpie.storage import open_storage
+
+    storage = open_storage(folder)
+    manifest = None if is_run(storage) else DatasetFiles(storage).manifest()
+    if manifest is not None:
+        files = counted(len(manifest.files), "file")
+        yield f"{folder} is whole: {files}, {counted(manifest.rows, 'row')}"
+        return
+    opened = open_run(folder)
     shards = counted(opened.shards * len(opened.steps), "shard")
     rows = counted(opened.recipe.rows, "row")
-    print_line(f"{run} is whole: {shards}, {rows}, each once, at every step")
+    yield f"{folder} is whole: {shards}, {rows}, each once, at every step"
     note = not_sealed(opened)
     if note is not None:
-        print_line(note)
+        yield note
 
 
 def filter_(

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from magpie.data.hub import hub_dataset
 from magpie.errors import RecipeError
 from magpie.recipe import NamedDataset
 from magpie.records.conversation import COLUMNS, questions_of, written_names
 from magpie.records.folders import find_files
-from magpie.records.opening import is_records, one_line
+from magpie.records.opening import is_records
 from magpie.records.rows import Note, Record, read_rows
 from magpie.steps.base import Instructions
 from magpie.text import folded, printable
@@ -180,14 +181,6 @@ def _rows_of_hub(dataset: NamedDataset, split: str | None, columns: Any) -> Iter
     name, _, named_split = dataset.path.partition(":")
     if name.count("/") != 1 or is_records(name) or name.startswith((".", "/")):
         raise RecipeError(f"there is no {dataset}; give a run, a file, or a hub dataset as ORG/NAME")
-    import datasets
-
-    try:
-        table = datasets.load_dataset(name, split=split or named_split or "train")
-    except Exception as error:  # the hub's libraries raise of every kind
-        why = one_line(error)
-        raise RecipeError(
-            f"the hub dataset {dataset} cannot be read ({why}); check its name, or the net"
-        ) from error
+    table = hub_dataset(name, split or named_split or "train", dataset)
     for number, row in enumerate(table.select_columns(columns(table.column_names)), start=1):
         yield Record(number, row)

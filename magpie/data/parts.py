@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,13 +31,13 @@ class Part:
 def opened(part: Part) -> pq.ParquetFile:
     """The Parquet of a file. Raises RecipeError, which names the file."""
     with _reading(part):
-        return pq.ParquetFile(part.parquet)
+        return _file(part)
 
 
 def values_of(part: Part, source: Source, schema: pa.Schema) -> Iterator[Any]:
     """The values of a column in a file, in chunks."""
     # Where they are made from others, such as lengths from texts, no more than a batch of those is held.
-    with _reading(part), pq.ParquetFile(part.parquet) as file:
+    with _reading(part), _file(part) as file:
         columns = _Columns(part, file, schema)
         for first in range(0, file.metadata.num_rows, _BATCH):
             yield source.values(columns.reader(first, min(_BATCH, file.metadata.num_rows - first)))
@@ -44,7 +45,7 @@ def values_of(part: Part, source: Source, schema: pa.Schema) -> Iterator[Any]:
 
 def values_of_group(part: Part, source: Source, schema: pa.Schema, group: int) -> Any:
     """The values of a column in one row group of a file."""
-    with _reading(part), pq.ParquetFile(part.parquet) as file:
+    with _reading(part), _file(part) as file:
         first = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
         columns = _Columns(part, file, schema, first, [group])
         return source.values(columns.reader(first, file.metadata.row_group(group).num_rows))
@@ -116,6 +117,10 @@ class _Column:
         self._at, self._ahead = first + rows, self._ahead.slice(start + rows)
         self._last = (first, wanted)
         return wanted
+
+
+def _file(part: Part) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.OSFile(os.fsencode(part.parquet)))  # a path need not be text
 
 
 @contextmanager

@@ -61,7 +61,8 @@ class Published:
             for part, footer in zip(self._parts, footers, strict=True)
         ]
         self._schema = one_schema(schemas)
-        self.rows = sum(footer.metadata.num_rows for footer in footers)
+        self._counts = [footer.metadata.num_rows for footer in footers]
+        self.rows = sum(self._counts)
         if not self._schema.names:
             raise RecipeError(
                 f"{self.path} is empty: it has no rows and no columns; give a dataset with rows"
@@ -83,6 +84,23 @@ class Published:
         """Where the rows come from, as the manifest of a dataset that magpie wrote says; else empty."""
         manifest = DatasetFiles(open_storage(self.path)).manifest() if self.path.is_dir() else None
         return {} if manifest is None else manifest.about
+
+    @property
+    def file_schema(self) -> pa.Schema:
+        """The columns of the files, as they are written there."""
+        return self._schema
+
+    def rows_of_files(self) -> list[tuple[Path, int]]:
+        """The files in the order in which they are read, and how many rows each has."""
+        return list(zip((part.path for part in self._parts), self._counts, strict=True))
+
+    def place_of(self, position: int) -> str:
+        """Where the row at a position stands: its file, and its number there, from 1."""
+        for path, count in self.rows_of_files():
+            if position < count:
+                return f"{path.name} row {position + 1:,}"
+            position -= count
+        raise IndexError(position)
 
     @cached_property
     def schema(self) -> pa.Schema:

@@ -53,7 +53,7 @@ class Source:
 
     A text is looked for row by row: where it is null or blank, the first of `instead` that has one gives it. What
     `beside` holds in the same row follows a text of this column itself, as Alpaca's `input` its `instruction`. `then`
-    is made of the texts that are found so.
+    is made of the texts that are found so. `missing` gives the values that are null after all this.
     """
 
     column: str
@@ -61,6 +61,7 @@ class Source:
     instead: tuple[Source, ...] = ()
     beside: str | None = None
     then: Make | None = None
+    missing: Source | None = None
 
     def values(self, of: Callable[[str], Any]) -> Any:
         """The values of some rows; `of` gives those of a column, and is asked only for columns that they need."""
@@ -77,7 +78,10 @@ class Source:
             texts = pc.if_else(_blank(texts), own, texts)
             filled = pc.replace_with_mask(_plain_text(values), blank, texts)
             values = filled.cast(_text_type(values.type))
-        return values if self.then is None else self.then(values)
+        values = values if self.then is None else self.then(values)
+        if self.missing is not None and values.null_count:
+            values = pc.coalesce(values, self.missing.values(of).cast(values.type))
+        return values
 
     def kind(self, schema: pa.Schema) -> pa.DataType:
         """The type of the values."""
@@ -88,7 +92,7 @@ class Source:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that may be read."""
-        others = (name for other in self.instead for name in other.columns)
+        others = (name for other in (*self.instead, self.missing) if other for name in other.columns)
         return (self.column, *((self.beside,) if self.beside else ()), *others)
 
 
@@ -102,18 +106,31 @@ def source_of(name: str, schema: pa.Schema, tally: Tally | None = None) -> Sourc
         column = written.get(candidate)
         if column is not None and (candidate == name or _is_plain(schema.field(column).type)):
             labels = label_names(schema).get(column)
-            source = Source(column, None if labels is None else _names_of(labels))
-            return source if name not in _FIRST_EXCHANGE else _filled(source, name, schema, written, tally)
+            source = Source(column, None if labels is None else label_texts(labels))
+            if name in _FIRST_EXCHANGE:
+                return _filled(source, name, schema, written, tally)
+            return _counted(source, name, schema) if name.endswith("_length") else source
     if name.endswith("_length"):
-        # The text may be made from another column itself: `response_length` from the first answer in `conversations`.
-        text = source_of(name.removesuffix("_length"), schema)
-        if text is None or not _is_text(text.kind(schema)):
-            return None
-        return replace(text, then=_length)
+        return _length_of_text(name, schema)
     if name in _FIRST_EXCHANGE:
         found = _conversations(name, schema, written, tally)
         return replace(found[0], instead=found[1:]) if found else None
     return None
+
+
+def _counted(source: Source, name: str, schema: pa.Schema) -> Source:
+    """A length, and that of the text in rows that lack it: datasets are put together, or the text was elsewhere."""
+    kind, made = schema.field(source.column).type, _length_of_text(name, schema)
+    if made is None or not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        return source
+    return made if pa.types.is_null(kind) else replace(source, missing=made)
+
+
+def _length_of_text(name: str, schema: pa.Schema) -> Source | None:
+    """The length of the text that a column `..._length` is of; None where the files have no such text."""
+    # The text may be made from another column itself: `response_length` from the first answer in `conversations`.
+    text = source_of(name.removesuffix("_length"), schema)
+    return replace(text, then=_length) if text is not None and _is_text(text.kind(schema)) else None
 
 
 def _filled(
@@ -206,8 +223,8 @@ def _of_exchange(name: str, tally: Tally) -> Make:
     return first
 
 
-def _names_of(labels: tuple[str, ...]) -> Make:
-    """The names of labels that are stored as numbers; null for a number that has none, such as -1."""
+def label_texts(labels: tuple[str, ...]) -> Make:
+    """Makes the names of labels that are stored as numbers; null for a number that has none, such as -1."""
 
     def named(numbers: Any) -> Any:
         return pa.array(

@@ -74,12 +74,22 @@ def licence_of(model: str, folder: Path | None = None) -> Licence | None:
     known = licence_by_key(name if key == OTHER and name else key)
     if known is not None or (key == OTHER and not (name and link)):
         return known
-    asks = "magpie has not read it: read it before you train on outputs."
-    said = f"the card of {model}"
+    return unread(key, name, link, said_by=f"the card of {model}")
+
+
+def unread(key: str, name: str | None = None, link: str | None = None, *, said_by: str) -> Licence:
+    """A licence that somebody names and no file is of."""
     return Licence(
-        name=name or key, hub=key, short=name if key == OTHER else None, link=link or "", models=(), asks=asks,
-        outputs="Not known to magpie.", free=False, source=said,
-    )  # fmt: skip
+        name=name or key,
+        hub=key,
+        short=name if key == OTHER else None,
+        link=link or "",
+        models=(),
+        asks="magpie has not read it: read it before you train on outputs.",
+        outputs="What it says of outputs is not known to magpie.",
+        free=False,
+        source=said_by,
+    )
 
 
 def licence_by_key(key: str) -> Licence | None:

@@ -51,9 +51,11 @@ def published_columns(rows: pa.Table, messages: Any) -> dict[str, Any]:
         else:
             columns[column.name] = pa.nulls(rows.num_rows, column.kind)
     for text in ("instruction", "response"):
-        length = f"{text}_length"
-        if length not in rows.column_names:
-            columns[length] = pc.utf8_length(columns[text]).cast(pa.int64())
+        name, length = f"{text}_length", pc.utf8_length(columns[text]).cast(pa.int64())
+        if name not in rows.column_names:
+            columns[name] = length
+        elif columns[name].type == length.type:  # some rows may lack it
+            columns[name] = pc.coalesce(columns[name], length)
     return columns
 
 

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from magpie.data.conversations import COLUMNS, as_messages, as_sharegpt, conversation_column
+from magpie.data.conversations import COLUMNS, as_messages, conversation_column
 from magpie.data.dataset import PAIR
-from magpie.data.magpie_form import CONVERSATIONS, PUBLISHED
+from magpie.data.magpie_form import PUBLISHED
+from magpie.data.messages import assistant, user
+from magpie.data.sources import label_texts
 from magpie.errors import RunError
 from magpie.publish.published_form import DERIVED, published_columns
+from magpie.publish.trainer_shapes import Shape, as_text, of_trainer, talks, unanswered
 from magpie.runs.opened import OpenDataset
 
-Format = Literal["messages", "sharegpt", "alpaca", "preference", "magpie"]
+Format = Literal[
+    "messages", "sharegpt", "alpaca", "preference", "magpie", "openai", "trl-sft", "trl-preference", "llama-factory",
+    "axolotl", "csv", "text",
+]  # fmt: skip
+__all__ = ["ALIASES", "FORMATS", "Format", "Shape", "available", "shape_of", "shaped"]
+
 FORMATS: tuple[Format, ...] = get_args(Format)
+ALIASES: dict[Format, Format] = {"trl-sft": "messages", "trl-preference": "preference"}
+"""What TRL's trainers take is what `messages` and `preference` are."""
 
 _HISTORY = pa.list_(pa.list_(pa.string()))
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A format, for one dataset.
+def shape_of(format: Format, dataset: OpenDataset, render: Callable[[Any], str] | None = None) -> Shape:
+    """The format for this dataset. Raises RunError where the dataset lacks what it is made of.
 
-    `own` are its columns, which `make` makes and which are always written. `hides` are columns that would be read as
-    something else beside them: they are written only where they are asked for. With `alone`, so are all others.
-    `derived` are columns that it needs and that the files do not have.
+    `render` writes a conversation as text, for the format `text`.
     """
-
-    own: tuple[str, ...]
-    make: Callable[[pa.Table], dict[str, Any]]
-    hides: frozenset[str] = frozenset()
-    alone: bool = False
-    own_first: bool = False
-    derived: tuple[str, ...] = ()
-
-
-def shape_of(format: Format, dataset: OpenDataset) -> Shape:
-    """The format for this dataset. Raises RunError where the dataset lacks what it is made of."""
+    format = ALIASES.get(format, format)
     if format == "preference":
         return _preference(dataset)
     column = conversation_column(dataset.schema)
@@ -47,16 +44,19 @@ def shape_of(format: Format, dataset: OpenDataset) -> Shape:
     def messages(rows: pa.Table) -> Any:
         return as_messages(rows, column)
 
-    if format == "messages":
-        return Shape(("messages",), lambda rows: {"messages": messages(rows)}, frozenset({*COLUMNS, *PAIR}))
-    if format == "sharegpt":
-
-        def conversations(rows: pa.Table) -> dict[str, Any]:
-            return {"conversations": pa.array(as_sharegpt(messages(rows)), CONVERSATIONS)}
-
-        return Shape(("conversations",), conversations, frozenset({*COLUMNS, *PAIR}))
+    if format in {"messages", "sharegpt"}:
+        return replace(talks(messages, sharegpt=format == "sharegpt"), hides=frozenset({*COLUMNS, *PAIR}))
     if format == "alpaca":
         return _alpaca(dataset, messages)
+    if format == "magpie":
+        return _published(messages)
+    if format == "text":
+        assert render is not None
+        return as_text(messages, render)
+    return of_trainer(format, messages, pairs=set(PAIR) <= set(dataset.schema.names))
+
+
+def _published(messages: Callable[[pa.Table], Any]) -> Shape:
     return Shape(
         tuple(column.name for column in PUBLISHED),
         lambda rows: published_columns(rows, messages(rows)),
@@ -66,15 +66,16 @@ def shape_of(format: Format, dataset: OpenDataset) -> Shape:
     )
 
 
-def shaped(
-    dataset: OpenDataset, shape: Shape, columns: Collection[str] | None, left_out: Collection[str] = ()
-) -> Iterator[pa.Table]:
+def shaped(dataset: OpenDataset, shape: Shape, columns: Collection[str] | None) -> Iterator[pa.Table]:
     """The dataset in a format, some rows at a time; at least one table, so that the columns are known.
 
     `columns` are the names of those to write beside the format's own; None for all that stand well there.
     """
     asked = set(columns or ())
-    for rows in dataset.tables({*asked, *shape.derived, *_in_dataset(dataset)}):
+    # Beside columns of its own form there is no note that would say what the numbers of labels mean.
+    labels = dataset.labels if shape.alone else {}
+    for part in dataset.tables({*asked, *shape.derived, *_in_dataset(dataset)}):
+        rows = _with_names(part, labels)
         own = shape.make(rows)
         if columns is not None:
             names = [name for name in columns if name not in own]
@@ -84,7 +85,15 @@ def shaped(
         before = [] if shape.own_first or "id" not in names else ["id"]
         others = {name: rows[name] for name in [*before, *names]}
         table = {**{name: others[name] for name in before}, **own, **others}
-        yield pa.table({name: values for name, values in table.items() if name not in left_out})
+        yield pa.table(table)
+
+
+def _with_names(rows: pa.Table, labels: Mapping[str, tuple[str, ...]]) -> pa.Table:
+    for column in labels.keys() & {*rows.column_names}:
+        if pa.types.is_integer(rows[column].type):
+            names = label_texts(labels[column])(rows[column])
+            rows = rows.set_column(rows.schema.get_field_index(column), column, names)
+    return rows
 
 
 def available(dataset: OpenDataset, shape: Shape) -> list[str]:
@@ -115,12 +124,15 @@ def _alpaca(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> Shape:
     )  # fmt: skip
 
     def make(rows: pa.Table) -> dict[str, Any]:
-        ids = rows["id"].to_pylist() if "id" in rows.column_names else range(rows.num_rows)
         systems, turns = [], []
-        for row_id, conversation in zip(ids, messages(rows).to_pylist(), strict=True):
-            has_system = bool(conversation) and conversation[0]["role"] == "system"
-            systems.append(conversation[0]["content"] if has_system else None)
-            turns.append(_turns(row_id, conversation[1:] if has_system else conversation))
+        for conversation in messages(rows).to_pylist():
+            # Rows that do not fit are passed over later: see `unfit`.
+            fits = unanswered(conversation or [], {}) is None
+            talk = conversation if fits else [user(""), assistant("")]
+            has_system = talk[0]["role"] == "system"
+            systems.append(talk[0]["content"] if has_system else None)
+            texts = [turn["content"] for turn in talk[has_system:]]
+            turns.append([list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)])
         columns = {
             "instruction": pa.array([pairs[-1][0] for pairs in turns], pa.string()),
             "input": pa.array([""] * rows.num_rows, pa.string()),
@@ -130,7 +142,8 @@ def _alpaca(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> Shape:
         }
         return {name: columns[name] for name in own}
 
-    return Shape(own, make, frozenset({*COLUMNS, *PAIR, "response"}), own_first=True)
+    hides = frozenset({*COLUMNS, *PAIR, "response"})
+    return Shape(own, make, hides, own_first=True, unfit=unanswered)
 
 
 def _turns_of(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> tuple[bool, bool]:
@@ -145,16 +158,3 @@ def _turns_of(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> tupl
             with_system |= system
             with_history |= len(conversation or ()) - system > 2
     return with_history, with_system
-
-
-def _turns(row_id: object, messages: list[dict[str, str]] | None) -> list[list[str]]:
-    """The messages as `[instruction, response]` pairs."""
-    messages = messages or []
-    if not messages or [message["role"] for message in messages] != ["user", "assistant"] * (
-        len(messages) // 2
-    ):
-        raise RunError(
-            f"row {row_id} has a message without an answer, which alpaca cannot hold; use --format messages or sharegpt"
-        )
-    texts = [message["content"] for message in messages]
-    return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import os
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from magpie.errors import MagpieError, RunError
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _KINDS = (".jsonl", ".json", ".parquet")
+CSV = ".csv"
 
 Tables = Callable[[], Iterator[pa.Table]]
 """Gives the rows, from the first on, each time it is called."""
@@ -24,11 +29,15 @@ Tables = Callable[[], Iterator[pa.Table]]
 Convert = Callable[[Any], Any]
 
 
-def file_kind(out: Path) -> str:
-    """ ".jsonl", ".json" or ".parquet", by the name of the file. Raises MagpieError."""
+def file_kind(out: Path, *, is_csv: bool = False) -> str:
+    """ ".jsonl", ".json" or ".parquet", or ".csv" where `is_csv`, by the name of the file. Raises MagpieError."""
     compressed = out.suffix.lower() in _COMPRESSIONS
     kind = (Path(out.stem) if compressed else out).suffix.lower()
-    if kind not in _KINDS or (compressed and kind == ".parquet"):
+    if is_csv and kind != CSV:
+        raise MagpieError(
+            f"{out.name!r} is no name for the format csv; end --out in .csv, .csv.gz or .csv.zst"
+        )
+    if not is_csv and (kind not in _KINDS or (compressed and kind == ".parquet")):
         raise MagpieError(
             f"cannot tell from {out.name!r} what to write; end --out in .jsonl for JSON lines, .json for a JSON array "
             "(either may go on in .gz or .zst), or .parquet for Parquet"
@@ -36,54 +45,86 @@ def file_kind(out: Path) -> str:
     return kind
 
 
-def write_json(
-    path: Path, out: Path, tables: Tables, *, features: bytes | None, first: Collection[int]
+def write_file(
+    path: Path, out: Path, kind: str, tables: Iterator[pa.Table], *, features: bytes | None
 ) -> int:
     """Write the rows to `path` in the form that the name of `out` asks for; how many.
 
-    The rows at the positions `first` come before the others. Names take the place of the numbers of a ClassLabel.
+    `features` is what `datasets` noted of the columns. JSON has no place for such a note: there the names of classes
+    take the place of their numbers.
     """
-    as_array = file_kind(out) == ".json"
-    rows = 0
+    if kind == ".parquet":
+        return write_parquet(path, tables, features=features)
     with _opened(path, out) as file:
-        for lines in _lines(tables, features, first):
+        if kind == CSV:
+            return _write_csv(file, tables)
+        return _write_json(file, tables, features, as_array=kind == ".json")
+
+
+def _write_json(file: Any, tables: Iterator[pa.Table], features: bytes | None, *, as_array: bool) -> int:
+    rows = 0
+    for table in tables:
+        if table.num_rows:
+            lines = [_object(row) for row in _plain(table, features)]
             array = ("[\n" if rows == 0 else ",\n") + ",\n".join(lines)
             file.write((array if as_array else "\n".join(lines) + "\n").encode("utf-8"))
             rows += len(lines)
-        if as_array:
-            file.write(b"\n]\n" if rows else b"[]\n")
+    if as_array:
+        file.write(b"\n]\n" if rows else b"[]\n")
     return rows
 
 
-def write_parquet(path: Path, tables: Tables, *, features: bytes | None) -> int:
-    """Write the rows as Parquet, with what `datasets` noted of their columns; how many."""
-    source = tables()
-    table = next(source)
-    schema = table.schema.with_metadata(None if features is None else {b"huggingface": features})
+def _write_csv(file: Any, tables: Iterator[pa.Table]) -> int:
     rows = 0
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", write_page_checksum=True, write_page_index=True
-    ) as writer:
-        while table is not None:
+    for number, table in enumerate(tables):
+        text = StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if number == 0:
+            writer.writerow(table.column_names)
+        plain = _plain(table, None)
+        writer.writerows([_cell(value) for value in row.values()] for row in plain)
+        file.write(text.getvalue().encode("utf-8"))
+        rows += len(plain)
+    return rows
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def write_parquet(path: Path, tables: Iterator[pa.Table], *, features: bytes | None) -> int:
+    """Write the rows as Parquet, with what `datasets` noted of their columns; how many."""
+    begun = next(tables)
+    schema = begun.schema.with_metadata(None if features is None else {b"huggingface": features})
+    rows = 0
+    with (
+        _file(path) as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True, write_page_index=True
+        ) as writer,
+    ):
+        for table in chain([begun], tables):
             if table.num_rows:  # a row group of no rows is one that some readers stumble over
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
             rows += table.num_rows
-            table = next(source, None)
     return rows
 
 
+def _file(path: Path) -> pa.OSFile:
+    return pa.OSFile(os.fsencode(path), "wb")  # a path need not be text, and Arrow takes a `str` for that
+
+
 def _opened(path: Path, out: Path) -> Any:
-    file = pa.OSFile(str(path), "wb")
+    file = _file(path)
     compression = _COMPRESSIONS.get(out.suffix.lower())
     return file if compression is None else pa.CompressedOutputStream(file, compression)
 
 
-def _lines(tables: Tables, features: bytes | None, first: Collection[int]) -> Iterator[list[str]]:
-    """The rows as JSON objects, some at a time, never none."""
-    for chosen in (_at(tables(), first), _at(tables(), first, others=True)):
-        for table in chosen:
-            if table.num_rows:
-                yield [_object(row) for row in _plain(table, features)]
+def first_ones(tables: Tables, first: Collection[int]) -> Iterator[pa.Table]:
+    """The rows at the positions `first`, and then the others; at least one table."""
+    if first:
+        yield from _at(tables(), first)
+    yield from _at(tables(), first, others=True)
 
 
 def _at(

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from magpie.names import file_name
+from magpie.names import file_name, revision_name
 from magpie.recipe.problems import recipe_error
 
 Share = Annotated[float, Field(gt=0)]
@@ -28,6 +28,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 FileName = Annotated[str, AfterValidator(file_name)]
+Revision = Annotated[str, AfterValidator(revision_name)]
 """A name that is also the name of a file or a folder."""
 
 

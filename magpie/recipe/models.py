@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from magpie.recipe.base import Part, ShapesNoRows, Text
+from magpie.recipe.base import Part, Revision, ShapesNoRows, Text
 
 EngineKind = str
 """The name of an engine, or `auto`. Which engines there are is checked when the recipe is planned."""
@@ -82,7 +82,7 @@ class Model(Part):
     `demo` and `demo-embedder` are small real models. `demo-reward`, whose rewards mean nothing, and `demo-guard`, which
     looks for keywords, only stand in for real ones.
     """
-    revision: str | None = None
+    revision: Revision | None = None
     """The branch, tag or commit on the hub. null is the default branch."""
     engine: Text | None = None
     """The engine that runs the model. null takes the engine of the recipe."""

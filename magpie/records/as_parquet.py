@@ -23,6 +23,9 @@ from magpie.records.tables import batches, readable
 
 _BATCH = 5_000
 _MESSAGES = (*CONVERSATIONS, "prompt", "completion", "chosen", "rejected")
+_SAID = frozenset(
+    {"instruction", "input", "output", "response", "prompt", "completion", "chosen", "rejected", "system"}
+)
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|-?\.\d+")
 _TRUTHS = {"true": True, "false": False}
@@ -187,7 +190,9 @@ class _Texts(_Column):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._may_be = {"whole", "number", "truth"}
+        # What is said stays as it is written, be all of it numbers: 1.0 is no other answer than 1.00.
+        said = name.strip().lower() in _SAID
+        self._may_be = set() if said else {"whole", "number", "truth"}
         self._some = False
 
     @property

@@ -36,7 +36,10 @@ _IN_RUN = """
 ## In the run, or on demand
 
 These stay in the run (`run.table()`, `magpie show RUN ID`, the rules of filters), or are made when they are asked for:
-`magpie export RUN --format messages --columns difficulty,instruct_system_prompt,generator_engine ...`.
+`magpie export RUN --format messages --columns difficulty,instruct_system_prompt,generator_engine ...`. The
+files of a run do not change for later turns, lengths, `uuid`, `finish_reason` and `license`: these follow from the row.
+Datasets that are imported or merged have the first texts, their lengths and what is known of licences in their files
+([datasets.md](datasets.md)).
 
 {table}"""
 _PUBLISHED = """

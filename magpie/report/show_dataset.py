@@ -11,7 +11,6 @@ from rich.rule import Rule
 from magpie.data.conversations import as_messages, conversation_column
 from magpie.errors import RunError
 from magpie.escaping import one_line
-from magpie.records.schemas import FEATURES, label_names
 from magpie.report.show import card, print_fields
 from magpie.report.text import as_text
 from magpie.runs.opened import OpenDataset
@@ -50,9 +49,8 @@ def show_dataset_row(dataset: OpenDataset, typed: str, console: Console) -> None
 
 def _named(dataset: OpenDataset, table: pa.Table) -> list[dict[str, Any]]:
     """The rows, with the names of labels where the dataset holds their numbers."""
-    note = None if dataset.features is None else {FEATURES: dataset.features}
     rows: list[dict[str, Any]] = table.to_pylist()
-    for column, names in label_names(dataset.schema.with_metadata(note)).items():
+    for column, names in dataset.labels.items():
         for row in rows:
             label = row.get(column)
             if isinstance(label, int) and 0 <= label < len(names):

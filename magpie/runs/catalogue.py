@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.data.magpie_form import PUBLISHED
+from magpie.data.plain_columns import FIELDS
 from magpie.runs.kept import CONVERSATION, PAIR_COLUMNS
 from magpie.runs.opened import OpenDataset
 from magpie.runs.provenance import Provenance
@@ -48,7 +49,9 @@ def explain_run(provenance: Provenance) -> list[Explanation]:
 
 def explain_dataset(dataset: OpenDataset) -> list[Explanation]:
     """The columns that the files of a dataset have, and those that can be had besides."""
-    known = [] if dataset.provenance is None else _explained(dataset.provenance.steps, dataset.provenance)
+    known = (
+        _plain() if dataset.provenance is None else _explained(dataset.provenance.steps, dataset.provenance)
+    )
     here = [_of_file(field, known) for field in dataset.schema]
     more = {field.name for field in dataset.derived}
     return [*here, *(replace(column, in_dataset=False) for column in known if column.name in more)]
@@ -87,8 +90,12 @@ def _explained(steps: Sequence[RowStep | GlobalStep], provenance: Provenance) ->
     ]
     credited = [(field, _NO_STEP) for field in provenance.credit_fields]
     first = [(field, _NO_STEP) for field in positions if field.name not in names]
+    # What follows from the conversation, where no step puts it into the dataset.
+    plain = [
+        (field, _NO_STEP) for field in FIELDS if field.name not in {*names, *(one.name for one, _ in derived)}
+    ]
     described: dict[tuple[str, bool], Explanation] = {}
-    for field, step in (*texts, *first, *added, *derived, *credited):
+    for field, step in (*texts, *first, *added, *derived, *credited, *plain):
         in_dataset = not is_inner(field) and field is not REJECTED and not field.equals(REJECTED)
         key = (field.name, in_dataset)
         earlier = described.get(key)
@@ -97,6 +104,10 @@ def _explained(steps: Sequence[RowStep | GlobalStep], provenance: Provenance) ->
         elif step not in earlier.step.split(", "):
             described[key] = replace(earlier, step=f"{earlier.step}, {step}")
     return list(described.values())
+
+
+def _plain() -> list[Explanation]:
+    return [_explanation(field, _NO_STEP, in_dataset=False) for field in FIELDS]
 
 
 def _explanation(field: pa.Field, step: str, *, in_dataset: bool) -> Explanation:
@@ -111,6 +122,9 @@ def _of_file(field: pa.Field, known: Iterable[Explanation]) -> Explanation:
     for column in every:
         if column.in_dataset and column.name == field.name:
             return replace(column, type=type_name(field.type))
+    plain = next((one for one in FIELDS if one.name == field.name), None)
+    if plain is not None:
+        return replace(_explanation(plain, "", in_dataset=True), type=type_name(field.type))
     for published in PUBLISHED:
         if published.name == field.name:
             same = next((column for column in every if column.name == published.made_from), None)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from magpie.data.dataset import DatasetFiles
 from magpie.errors import DamagedShardError, RecipeError, RunError
+from magpie.names import file_name
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import parse_yaml
 from magpie.runs.sealing import recipe_in
@@ -277,7 +278,13 @@ def is_run(storage: Storage) -> bool:
 
 
 def numbered(steps: Iterable[RowStep | GlobalStep]) -> tuple[RunStep, ...]:
-    """The steps in their places."""
+    """The steps in their places. Raises RecipeError for a name that cannot be that of a folder."""
+    steps = tuple(steps)
+    for step in steps:
+        try:
+            file_name(step.name)
+        except ValueError as error:
+            raise RecipeError(f"the name of the step {step.name!r} {error}") from error
     return tuple(RunStep(number, step) for number, step in enumerate(steps, start=1))
 
 

@@ -78,12 +78,12 @@ def shown(path: Path | str) -> str:
 
 
 def _what_to_do(error: OSError) -> str:
+    # The system's own word: Arrow says the file's name once more.
+    what = os.strerror(error.errno or 0)
     if error.errno in _NO_RIGHT:
-        return f"{error.strerror}; ask its owner for the right to read it, or run this as that user"
+        return f"{what}; ask its owner for the right to read it, or run this as that user"
     if error.errno in {errno.EMFILE, errno.ENFILE}:
-        return (
-            f"{error.strerror}; raise the limit (ulimit -n), then run the same command again: nothing is lost"
-        )
+        return f"{what}; raise the limit (ulimit -n), then run the same command again: nothing is lost"
     if error.errno == errno.ENOMEM:
-        return f"{error.strerror}; free some memory, then run the same command again: nothing is lost"
-    return f"{error.strerror or error}; check the disk, then run the same command again: nothing is lost"
+        return f"{what}; free some memory, then run the same command again: nothing is lost"
+    return f"{what}; check the disk, then run the same command again: nothing is lost"

@@ -60,6 +60,11 @@ def storage_errors(path: Path, *, passed_on: type[OSError] | tuple[()] = ()) -> 
             raise StorageError(
                 f"no space left for {place}; free some, then run the same command again: nothing is lost"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise StorageError(
+                f"cannot write {place}: it is larger than a file may be; raise the limit (ulimit -f), "
+                "then run the same command again: nothing is lost"
+            ) from error
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             raise StorageError(f"cannot write {place}: {what}; choose another folder with --out") from error
         if error.errno in _IN_THE_WAY or (error.errno == errno.ENOENT and path.is_symlink()):

@@ -31,6 +31,8 @@ def test_help_names_every_verb() -> None:
         "verify",
         "filter",
         "export",
+        "card",
+        "push",
         "columns",
         "show",
         "doctor",

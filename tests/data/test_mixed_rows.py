@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from magpie.api import export
 from magpie.data.instructions import read_instructions
 from magpie.data.published import Published
 from magpie.data.select import refilter
@@ -193,3 +194,35 @@ def test_runs_and_dictionaries_of_views_are_read_and_a_union_is_refused(tmp_path
         writer.write_table(table)
     with pytest.raises(RecipeError, match="type that Parquet cannot hold"):
         Published(tmp_path / "union.arrow")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_length_that_a_row_lacks_is_that_of_its_text(tmp_path: Path, ending: str) -> None:
+    """One dataset had the column, the other not: no row is lost for want of a number that follows from it."""
+    rows = [
+        {"instruction": "Why?", "response": "So.", "response_length": 3, "output_length": None},
+        {"instruction": "Why?", "response": "So be it.", "response_length": None, "output_length": 1},
+        {"instruction": "Why?", "response": None, "response_length": None, "output_length": None},
+        {"conversations": TALK, "instruction": None, "response": None, "response_length": 7},
+    ]
+    published = Published(written(tmp_path, rows, ending))
+    lengths = published.columns(["response_length", "instruction_length"])
+    assert lengths["response_length"].to_pylist() == [3, 9, None, 7]
+    assert lengths["instruction_length"].to_pylist() == [4, 4, 4, 4]
+    keep = Filter(name="f", rules=(Rule(name="long", where="response_length > 2"),))
+    assert refilter(published, keep).kept == 3
+    export(tmp_path / f"in.{ending}", "magpie", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["response_length"].to_pylist() == [3, 9, None, 7]
+
+
+def test_a_length_of_no_numbers_at_all_is_that_of_the_text(tmp_path: Path) -> None:
+    table = pa.table({"instruction": ["Why?"], "response": ["So."], "response_length": pa.nulls(1)})
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert Published(tmp_path / "in.parquet").columns(["response_length"])["response_length"].to_pylist() == [
+        3
+    ]
+    texts = table.set_column(2, "response_length", pa.array(["short"]))
+    pq.write_table(texts, tmp_path / "in.parquet")
+    assert Published(tmp_path / "in.parquet").columns(["response_length"])["response_length"].to_pylist() == [
+        "short"
+    ]

@@ -94,7 +94,7 @@ OPTIONS = """
     --reuse --executor --replicas --address -h -x --nothing
 """.split()  # noqa: SIM905 - forty lines shorter
 SAFE = """
-    status verify filter export columns show new recipe templates filters recipes schema plan nothing
+    status verify filter export columns show new recipe templates filters recipes schema plan import nothing
 """.split()  # noqa: SIM905 - forty lines shorter
 
 

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 from hub import pushing
-from hub.server import TOKEN, Hub, serving
+from hub.server import TOKEN, Fault, Hub, serving
 
 NAME = "me/small"
 KILLS, IN_CI = 30, 4
@@ -68,3 +68,28 @@ def test_a_killed_push_is_run_again(seed: int, tmp_path: Path) -> None:
         }
         titles = [commit.title for commit in hub.repositories[NAME].history()]
         assert titles == ["Upload small with magpie", "initial commit"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (Fault("xet token", status=503), None),
+        (Fault("xet token", cut="before"), None),
+        (Fault("xet token", at=tuple(range(99)), status=403), "cannot send"),
+    ],
+    ids=["down", "cut", "refused"],
+)
+def test_faults_on_the_way_to_xet(fault: Fault, line: str | None, tmp_path: Path) -> None:
+    folder = pushing.make_folder(tmp_path / "dataset")
+    with serving(Hub(tmp_path / "hub")) as hub:
+        hub.faults = [fault]
+        process = start(hub, folder, tmp_path / "home", xet=True)
+        out, err = process.communicate(timeout=120)
+        assert "xet token" in hub.seen
+        assert TOKEN not in out + err
+        if line is None:
+            assert process.returncode == 0, err
+            assert len(hub.repositories[NAME].history()) == 2
+        else:
+            assert line in err.splitlines()[-1]
+            assert list(hub.contents(NAME)) == [".gitattributes"]

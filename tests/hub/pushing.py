@@ -41,7 +41,9 @@ def push_folder(address: str, name: str, folder: Path, *, tries: int = 6, **want
     with quiet_client():
         api = open_hub(address)
         request = Request(title="Upload small with magpie", recipe="small", **wanted)  # type: ignore[arg-type]
-        target = check_target(api, name, create_pr=request.create_pr, patience=patience)
+        target = check_target(
+            api, name, create_pr=request.create_pr, private=request.private, patience=patience
+        )
         return Push(api, target, request, patience).run(items_in(folder))
 
 

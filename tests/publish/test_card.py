@@ -308,3 +308,44 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
     assert printed.startswith("---\n")
     assert "raw/train-00000.parquet" in printed
     assert "nothing was sent" in printed
+
+
+def test_another_licence_without_a_name_is_that_of_the_generator(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": ["a"],
+            "messages": [[{"role": "user", "content": "hello"}]],
+            "license": ["other"],
+            "generator": ["Qwen/Qwen2.5-72B-Instruct"],
+        }
+    )
+    DatasetFiles(open_storage(tmp_path)).write(iter([table]), 1, name="x", made_from="y")
+    shown = front(make_card(open_source(tmp_path), with_figures=False).text)
+    assert (shown["license"], shown["license_name"]) == ("other", "qwen")
+
+
+@pytest.mark.parametrize("key", ["mit", "cc-by-4.0"])
+def test_rows_that_carry_a_licence_of_their_own(tmp_path: Path, key: str) -> None:
+    table = pa.table(
+        {
+            "id": ["a"],
+            "messages": [
+                [{"role": role, "content": "hello"} for role in ("system", "user", "assistant", "user")]
+            ],
+            "license": [key],
+        }
+    )
+    about = {
+        "imported": {
+            "name": "/data/somebody/set",
+            "files": [{"file": "set.jsonl", "rows": 3}],
+            "rows": 1,
+            "left_out": [{"reason": "no user", "rows": 2}],
+        }
+    }
+    DatasetFiles(open_storage(tmp_path)).write(iter([table]), 1, name="x", made_from="y", about=about)
+    text = make_card(open_source(tmp_path), with_figures=False).text
+    assert front(text)["license"] == key
+    assert "imported from set: set.jsonl (3 rows). Left out: no user: 2." in text
+    assert "somebody" not in text
+    assert "Turns a conversation: 2 in 1 row." in text

@@ -35,7 +35,7 @@ def first_of(path: Path) -> dict[str, object]:
 
 
 def test_a_json_file_is_an_array_and_the_ending_says_how_it_is_compressed(run: Run, tmp_path: Path) -> None:
-    rows = export(run, format="messages", out=tmp_path / "x.json")
+    rows = export(run, format="messages", out=tmp_path / "x.json").rows
     array = json.loads((tmp_path / "x.json").read_text())
     assert len(array) == rows > 10
     export(run, format="messages", out=tmp_path / "x.JSON.gz")
@@ -178,7 +178,7 @@ def test_what_a_filter_wrote_is_exported_shown_and_explained(
     )
     assert kept.kept > 2
     for format in ("messages", "sharegpt", "alpaca", "magpie"):
-        assert export(tmp_path / "f", format=format, out=tmp_path / f"{format}.jsonl") == kept.kept
+        assert export(tmp_path / "f", format=format, out=tmp_path / f"{format}.jsonl").rows == kept.kept
     row = first_of(tmp_path / "magpie.jsonl")
     assert row["gen_input_configs"]["engine"] == "scripted"  # type: ignore[index]
     export(tmp_path / "f", format="messages", out=tmp_path / "s.jsonl", columns=["instruct_system_prompt"])

@@ -77,7 +77,7 @@ def by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.jsonl.gz", "rows.parquet"])
 def test_sparse_and_nested_columns_load_in_datasets(folder: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / name
-    assert export(folder, format="messages", out=out) == ROWS
+    assert export(folder, format="messages", out=out).rows == ROWS
     options = {} if name.endswith(".parquet") else {"chunksize": CHUNK}
     rows = by_id(loaded(out, tmp_path / "cache", **options))
     expected = sparse().drop_columns(["not a number"]).to_pylist()

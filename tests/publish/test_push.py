@@ -191,6 +191,15 @@ def test_names_that_the_hub_refuses(name: str) -> None:
         check_name(name)
 
 
+def test_a_public_repository_is_not_taken_for_a_private_one(hub: Hub, folder: Path) -> None:
+    push_folder(hub.url, NAME, folder, private=True)
+    assert hub.repositories[NAME].private
+    push_folder(hub.url, NAME, folder, private=True)
+    hub.repositories[NAME].private = False
+    with pytest.raises(HubError, match="is there already, and public"):
+        push_folder(hub.url, NAME, folder, private=True)
+
+
 def test_rows_of_another_recipe_are_not_replaced_unasked(hub: Hub, folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "other")
     (other / ".manifest.json").write_text(json.dumps({"about": {"recipe": {"name": "large"}}}))

@@ -105,7 +105,7 @@ def gather(
         files=tuple(files),
         versions=_versions(),
         has_pairs=source.has_pairs,
-        made_by_filter=source.run is None and recipe is not None,
+        made_by_filter=source.run is None and recipe is not None and "split" not in source.about,
         about=source.about,
     )
 

@@ -122,13 +122,22 @@ def _count(table: pa.Table, measures: Measures) -> None:
             kinds = measures.found.setdefault(name, Counter())
             kinds.update(kind for row in table[name].to_pylist() for kind in set(row or ()))
     if "messages" in names:
-        for size in pc.list_value_length(table["messages"]).to_pylist():
-            measures.turns[(size or 0) // 2] += 1
+        measures.turns.update(_turns(table["messages"].combine_chunks()))
     for name in _LENGTHS:
         if name in names and pa.types.is_string(table.schema.field(name).type):
             measures.characters.setdefault(name, []).extend(
                 pc.utf8_length(table[name].drop_null()).to_pylist()
             )
+
+
+def _turns(messages: Any) -> list[int]:
+    """How many messages of each row are the user's."""
+    import numpy as np
+
+    roles = pc.struct_field(pc.list_flatten(messages), "role")
+    asked = pc.list_parent_indices(messages).filter(pc.fill_null(pc.equal(roles, "user"), False))
+    turns: list[int] = np.bincount(np.asarray(asked), minlength=len(messages)).tolist()
+    return turns
 
 
 def _conversation(table: pa.Table, at: int, pairs: bool, *, whole: bool = False) -> list[dict[str, str]]:

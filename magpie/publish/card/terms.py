@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magpie.errors import RecipeError
-from magpie.models.licences import OTHER, Licence, licence_by_key, licence_of
+from magpie.models.licences import OTHER, Licence, licence_by_key, licence_of, unread
 from magpie.publish.card.measures import Measures
 from magpie.publish.source import Source
 from magpie.recipe import Model
@@ -154,6 +154,10 @@ def _used(model: Model, did: list[str], writes: bool, identity: Mapping[str, Any
 def _of_rows(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, Licence | None]:
     """The licences that the rows themselves carry, or those of the generators that they name."""
     keys = [key for key in counts.get("license", {}) if key]
-    if keys and None not in counts["license"]:
-        return {str(key): licence_by_key(str(key)) for key in keys}
+    # `other` says nothing without a name; the generators then may.
+    if keys and None not in counts["license"] and OTHER not in keys:
+        return {
+            f"rows under {key}": licence_by_key(str(key)) or unread(str(key), said_by="the rows themselves")
+            for key in keys
+        }
     return {str(name): licence_of(str(name)) for name in counts.get("generator", {}) if name}

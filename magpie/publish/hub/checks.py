@@ -46,11 +46,18 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_target(api: HfApi, name: str, *, create_pr: bool, patience: Patience) -> Target:
-    """Who pushes, and whether they may. Raises HubError where they may not."""
+def check_target(
+    api: HfApi, name: str, *, create_pr: bool, patience: Patience, private: bool = False
+) -> Target:
+    """Who pushes, and whether they may. Raises HubError where they may not, or where `private` cannot be had."""
     account = patience.call("ask the Hub whose token this is", api.whoami)
     user = str(account.get("name", ""))
-    if _is_there(api, name, patience):
+    is_private = _is_private(api, name, patience)
+    if is_private is not None:
+        if private and not is_private:
+            raise HubError(
+                f"{name} is there already, and public; make it private on its page, or give another name"
+            )
         if not create_pr:
             # A pull request is opened by anybody who may read.
             _check_may_write(api, name, user, patience)
@@ -99,16 +106,17 @@ def check_contents(
         )
 
 
-def _is_there(api: HfApi, name: str, patience: Patience) -> bool:
+def _is_private(api: HfApi, name: str, patience: Patience) -> bool | None:
+    """Whether the repository is private; None where there is none."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    def ask() -> bool:
+    def ask() -> bool | None:
         try:
-            return bool(api.repo_info(name, repo_type="dataset").id)
+            return bool(api.repo_info(name, repo_type="dataset").private)
         except GatedRepoError:  # which is a RepositoryNotFoundError, and is there
             raise
         except RepositoryNotFoundError:
-            return False
+            return None
 
     return patience.call(f"look at {name}", ask)
 

@@ -39,7 +39,9 @@ class Follower:
         check_name(self.wish.repo)
         with quiet_client():
             api = open_hub(self.wish.endpoint)
-            target = check_target(api, self.wish.repo, create_pr=False, patience=self.patience)
+            target = check_target(
+                api, self.wish.repo, create_pr=False, private=self.wish.private, patience=self.patience
+            )
             if target.is_there:
                 self._refuse_finished(api, target)
             shown = ""

@@ -100,7 +100,10 @@ class Publisher:
 
     def target(self, api: HfApi) -> Target:
         """Where it goes. Raises HubError where this token may not push there."""
-        return check_target(api, self.wish.repo, create_pr=self.wish.create_pr, patience=self.patience)
+        wish = self.wish
+        return check_target(
+            api, wish.repo, create_pr=wish.create_pr, private=wish.private, patience=self.patience
+        )
 
     def request(self) -> Request:
         """What the push is told."""

@@ -118,7 +118,12 @@ class Push:
                     self._name, repo_type="dataset", private=request.private or None, exist_ok=True
                 ),
             )
-        if request.revision is not None and not request.create_pr:
+        # Pull requests, too, are revisions, such as refs/pr/3; they are there, or cannot be made.
+        if (
+            request.revision is not None
+            and not request.create_pr
+            and not request.revision.startswith("refs/")
+        ):
             branch = request.revision
             self._patience.call(
                 f"make the branch {branch}",

@@ -15,9 +15,9 @@ def column(name: str, kind: pa.DataType, meaning: str, *, published: str | None 
     return pa.field(name, kind, metadata={_MEANING: meaning.encode(), **names})
 
 
-def inner(name: str, kind: pa.DataType, meaning: str = "") -> pa.Field:
+def inner(name: str, kind: pa.DataType, meaning: str = "", *, published: str | None = None) -> pa.Field:
     """A column that later steps or reports of the run read, and that is left out of its dataset."""
-    return _marked(column(name, kind, meaning), _INNER)
+    return _marked(column(name, kind, meaning, published=published), _INNER)
 
 
 def is_inner(field: pa.Field) -> bool:
