@@ -186,8 +186,8 @@ def test_trl_reads_the_configuration_and_its_data(
     source: Path, pairs: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real parser of TRL's command, and its loader of the data that the file names."""
-    from trl import DPOConfig, SFTConfig
-    from trl.scripts.utils import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser, get_dataset
+    from trl import DPOConfig, ModelConfig, SFTConfig, TrlParser
+    from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, get_dataset
 
     data = source if kind == "sft" else pairs
     magpie.export_for_trainer(data, "trl", tmp_path / "out", model="org/model")
