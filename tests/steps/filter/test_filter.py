@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from typing import Any
 
@@ -40,6 +41,24 @@ def kept(filter: Filter, rows: pa.Table) -> list[int]:
 def test_both_are_steps() -> None:
     assert isinstance(PrefilterStep((GOOD,)), RowStep)
     assert isinstance(FilterStep(Filter(), ()), GlobalStep)
+
+
+@pytest.mark.parametrize(
+    ("where", "stay"),
+    [
+        ("response_length + 5 > 10", [1]),
+        ("year(made) >= 2000 AND date_trunc('month', made) = made", [0]),
+        ("len(range(response_length)) > 3", [1]),
+        ("extract(day FROM made + INTERVAL 1 DAY) = 2", [0]),
+    ],
+)
+def test_operators_and_dates_are_of_the_row(where: str, stay: list[int]) -> None:
+    """They share a name with functions that are not."""
+    days = pa.array([datetime.date(2024, 2, 1), datetime.date(1999, 12, 31), None])
+    rows = table(response_length=[3, 9, None], made=days)
+    rule = Rule(name="rule", where=where)
+    check(Filter(rules=(rule,)), rows.schema)
+    assert kept(Filter(rules=(rule,)), rows) == stay
 
 
 def test_a_row_goes_by_the_first_rule_it_fails_and_null_fails() -> None:
