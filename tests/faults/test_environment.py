@@ -1,4 +1,4 @@
-"""Odd surroundings: no home, no terminal, no Unicode, no folder to stand in, a signal at once. One line, or it works."""
+"""Odd surroundings: no home, terminal, Unicode or folder to stand in, a signal at once: one line, or it works."""
 
 from __future__ import annotations
 
