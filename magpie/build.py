@@ -17,6 +17,7 @@ from magpie.execution.local import LocalExecutor
 from magpie.execution.progress import Log, Progress
 from magpie.execution.signals import GRACE, Stoppable
 from magpie.figures.pace import PLANNED, planned_rates
+from magpie.figures.run_log import FIRST_STAGE
 from magpie.figures.summary import write_summary
 from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
 from magpie.plan.licences import licences_of
@@ -89,7 +90,7 @@ def build(
         run = Run(storage, plan.recipe, plan.steps)
         refuse_another_recipe(run)
         with Progress(run.steps, recipe.rows, log=Log(run), console=console) as progress:
-            progress.doing("reading models and templates")
+            progress.doing(FIRST_STAGE)
             plan = _planned_with(pin_commits(plan, tools), plan, method)
             run, bound = Run(storage, plan.recipe, plan.steps), bind(plan, tools)
             _open_record(run, bound, source, progress)

@@ -48,6 +48,18 @@ def processors(root: Path = ROOT) -> int:
     return max(1, min([bound, *(math.ceil(quota) for quota in _quotas(root))]) // _sharing)
 
 
+def limit_threads(root: Path = ROOT) -> None:
+    """Have libraries start as many threads as a quota of this process's group has processors for, unless told more.
+
+    They count the processors that the process is bound to. Where a quota allows fewer, threads wait for one another.
+    It must be called before they are loaded.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = min((math.ceil(quota) for quota in _quotas(root)), default=bound)
+    if allowed < bound:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, allowed)))
+
+
 def address_space() -> int | None:
     """The limit of `ulimit -v`, or of `ulimit -d`; None without one."""
     return min(_limits_of_shell(), default=None)

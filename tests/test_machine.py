@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -87,3 +88,20 @@ def test_ulimit_counts(tmp_path: Path) -> None:
         check=True,
     )
     assert result.stdout.split() == ["True", str(GIB)]
+
+
+def test_libraries_start_no_more_threads_than_a_quota_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    root = write(version_2(tmp_path), {"sys/fs/cgroup/a/b/cpu.max": "max 100000\n"})
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    machine.limit_threads(root)
+    assert "OMP_NUM_THREADS" not in os.environ  # without a quota they count as they always do
+    write(root, {"sys/fs/cgroup/a/b/cpu.max": "250000 100000\n"})
+    machine.limit_threads(root)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    machine.limit_threads(root)
+    assert os.environ["OMP_NUM_THREADS"] == "6"  # a person has said it

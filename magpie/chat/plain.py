@@ -39,6 +39,14 @@ class PlainText:
         end = self.tokenizer.eos_id
         return () if end is None else (end,)
 
+    def without_end(self, text: str) -> str:
+        """The text without the token that ends it, where a server left it there; else as it is."""
+        ends = tuple(text for text, at in self.tokenizer.special_tokens.items() if at in self.stop_ids)
+        rest = text
+        while ends and (bare := rest.rstrip()).endswith(ends):
+            rest = next(bare.removesuffix(end) for end in ends if bare.endswith(end))
+        return rest
+
     def ids(self, text: str) -> list[int]:
         """Token ids of the text."""
         return [*self.begin, *self.tokenizer.encode(text)]

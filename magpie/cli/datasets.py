@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from magpie.publish.trainers import Trainer
 
 Dataset = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a dataset that a filter wrote.")
+    Path, typer.Argument(metavar="RUN", help="A run, the folder of a dataset, or a file of rows.")
 ]
 
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write the dataset to.")]

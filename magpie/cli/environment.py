@@ -49,6 +49,7 @@ def prepare() -> None:
         except UnicodeEncodeError:
             raise RecipeError(f"the argument {argument!r} is not UTF-8 text; rename the file") from None
     machine.raise_open_files(_FILES)
+    machine.limit_threads()
     if any(option in sys.argv for option in ("--help", "-h", "--version")):
         return
     try:

@@ -17,7 +17,7 @@ from magpie.records.folders import find_files
 from magpie.records.opening import is_records
 from magpie.records.rows import Note, Record, read_rows
 from magpie.steps.base import Instructions
-from magpie.text import printable
+from magpie.text import folded, printable
 
 _log = logging.getLogger(__name__)
 _EXAMPLES = 3  # rows that a line about unread rows names
@@ -58,13 +58,13 @@ class _Reader:
 
     @property
     def looked_for(self) -> tuple[str, ...]:
-        """The columns that may hold an instruction, in lower case."""
-        return COLUMNS if self.dataset.column is None else (self.dataset.column.strip().lower(),)
+        """The columns that may hold an instruction, in the form in which names are compared."""
+        return COLUMNS if self.dataset.column is None else (folded(self.dataset.column).strip(),)
 
     def columns(self, names: list[str]) -> list[str]:
         """The columns of a table to read. All of them if none can hold an instruction, so that an error names them."""
-        wanted = [name for name in names if name.strip().lower() in {"id", *self.looked_for, "input"}]
-        return wanted if {name.strip().lower() for name in wanted} & {*self.looked_for} else names
+        wanted = [name for name in names if folded(name).strip() in {"id", *self.looked_for, "input"}]
+        return wanted if {folded(name).strip() for name in wanted} & {*self.looked_for} else names
 
     def take(self, number: int, value: Any) -> None:
         """Read one row."""

@@ -53,7 +53,8 @@ class Published:
         self.files = found.paths
         self._folder = temporary_folder()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._parts = [self._part(file, number) for number, file in enumerate(self.files)]
+        held: list[str] = []  # until it is sure that no error says the same again, or more
+        self._parts = [self._part(file, number, held.append) for number, file in enumerate(self.files)]
         footers = [opened(part) for part in self._parts]
         schemas = [
             NamedSchema(part.path.name, footer.schema_arrow, part.open)
@@ -66,9 +67,11 @@ class Published:
             raise RecipeError(
                 f"{self.path} is empty: it has no rows and no columns; give a dataset with rows"
             )
+        for line in held:
+            note(line)
 
-    def _part(self, path: Path, number: int) -> Part:
-        parquet, is_open = as_parquet(path, self._folder / f"{number:05d}.parquet", self._note)
+    def _part(self, path: Path, number: int, note: Note) -> Part:
+        parquet, is_open = as_parquet(path, self._folder / f"{number:05d}.parquet", note)
         return Part(path, parquet, is_open)
 
     @property

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.data.dataset import DatasetFiles
+from magpie.errors import FilterError
 from magpie.recipe import Filter
 from magpie.steps.base import REJECTED
 from magpie.steps.filter import (
@@ -29,6 +30,7 @@ from magpie.steps.filter import (
     lost_alone,
     quota_groups,
     reason_of,
+    values_of_no_row,
 )
 from magpie.steps.filter.sql import columns_read
 from magpie.storage import open_storage
@@ -197,6 +199,11 @@ def _decide(rows: RowSource, other: Filter) -> _Decided:
     # A step always gets `id`, so that `reads` leaves it out. Here it is read only where a rule needs it.
     needs_id = any("id" in columns_read(expression) for _, expression in expressions(other))
     read = rows.columns([*reads, *(["id"] if needs_id else [])])
+    if other.quotas is not None and (strange := values_of_no_row(other, read)):
+        raise FilterError(
+            f"filter {other.name!r}: `quotas.counts` names {strange[0]!r}, "
+            f"and no row has that as {other.quotas.by}; mend it, or take it out"
+        )
     # Rows that are out already get a reason that is none of this filter's: its funnel does not count them.
     earlier = pc.if_else(
         pc.is_valid(read[REJECTED.name]), "out before this filter", pa.scalar(None, pa.string())

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from magpie.engines import open_engine, open_scorer, require_engine
-from magpie.execution.base import Report, ShardTask
-from magpie.execution.runner import OpenEngine, OpenScorer, PhaseRunner, first_missing
+from magpie.errors import EngineError
+from magpie.execution.base import Noted, Report, ShardTask
+from magpie.execution.runner import (
+    SLOTS,
+    OpenEngine,
+    OpenScorer,
+    PhaseRunner,
+    first_missing,
+    is_short_of_memory,
+)
 from magpie.execution.scheduler import TaskQueue
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
+
+_LOADS = 4
+"""How often an engine that runs out of memory is loaded, each time with half the slots."""
 
 
 class LocalExecutor:
@@ -35,9 +46,23 @@ class LocalExecutor:
         for later in bound.plan.phases:  # said before the first phase, not hours later
             if later.needs_engine and later.model is not None:
                 require_engine(later.model)
-        await self._runner.load(bound, phase, first_missing(phase, tasks), report)
+        await self._load(bound, phase, first_missing(phase, tasks), report)
         self._tasks = TaskQueue(tasks)
         await self._runner.work(run, bound, phase, self._tasks, report)
+
+    async def _load(self, bound: BoundPlan, phase: Phase, first: int, report: Report) -> None:
+        """Load what the phase needs, with half the slots where an engine runs out of memory, and half again."""
+        slots = None
+        for attempts_left in reversed(range(_LOADS)):
+            try:
+                return await self._runner.load(bound, phase, first, report, slots=slots)
+            except EngineError as error:
+                asked = slots or (phase.model.slots if phase.model is not None else None) or SLOTS
+                if not attempts_left or asked == 1 or not is_short_of_memory(error):
+                    raise
+                slots = asked // 2
+                report(Noted(f"{error}; loading it again with {slots} slots"))
+        return None
 
     def drain(self) -> bool:
         """Begin with no more shards. Whether any are in flight."""

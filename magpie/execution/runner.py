@@ -23,6 +23,9 @@ from magpie.runs.manifest import lineage_after
 from magpie.runs.run import Run
 from magpie.steps.base import PreparedWork
 
+SLOTS = 512
+"""Slots of an engine that has never been loaded: what vLLM is given on a GPU by default."""
+
 OpenEngine = Callable[[Model], Awaitable[Engine]]
 OpenScorer = Callable[[Model], Awaitable[Scorer]]
 
@@ -115,6 +118,11 @@ class PhaseRunner:
             engine, self._engine = self._engine, None
             with suppress(EngineError):  # it may be lost already
                 await engine.close()
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory did not suffice, as far as the error says: fewer slots may help."""
+    return "out of memory" in str(error).lower()
 
 
 def first_missing(phase: Phase, tasks: Sequence[ShardTask]) -> int:

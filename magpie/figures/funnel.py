@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from magpie.figures.status import Status
 from magpie.runs.run import Run
-from magpie.steps.filter import FunnelLine, funnel_lines
+from magpie.steps.base import REJECTED
+from magpie.steps.filter import FunnelLine, QuotaGroup, funnel_lines, quota_groups, values_of_no_row
+from magpie.steps.filter.sql import columns_read
 
 
 def filter_funnel(run: Run, found: Status) -> tuple[FunnelLine, ...] | None:
@@ -19,3 +21,12 @@ def filter_funnel(run: Run, found: Status) -> tuple[FunnelLine, ...] | None:
     rules = [rule.name for run_step in run.steps for rule in run_step.step.rules]
     lost = {reason: count for step in found.steps for reason, count in step.rejected.items()}
     return funnel_lines(run.recipe.filter, rules, lost, left=found.steps[-1].rows_out)
+
+
+def quota_outcome(run: Run) -> tuple[tuple[QuotaGroup, ...], tuple[str, ...]]:
+    """What the quotas of a finished run's filter did to each value; and the values in `counts` that no row has."""
+    filter = run.recipe.filter
+    if filter is None or filter.quotas is None:
+        return (), ()
+    rows = run.table(sorted(columns_read(filter.quotas.by)))
+    return quota_groups(filter, rows, rows[REJECTED.name]), values_of_no_row(filter, rows)

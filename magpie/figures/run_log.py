@@ -9,6 +9,9 @@ from typing import Any
 from magpie.plan import make_plan
 from magpie.runs.run import LOG, Run
 
+FIRST_STAGE = "reading models and templates"
+"""What a build says first of all that it is at."""
+
 
 def phase_seconds(run: Run) -> dict[str, float]:
     """How long each phase took, loading left out, for all rows of the run: as its log has it. Phases it lacks are out.
@@ -30,6 +33,17 @@ def phase_seconds(run: Run) -> dict[str, float]:
         if rows:
             seconds[phase.name] = spent * run.recipe.rows / rows
     return seconds
+
+
+def seconds_at_work(run: Run) -> float | None:
+    """How long all the builds of the run were at work, one after the other, loading included; None without a log."""
+    seconds, before = 0.0, None
+    for event in events_of(run):
+        begins = event.get("event") == "doing" and event.get("what") == FIRST_STAGE
+        if before is not None and not begins:  # between two builds nobody was at work
+            seconds += max(event["time"] - before, 0.0)
+        before = event["time"]
+    return None if before is None else round(seconds, 1)
 
 
 def events_of(run: Run) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from magpie.errors import DamagedShardError, RunError
 from magpie.figures.agreement import Agreement, agreement
 from magpie.figures.pace import Pace, paces
+from magpie.figures.run_log import seconds_at_work
 from magpie.figures.saturation import Saturation, saturation
 from magpie.runs.live import Running, running
 from magpie.runs.run import Run, RunStep
@@ -48,7 +49,7 @@ class Status:
     `damaged` names the files that cannot be read; they count as not done. A file may be damaged in bytes that are not
     read here: `verify` reads them all. `no_saturation` says why `saturation` is None. `running` is the build that is at
     work now, with the rows that it has in hand; None while there is none. `paces` are the phases' speeds beside the
-    planned ones, where there is a plan.
+    planned ones, where there is a plan. `seconds` is how long the builds were at work, by the log; None without one.
     """
 
     folder: str
@@ -64,6 +65,7 @@ class Status:
     agreement: tuple[Agreement, ...] = ()
     running: Running | None = None
     paces: tuple[Pace, ...] = ()
+    seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""
@@ -92,6 +94,7 @@ def status(run: Run) -> Status:
         agreement=agreement(run),
         running=running(run),
         paces=paces(run),
+        seconds=seconds_at_work(run),
     )
 
 

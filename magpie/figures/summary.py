@@ -28,7 +28,7 @@ def summary(run: Run) -> dict[str, Any]:
     run_status = status(run)
     figures = run_status.to_json()
     # A path, a list of paths, what is always true of a finished run, the build that writes this, and its times.
-    for name in ("folder", "damaged", "finished", "running", "paces"):
+    for name in ("folder", "damaged", "finished", "running", "paces", "seconds"):
         del figures[name]
     lines = filter_funnel(run, run_status)
     return {

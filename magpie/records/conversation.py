@@ -120,7 +120,7 @@ def written_names(row: Mapping[Any, Any]) -> dict[str, Any]:
     """The columns of a row by their names in lower case; where two differ in case alone, the first."""
     names: dict[str, Any] = {}
     for name in row:
-        names.setdefault(str(name).strip().lower(), name)
+        names.setdefault(folded(str(name)).strip(), name)
     return names
 
 
@@ -134,7 +134,7 @@ def _turn(entry: Any) -> Turn | None:
     if not isinstance(entry, Mapping):
         return None
     content = _field(entry, CONTENTS)
-    if content is None and not any(str(name).lower() in CONTENTS for name in entry):
+    if content is None and not any(folded(str(name)) in CONTENTS for name in entry):
         # {"human": "Why?"}: the name of the speaker is the field
         return next(
             (Turn(role, text_of(held)) for name, held in entry.items() if (role := role_of(name))), None
@@ -144,13 +144,13 @@ def _turn(entry: Any) -> Turn | None:
 
 def _field(entry: Mapping[Any, Any], names: tuple[str, ...]) -> Any:
     """The first of the fields that holds something, in any case."""
-    held = {str(name).lower(): value for name, value in entry.items()}
+    held = {folded(str(name)): value for name, value in entry.items()}
     return next((held[name] for name in names if held.get(name) not in (None, "", [])), None)
 
 
 def _list_in(value: Mapping[Any, Any]) -> Any:
     """The messages in an object: below a key such as `messages`, or in columns, as `datasets` may store them."""
-    held = {str(name).lower(): entry for name, entry in value.items()}
+    held = {folded(str(name)): entry for name, entry in value.items()}
     for name in CONVERSATIONS:
         if isinstance(held.get(name), list | tuple):
             return held[name]

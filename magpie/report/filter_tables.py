@@ -38,7 +38,7 @@ def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agree
             cells.append("–" if explanation.share is None else f"{explanation.share:.0%}")
         table.add_row(as_text(line.name), *cells)
     console.print(table)
-    _print_groups(result.groups, console)
+    print_groups(result.groups, console)
     for explanation in result.explained:
         if explanation.examples:
             heading_line = Text("\nlost by ").append_text(as_text(explanation.line.name, "bold"))
@@ -52,7 +52,7 @@ def print_funnel(result: Refiltered, console: Console, agreement: Iterable[Agree
     _print_skipped(result.skipped, result.what, console)
 
 
-def _print_groups(groups: Iterable[QuotaGroup], console: Console) -> None:
+def print_groups(groups: Iterable[QuotaGroup], console: Console) -> None:
     """Print which quotas were filled, and which fell short of their number."""
     limited = [group for group in groups if group.quota]  # 0 leaves a value out, which is no quota to fill
     filled = [group for group in limited if group.kept >= (group.quota or 0)]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.escaping import harmless
+from magpie.escaping import harmless, one_line
 from magpie.execution.progress import clock
+from magpie.figures.funnel import quota_outcome
 from magpie.figures.status import status as status_of
+from magpie.report.filter_tables import print_groups
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text, counted
 from magpie.runs.verify import quarantined
@@ -27,8 +29,10 @@ def print_status(status: Status, console: Console) -> None:
 
     The number after ± is one standard error.
     """
+    took = "" if status.seconds is None else f" in {clock(status.seconds)}"
     state = (
-        f"finished, {counted(status.kept or 0, 'row')} kept of {status.rows:,} ({(status.kept or 0) / status.rows:.0%})"
+        f"finished{took}, {counted(status.kept or 0, 'row')} kept of {status.rows:,} "
+        f"({(status.kept or 0) / status.rows:.0%})"
         if status.finished
         else "not finished: run the build again to go on"
     )
@@ -95,6 +99,15 @@ def print_outcome(run: Run, console: Console) -> None:
     for path in quarantined(run):
         console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)
     if status.finished:
+        groups, strange = quota_outcome(run)
+        print_groups(groups, console)
+        for value in strange:
+            console.print(
+                as_text(
+                    f"`quotas.counts` names {one_line(value)!r}, which no row has; mend it, or take it out"
+                ),
+                soft_wrap=True,
+            )
         console.print(
             f"Read it: magpie show {run.storage.location}", highlight=False, markup=False, soft_wrap=True
         )

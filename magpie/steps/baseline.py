@@ -117,7 +117,9 @@ class BaselineWriter(RowWork["Engine"]):
         )
         columns: dict[str, list[Any]] = {
             "base_response": [
-                None if completion.finish_reason == "error" else completion.text.strip()
+                None
+                if completion.finish_reason == "error"
+                else self.plain.without_end(completion.text).strip()
                 for completion in completions
             ],
             "base_tokens": [completion.token_count for completion in completions],

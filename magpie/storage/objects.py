@@ -168,12 +168,13 @@ class ObjectStorage(Storage):
         tops = {item["path"] for item in names["objects"]} | {
             path.rstrip("/") for path in names["common_prefixes"]
         }
-        return min(
-            (name for name in tops if name not in known | {"run.lock"} and not _is_inner(name)), default=None
-        )
+        # The folder itself has no name here: SeaweedFS lists it, and so do buckets in which a console has made it.
+        nobodys = known | {"run.lock", ""}
+        return min((name for name in tops if name not in nobodys and not _is_inner(name)), default=None)
 
     def _all_names(self, folder: str | None) -> list[str]:
-        return self._read(lambda store: [item["path"] for batch in store.list(folder) for item in batch])
+        paths = self._read(lambda store: [item["path"] for batch in store.list(folder) for item in batch])
+        return [path for path in paths if path]
 
     @property
     def _store(self) -> Any:

@@ -113,3 +113,13 @@ def test_what_is_no_dataset_is_said_to_be_none(tmp_path, name, content, message)
         path.write_text(content)
     with pytest.raises(RecipeError, match=message):
         read_instructions(str(path))
+
+
+def test_names_of_columns_and_fields_are_those_of_any_script(tmp_path):
+    path = tmp_path / "wide.jsonl"
+    rows = [
+        {"Ｉｎｓｔｒｕｃｔｉｏｎ": TEXTS[0]},
+        {"\u200bMessages": [{"Ｒole": "USER", "CONTENT": TEXTS[1]}]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_instructions(str(path)).texts == TEXTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from magpie.data.instructions import read_instructions
 from magpie.data.published import Published
 from magpie.data.select import refilter
-from magpie.errors import RecipeError
+from magpie.errors import FilterError, RecipeError
 from magpie.recipe import Filter, NamedDataset, Rule
 
 TEXT, LARGE = pa.string(), pa.large_string()
@@ -123,3 +124,34 @@ def test_names_of_labels_are_read_and_kept(tmp_path: Path) -> None:
     (written,) = (tmp_path / "out").glob("*.parquet")
     assert json.loads(pq.read_schema(written).metadata[b"huggingface"]) == LABELS
     assert pq.read_table(written)["topic"].to_pylist() == [1]
+
+
+def test_an_empty_file_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    said: list[str] = []
+    with pytest.raises(RecipeError, match="is empty: it has no rows"):
+        Published(tmp_path / "empty.jsonl", note=said.append)
+    assert said == []
+    # Where another file has rows there is no error, and so there is a note.
+    (tmp_path / "full.jsonl").write_text(json.dumps({"instruction": "Why?"}))
+    assert Published(tmp_path, note=said.append).rows == 1
+    assert [line for line in said if "empty.jsonl is empty" in line] == said != []
+
+
+@pytest.mark.parametrize("by", ["topic", "upper(topic)"])
+def test_a_quota_for_a_value_that_no_row_has_is_named(tmp_path: Path, by: str) -> None:
+    put(tmp_path / "rows.parquet", topic=["a", "b", "b"])
+    counts = {"B" if "upper" in by else "b": 1, "Mathz": 2}
+    found = Filter.model_validate({"name": "some", "quotas": {"by": by, "counts": counts}})
+    with pytest.raises(
+        FilterError, match=rf"`quotas.counts` names 'Mathz', and no row has that as {re.escape(by)}"
+    ):
+        refilter(Published(tmp_path / "rows.parquet"), found)
+
+
+def test_a_quota_for_a_value_that_the_rules_leave_out_is_no_mistake(tmp_path: Path) -> None:
+    put(tmp_path / "rows.parquet", topic=["a", "b", "b"])
+    rules = [{"name": "not a", "where": "topic <> 'a'"}]
+    quotas = {"by": "topic", "counts": {"a": 1, "b": 1}}
+    found = Filter.model_validate({"name": "some", "rules": rules, "quotas": quotas})
+    assert refilter(Published(tmp_path / "rows.parquet"), found).kept == 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
 
 import pytest
 
-from magpie.engines.vllm.endings import _ending
+from magpie.engines.vllm.endings import ProcessWatch, _ending, load_message
+from magpie.engines.vllm.quiet import Said, silence_stderr
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -54,3 +56,24 @@ def test_a_signal_without_a_name_is_a_number() -> None:
     os.kill(process.pid or 0, signal.SIGRTMIN + 3)
     process.join()
     assert _ending([process]) == f"its process EngineCore ended by signal {signal.SIGRTMIN + 3}"
+
+
+SAID = """\
+(EngineCore pid=7) Process EngineCore:
+(EngineCore pid=7) ERROR 11-27 03:10:00 [core.py:1036] EngineCore failed to start.
+(EngineCore pid=7) ERROR 11-27 03:10:00 [core.py:1036] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-27 03:10:00 [core.py:1036] torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB.
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+
+
+def test_what_a_process_died_of_is_in_what_it_said() -> None:
+    said = Said()
+    assert said.reason() is None
+    with silence_stderr(said):
+        subprocess.run([sys.executable, "-c", f"import sys; sys.stderr.write({SAID!r})"], check=True)
+    assert said.reason() == "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB."
+    watch = ProcessWatch(lambda: False, lambda _: None, said)
+    error = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+    assert "out of memory" in load_message("m", watch.told(error))
+    assert "smaller `context_length`" in load_message("m", watch.told(error))

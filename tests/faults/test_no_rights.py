@@ -128,8 +128,8 @@ def test_a_path_that_is_no_text(tmp_path: Path, whole: Path) -> None:
         api.show(folder, console=console)
         keep = Filter.model_validate({"name": "keep", "rules": [{"name": "rule", "where": "index < 9"}]})
         kept = api.filter(Run.open(folder), keep, folder / "filtered").kept
-        assert api.export(folder / "filtered", "messages", folder / "x.jsonl") == kept > 0
-        assert api.export(folder, "messages", folder / "x.parquet") > 0
+        assert api.export(folder / "filtered", "messages", folder / "x.jsonl").rows == kept > 0
+        assert api.export(folder, "messages", folder / "x.parquet").rows > 0
         assert api.filter(folder / "x.jsonl", keep, folder / "again").kept == kept
         (folder / "steps" / os.fsdecode(b"\xfe")).write_bytes(b"mine")
         (line,) = api.verify(folder)

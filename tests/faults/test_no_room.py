@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from builds import small_recipe
+from command import magpie, refusal
 
 from magpie import api
 from magpie.build import build
@@ -119,3 +120,10 @@ def test_a_build_that_has_no_room_for_its_dataset_goes_on_when_there_is_some(
     build(RECIPE, folder)
     assert files(folder / "dataset") == before and verify(Run.open(folder)) == []
     assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("megabytes", [100, 700, 2500])
+def test_too_little_address_space_is_said_before_a_library_stumbles(run: Run, megabytes: int) -> None:
+    limit = ["sh", "-c", f'ulimit -v {megabytes * 1000}; exec "$@"', "sh"]
+    said = refusal(magpie("status", run.folder, before=limit))
+    assert "address space (`ulimit -v`)" in said and said.endswith("raise the limit")

@@ -26,7 +26,6 @@ from magpie.runs.verify import verify
 from magpie.steps.dedup import Deduplicator
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
-DRAINING = (signal.SIGTERM, signal.SIGUSR1)
 MOMENTS = (
     '"event": "doing"',  # the first line of the log: models and templates are being read
     '"step": "instruct"',
@@ -83,8 +82,7 @@ def test_a_stopped_build_says_how_to_go_on_and_goes_on(
     assert tree(folder) == undisturbed
 
 
-@pytest.mark.parametrize("number", DRAINING, ids=lambda number: number.name)
-@pytest.mark.parametrize("grace", [60, 0])
+@pytest.mark.parametrize(("number", "grace"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 60)])
 def test_shards_in_flight_are_finished_within_the_time_of_grace(
     tmp_path: Path, number: signal.Signals, grace: int
 ) -> None:

@@ -186,8 +186,8 @@ def test_trl_reads_the_configuration_and_its_data(
     source: Path, pairs: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real parser of TRL's command, and its loader of the data that the file names."""
-    from trl import DPOConfig, SFTConfig
-    from trl.scripts.utils import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser, get_dataset
+    from trl import DPOConfig, ModelConfig, SFTConfig, TrlParser
+    from trl.scripts.utils import DatasetMixtureConfig, ScriptArguments, get_dataset
 
     data = source if kind == "sft" else pairs
     magpie.export_for_trainer(data, "trl", tmp_path / "out", model="org/model")
@@ -207,3 +207,43 @@ def test_trl_reads_the_configuration_and_its_data(
     rows = get_dataset(mixture)["train"]
     assert rows.column_names == (["messages"] if kind == "sft" else ["prompt", "chosen", "rejected"])
     assert len(rows) == len(TALKS if kind == "sft" else PAIRS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_trl_trains_two_steps_on_the_folder(source: Path, pairs: Path, tmp_path: Path, kind: str) -> None:
+    """A model of a few thousand random weights: what counts is that the trainer takes the data as it lies there."""
+    import datasets
+    from tokenizers_made import small
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    magpie.export_for_trainer(source if kind == "sft" else pairs, "trl", tmp_path / "out")
+    rows = datasets.load_dataset(
+        "json",
+        data_files=str(tmp_path / "out" / "data" / "train.jsonl"),
+        cache_dir=str(tmp_path / "cache"),
+        split="train",
+    )
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(small(tmp_path / "tokenizer", template=template))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    settings = {
+        "output_dir": str(tmp_path / "trained"), "max_steps": 2, "per_device_train_batch_size": 1, "use_cpu": True,
+        "bf16": False, "gradient_checkpointing": False, "report_to": "none", "save_strategy": "no",
+    }  # fmt: skip
+    trainer_class, config_class = (SFTTrainer, SFTConfig) if kind == "sft" else (DPOTrainer, DPOConfig)
+    # From a folder, since the reference model of DPO is loaded anew.
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    model = str(tmp_path / "model")
+    trainer = trainer_class(
+        model=model, args=config_class(**settings), train_dataset=rows, processing_class=tokenizer
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2

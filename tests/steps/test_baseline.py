@@ -45,3 +45,12 @@ def test_a_text_begins_as_the_tokenizer_begins_texts(tmp_path: Path, adds_bos: b
     text = "Why?\n"
     assert plain.tokenizer.decode(plain.ids(text)) == ("<bos>" if adds_bos else "") + text
     assert len(plain.stop_ids) == 1
+
+
+def test_the_token_that_ends_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    """Servers that show special tokens leave it there."""
+    plain = PlainText.from_model(small(tmp_path, CHATML))
+    end = plain.tokenizer.decode(list(plain.stop_ids))
+    assert end
+    assert plain.without_end(f"Because.{end}\n{end} ") == "Because."
+    assert plain.without_end(f"{end}Because.\n") == f"{end}Because.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -167,6 +168,16 @@ def test_a_renewal_whose_answer_was_lost_is_renewed_again(
             time.sleep(0.05)
         assert held._holder()[0]["until"] > before
     assert ObjectStorage(bucket).names() == []
+
+
+def test_a_folder_that_a_console_has_made_is_empty(bucket: str) -> None:  # noqa: F811
+    import httpx
+
+    made = httpx.put(f"{os.environ['AWS_ENDPOINT_URL']}/{bucket.removeprefix('s3://')}/", trust_env=False)
+    assert made.status_code == 200
+    storage = ObjectStorage(bucket)
+    assert storage.unrelated(frozenset()) is None
+    assert storage.names() == []
 
 
 def test_what_was_created_by_a_request_whose_answer_was_lost_is_ones_own(bucket: str) -> None:  # noqa: F811

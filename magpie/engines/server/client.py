@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from time import monotonic, time
 from typing import Any
+from urllib.request import proxy_bypass
 
 import httpx
 
@@ -85,20 +86,23 @@ class JsonClient:
         self.url = str(url).rstrip("/")
         self._busy_since: float | None = None
         self._completes = False
+        self._proxies = "" if _is_this_machine(url.host) else _proxies_of(url)
+        limits = httpx.Limits(max_connections=settings.concurrency)
         try:
+            # A client that is given a transport makes none for proxies, which may be of a kind that it cannot use.
+            direct = None if self._proxies else httpx.AsyncHTTPTransport(limits=limits)
             self._client = httpx.AsyncClient(
                 base_url=url,
                 headers={"Accept-Encoding": "identity"},
                 auth=bearer,
                 # A request may wait for a free connection as long as it takes.
                 timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout), pool=None),
-                limits=httpx.Limits(max_connections=settings.concurrency),
-                trust_env=not _is_this_machine(url.host),  # no proxy is needed to reach this machine
+                limits=limits,
+                transport=direct,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            names = [name for name in _PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
             raise ServerError(
-                f"the proxy in {' or '.join(names) or 'the environment'} cannot be used for {self.url}; name one "
+                f"the proxy in {self._proxies or 'the environment'} cannot be used for {self.url}; name one "
                 "that begins with http://, or leave the server out of it with NO_PROXY"
             ) from error
 
@@ -138,6 +142,11 @@ class JsonClient:
             attempt += 1
         tries = f"{attempt} time{'s' if attempt > 1 else ''}"
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            if self._proxies:
+                raise ServerError(
+                    f"nothing answers at {self.url}, asked through the proxy in {self._proxies}; check both, or leave "
+                    "the server out of the proxy with NO_PROXY"
+                ) from cause
             raise ServerError(f"nothing answers at {self.url}; start it with `{self._start}`") from cause
         # Once it has completed a prompt it is a completion server: then an odd answer is about one prompt.
         if cause is None and answer.status_code < 400 and not (body is not None and self._completes):
@@ -254,6 +263,14 @@ def _retry_after(answer: httpx.Response) -> float:
     except (ValueError, TypeError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else 0.0
+
+
+def _proxies_of(url: httpx.URL) -> str:
+    """The variables that name a proxy for this address; none where NO_PROXY leaves it out."""
+    if proxy_bypass(url.host):
+        return ""
+    wanted = [name for name in _PROXIES if name in {f"{url.scheme.upper()}_PROXY", "ALL_PROXY"}]
+    return " or ".join(name for name in wanted if os.environ.get(name) or os.environ.get(name.lower()))
 
 
 def _is_this_machine(host: str) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from magpie.engines.vllm.quiet import Said
 from magpie.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ class ProcessWatch:
     `on_death` is told of the first process that dies before.
     """
 
-    def __init__(self, is_over: Callable[[], bool], on_death: Callable[[EngineError], None]) -> None:
-        self._is_over, self._on_death = is_over, on_death
+    def __init__(
+        self, is_over: Callable[[], bool], on_death: Callable[[EngineError], None], said: Said
+    ) -> None:
+        self._is_over, self._on_death, self._said = is_over, on_death, said
         self._has_ended = threading.Event()
         self._how = ""
 
@@ -45,9 +48,11 @@ class ProcessWatch:
             ).start()
 
     def told(self, error: BaseException) -> BaseException:
-        """An error of `step`, or the end of the process behind it where vLLM only says that it is dead."""
+        """An error of vLLM's, or what its process died of, where the error only says that it is dead."""
         if type(error).__name__ == "EngineDeadError" and self._has_ended.wait(LAST_WORDS):
             return EngineError(self._how)
+        if "initialization failed" in str(error):
+            return EngineError(self._said.reason() or last_line(error))
         return error
 
     def _watch(self, llm: Any, processes: list[BaseProcess]) -> None:
@@ -57,6 +62,9 @@ class ProcessWatch:
         # for both a little later.
         time.sleep(_EXIT_CODE_TAKES)
         self._how = _ending([by_sentinel[sentinel] for sentinel in gone])
+        reason = self._said.reason()
+        if reason is not None and "SIG" not in self._how:  # one that was killed could say nothing
+            self._how += f": {reason}"
         self._has_ended.set()
         if self._is_over():
             return

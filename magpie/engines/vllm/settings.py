@@ -25,6 +25,7 @@ def prepare_environment() -> None:
     """Set vLLM's environment variables. Call it before vLLM is imported, which reads them once."""
     for key, value in (
         ("VLLM_LOGGING_LEVEL", "ERROR"),
+        ("VLLM_LOGGING_STREAM", "ext://sys.stderr"),  # standard output is for what was asked for
         # A forked child would hold our run's lock, and would not carry the mark of `orphans.watch`.
         ("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn"),
         ("VLLM_NO_USAGE_STATS", "1"),

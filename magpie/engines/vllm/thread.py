@@ -23,7 +23,7 @@ from typing import Any, Generic, Self, TypeVar
 from magpie.engines.base import ModelInfo, Sampling
 from magpie.engines.vllm import orphans
 from magpie.engines.vllm.endings import LAST_WORDS, ProcessWatch, death_message, last_line, load_message
-from magpie.engines.vllm.quiet import silence_stderr
+from magpie.engines.vllm.quiet import Said, silence_stderr
 from magpie.engines.vllm.settings import prepare_environment
 from magpie.errors import EngineError
 from magpie.models import ModelFiles
@@ -58,7 +58,8 @@ class VllmThread(ABC, Generic[A]):
         self._wake = threading.Event()
         self._closing = False
         self._lost: BaseException | None = None
-        self._watch = ProcessWatch(self._is_over, self._die)
+        self._said = Said()
+        self._watch = ProcessWatch(self._is_over, self._die, self._said)
         self._next_id = 0
         self._loop = asyncio.get_running_loop()
         self._model: ModelInfo
@@ -71,7 +72,7 @@ class VllmThread(ABC, Generic[A]):
         engine = cls(model, files)
         # Libraries write to standard error while they load. MAGPIE_LOG=DEBUG shows it.
         is_verbose = _log.isEnabledFor(logging.DEBUG)
-        with contextlib.nullcontext() if is_verbose else silence_stderr():
+        with contextlib.nullcontext() if is_verbose else silence_stderr(engine._said):
             try:
                 engine._thread.start()
                 engine._model = await engine._loaded
@@ -141,7 +142,7 @@ class VllmThread(ABC, Generic[A]):
                 warnings.simplefilter("ignore")
                 llm = self._load()
         except BaseException as error:
-            failure = EngineError(load_message(self._files.name, error))
+            failure = EngineError(load_message(self._files.name, self._watch.told(error)))
             failure.__cause__ = error
             self._call_on_loop(self._set_load_error, failure)
             return

@@ -14,7 +14,7 @@ from magpie.execution.base import Noted, Report, ShardTask
 from magpie.execution.ray import cluster
 from magpie.execution.ray.handout import Handout
 from magpie.execution.ray.place import BEAT_EVERY, SILENCE, PhaseWork, Place
-from magpie.execution.runner import OpenEngine, OpenScorer, first_missing
+from magpie.execution.runner import OpenEngine, OpenScorer, first_missing, is_short_of_memory
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
 from magpie.storage import MemoryStorage
@@ -128,7 +128,7 @@ class RayExecutor:
         place.failures += 1
         if place.failures >= _ATTEMPTS:
             raise EngineError(f"{name} died {_ATTEMPTS} times in a row: {said}") from error
-        if "out of memory" in str(error).lower():
+        if is_short_of_memory(error):
             said += f"; the next has {place.halve_slots(work.phase)} slots"
         again = f", {waiting} shards wait for another" if waiting else ""
         pause = min(2.0**place.failures, _LONGEST_WAIT)

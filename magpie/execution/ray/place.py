@@ -13,7 +13,7 @@ from magpie.execution.base import Committed, Completed, Loaded, Noted, Report, S
 from magpie.execution.ray import cluster
 from magpie.execution.ray.handout import Handout
 from magpie.execution.ray.worker import Answer, RayWorker
-from magpie.execution.runner import OpenEngine, OpenScorer
+from magpie.execution.runner import SLOTS, OpenEngine, OpenScorer
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.tools import model_key
 from magpie.runs.run import Run
@@ -31,9 +31,6 @@ _LONGEST_START = 600.0
 
 _WAITS_QUIETLY = 30.0
 """Seconds that a worker may wait for room on the cluster before it is said."""
-
-_SLOTS = 512
-"""Slots of an engine that has never been loaded: what vLLM is given on a GPU by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Place:
         key = _model(phase)
         asked = None if phase.model is None else phase.model.slots
         known = [slots for slots in (self._slots, self._slot_limits.get(key), asked) if slots]
-        self._slot_limits[key] = max(1, min(known, default=_SLOTS) // 2)
+        self._slot_limits[key] = max(1, min(known, default=SLOTS) // 2)
         return self._slot_limits[key]
 
     async def release(self) -> None:
@@ -124,6 +121,7 @@ class Place:
     async def _room(self, report: Report) -> None:
         """Wait until the cluster has reserved what the worker needs; a node may have gone, and another may join."""
         ready = asyncio.ensure_future(self._group.ready())
+        ready.add_done_callback(_pass_over)
         done, _ = await asyncio.wait({ready}, timeout=_WAITS_QUIETLY)
         if not done:
             report(Noted(f"worker {self.number} waits for room on the cluster; see `ray status`"))
@@ -132,6 +130,7 @@ class Place:
     async def _answer(self, call: Awaitable[T]) -> T:
         """The answer to a call. Raises TimeoutError where the actor's process is silent, or stuck."""
         answer: asyncio.Future[T] = asyncio.ensure_future(call)
+        answer.add_done_callback(_pass_over)  # where it is waited for no longer
         async with asyncio.timeout(_LONGEST_ANSWER):
             while not answer.done():
                 await asyncio.wait({answer}, timeout=BEAT_EVERY)
@@ -140,6 +139,12 @@ class Place:
                     beat = self.actor.beat.options(concurrency_group=cluster.BEAT).remote()
                     await asyncio.wait_for(beat, SILENCE)
         return answer.result()
+
+
+def _pass_over(answer: asyncio.Future[Any]) -> None:
+    """Have an error that nobody waits for any more passed over: asyncio would complain of it."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _model(phase: Phase) -> str:

@@ -31,6 +31,7 @@ from magpie.steps.filter.decide import (
     lost_alone,
     quota_groups,
     reason_of,
+    values_of_no_row,
 )
 from magpie.steps.filter.limits import stopped_by
 from magpie.steps.filter.rules import applicable, check, columns_of, expressions, split
@@ -52,6 +53,7 @@ __all__ = [
     "quota_groups",
     "reason_of",
     "split",
+    "values_of_no_row",
 ]
 
 

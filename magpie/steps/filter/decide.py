@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from magpie.errors import FilterError
 from magpie.recipe import Filter, Quotas, Rule, Top
 from magpie.steps.base import REJECTED
+from magpie.steps.base.scales import SCALES
 from magpie.steps.filter.rules import split
 from magpie.steps.filter.sql import Mask, Positions, RowValues, columns_read
 
@@ -119,6 +120,25 @@ def quota_groups(filter: Filter, rows: pa.Table, reasons: pa.ChunkedArray) -> tu
         QuotaGroup(value, quotas.counts.get(value, quotas.each), all_of[value], kept[value])
         for value in names
     )
+
+
+def values_of_no_row(filter: Filter, rows: pa.Table) -> tuple[str, ...]:
+    """The values in `quotas.counts` that no row has, whatever the rules say of it: most often they are mistyped.
+
+    What a judge's scale has is no mistake: `check` has looked at those.
+    """
+    quotas = filter.quotas
+    if quotas is None or not quotas.counts or not rows.num_rows or quotas.by.strip() in SCALES:
+        return ()
+    everywhere = np.ones(rows.num_rows, dtype=np.bool_)
+    try:
+        values = RowValues(rows, columns_read(quotas.by), everywhere).values(
+            f"CAST(({quotas.by}\n) AS VARCHAR)"
+        )
+    except FilterError:
+        return ()  # of rows that the rules leave out, it may have no value
+    there = set(pc.unique(values).to_pylist())
+    return tuple(value for value in quotas.counts if value not in there)
 
 
 def lost_alone(filter: Filter, rows: pa.Table) -> tuple[int | None, ...]:

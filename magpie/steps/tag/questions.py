@@ -15,6 +15,7 @@ from magpie.recipe import TagName
 from magpie.replies import json_object, valid_text
 from magpie.steps.base import column
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
+from magpie.text import folded
 
 _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories`
 # The most tokens that one character of a JSON string can take: `\u00e9` is six characters, and the model may write each
@@ -109,8 +110,8 @@ class Question:
 
     def _canonical(self, label: object) -> str | None:
         """The question's label that this is, in whichever case it was written; None where it is none of them."""
-        canonical = {name.casefold(): name for name in self.labels}
-        return canonical.get(label.strip().casefold()) if isinstance(label, str) else None
+        canonical = {folded(name): name for name in self.labels}
+        return canonical.get(folded(label).strip()) if isinstance(label, str) else None
 
 
 # For each column its meaning, and its name in the published datasets.

@@ -1,0 +1,102 @@
+"""The executor of this process: an engine short of memory is loaded smaller, and a build that is stopped drains."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from builds import small_recipe, tree
+
+from magpie.build import build
+from magpie.engines import open_engine
+from magpie.engines.base import Engine
+from magpie.errors import EngineError, StoppedError
+from magpie.execution.base import ShardTask, Through
+from magpie.execution.local import LocalExecutor
+from magpie.execution.ray.handout import Handout
+from magpie.plan import BuildTools, bind, make_plan
+from magpie.recipe import Model
+from magpie.runs.run import Run
+from magpie.storage import LocalStorage
+
+
+def hungry(most: int) -> LocalExecutor:
+    """An executor whose engines have memory for so many slots."""
+
+    async def opened(model: Model) -> Engine:
+        if (model.slots or 512) > most:
+            raise EngineError("vLLM could not load m: CUDA out of memory")
+        return await open_engine(model)
+
+    return LocalExecutor(opened)
+
+
+def test_an_engine_short_of_memory_is_loaded_with_half_the_slots(tmp_path: Path) -> None:
+    build(small_recipe(), tmp_path / "whole", executor="local")
+    executor = hungry(128)
+    build(small_recipe(), tmp_path / "run", executor=executor)
+    asyncio.run(executor.close())
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "again with 256 slots" in log and "again with 128 slots" in log and "again with 64" not in log
+
+
+def test_one_that_never_has_memory_enough_ends_the_build(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="out of memory"):
+        build(small_recipe(), tmp_path / "run", executor=hungry(0))
+
+
+class Stopping:
+    """The engine; at its first completion the build is told to stop, as Slurm does it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._told = engine, False
+        self.model = engine.model
+
+    async def complete(self, prompt: object, sampling: object) -> object:
+        if not self._told:
+            self._told = True
+            os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.2)
+        return await self._engine.complete(prompt, sampling)  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+@pytest.mark.parametrize("grace", [60, 0])
+def test_shards_in_flight_are_finished_within_the_time_of_grace(tmp_path: Path, grace: int) -> None:
+    """With some seconds the shards that were begun are committed, and no other begins; without, none is."""
+
+    async def opened(model: Model) -> Engine:
+        small = model.model_copy(update={"script": model.script.model_copy(update={"slots": 16})})
+        return Stopping(await open_engine(small))  # type: ignore[return-value]
+
+    with pytest.raises(StoppedError, match="SIGUSR1"):
+        build(small_recipe(), tmp_path / "run", executor=LocalExecutor(opened), grace=grace)
+    made = len(list((tmp_path / "run" / "steps" / "01-instruct").glob("*.parquet")))
+    assert (0 < made < 6) if grace else made == 0
+    build(small_recipe(), tmp_path / "run", executor="local")
+    build(small_recipe(), tmp_path / "whole", executor="local")
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_a_handout_that_drains_is_over_when_what_is_held_is_through_or_lost(tmp_path: Path) -> None:
+    plan = make_plan(small_recipe())
+    storage = LocalStorage(tmp_path / "run")
+    storage.prepare()
+    run = Run(storage, plan.recipe, plan.steps)
+    tasks = [ShardTask(shard, "", {}) for shard in range(run.shards)]
+    handout = Handout(run, bind(plan, BuildTools()), plan.phases[0], tasks, lambda _: None)
+    handout.take(0, 2)
+    handout.take(1, 1)
+    assert handout.drain()
+    assert handout.take(1, 5) == [] and handout.left == 3
+    handout.handle(0, Through(0))
+    handout.handle(1, Through(2))
+    assert not handout.is_over
+    handout.lost(0)
+    assert handout.is_over
