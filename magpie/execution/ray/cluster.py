@@ -64,7 +64,8 @@ def _join(address: str | None, options: dict[str, Any]) -> None:
 
     for attempt in range(_STARTS):
         try:
-            ray.init(address=address, **options)
+            # "local" starts one: without it Ray would join a cluster that runs on this machine already.
+            ray.init(address=address or "local", **options)
             return
         except Exception as error:
             # Ray allows its processes 30 seconds to start, which a busy machine may not keep.
