@@ -61,14 +61,15 @@ class PhaseRunner:
         an engine has run out of memory with those.
         """
         self.queue = None
-        if phase.needs_engine and phase.model is not None:
-            model = phase.model if slots is None else phase.model.model_copy(update={"slots": slots})
-            self.queue = EngineQueue(await self._engine_for(phase, model, report))
         try:
+            # Before the engine, whose cache takes a share of the memory that is left then.
             for run_step, work in prepared_work(bound, phase.steps[first:]):
                 report(Loading(f"what {run_step.name} needs"))
                 self._prepared.append(work)
                 await work.prepare()
+            if phase.needs_engine and phase.model is not None:
+                model = phase.model if slots is None else phase.model.model_copy(update={"slots": slots})
+                self.queue = EngineQueue(await self._engine_for(phase, model, report))
         except BaseException:
             await self._close_prepared()
             raise

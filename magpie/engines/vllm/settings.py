@@ -10,6 +10,7 @@ from magpie import machine
 from magpie.engines import first_token
 from magpie.engines.base import REPEATED_TIMES, REPEATED_UNIT, Sampling
 from magpie.engines.vllm.sizing import device_here, gpu_arguments
+from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.models.tokenizer import open_tokenizer
 from magpie.recipe import Model
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 _CPU_SLOTS = 256
 _CPU_BATCHED_TOKENS = 16384
 _GIB = 1 << 30
+_CPU_WORKING_MEMORY = 300 << 20  # the tensors of a step, and what the libraries take once they are at work
+_CPU_LEAST_CACHE = 128 << 20
 
 
 def prepare_environment() -> None:
@@ -68,7 +71,7 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
         "dtype": "bfloat16" if model.dtype == "auto" else model.dtype,
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, model.context_length),
-        "kv_cache_memory_bytes": _cpu_cache_bytes(),
+        "kv_cache_memory_bytes": _cpu_cache_bytes(files),
     }
 
 
@@ -124,13 +127,25 @@ def _tokenizer(files: ModelFiles, model: Model) -> dict[str, str]:
     return mode if opened.folder == files.path else {"tokenizer": str(opened.folder), **mode}
 
 
-def _cpu_cache_bytes() -> int:
+def _cpu_cache_bytes(files: ModelFiles) -> int:
     """Memory for the key-value cache: an eighth of what this process may still take, between 1 and 8 GiB.
 
-    Where a GiB is more than a quarter of that, as in a small container, it is a quarter.
+    Where a GiB is more than a quarter of that, as in a small container, it is a quarter. Raises EngineError where the
+    weights do not fit: the kernel would end the process without a word.
     """
-    free = machine.free_memory()
-    return min(max(free // 8, min(_GIB, free // 4)), 8 * _GIB)
+    free, weights = (
+        machine.free_memory(),
+        sum(path.stat().st_size for path in files.path.glob("*.safetensors")),
+    )
+    left = free - weights - _CPU_WORKING_MEMORY
+    if left < _CPU_LEAST_CACHE:
+        needed = weights + _CPU_WORKING_MEMORY + _CPU_LEAST_CACHE
+        raise EngineError(
+            f"{files.name} takes about {needed / 1e9:.1f} GB of memory to run, and this process may take "
+            f"{free / 1e9:.1f} GB more; give it more memory, or take a smaller model, or leave out what else is "
+            "loaded, such as language detection (1.3 GB): --set language=null"
+        )
+    return min(max(free // 8, min(_GIB, free // 4)), 8 * _GIB, left)
 
 
 def _context_length(files: ModelFiles, model: Model) -> int:
