@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from magpie import shipped
+from magpie.engines.vllm import settings
 from magpie.engines.vllm.sizing import gpu_arguments
+from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 from magpie.recipe.reading import read_yaml
@@ -66,3 +68,35 @@ def test_where_nothing_is_known_vllm_decides(files: ModelFiles, tmp_path: Path) 
 def test_vllm_knows_these_arguments(files: ModelFiles) -> None:
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed on this machine")
     vllm.EngineArgs(model=str(files.path), **given(Model(model=NAME), files))
+
+
+@pytest.mark.parametrize(
+    ("free", "cache"),
+    [
+        (64 << 30, 8 << 30),
+        (16 << 30, 2 << 30),
+        (4 << 30, 1 << 30),
+        (2 << 30, 512 << 20),
+        (1 << 30, 256 << 20),
+    ],
+)
+def test_on_a_cpu_the_cache_takes_a_share_of_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, cache: int
+) -> None:
+    monkeypatch.setattr("magpie.machine.free_memory", lambda: free)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(270 << 20)
+    assert settings._cpu_cache_bytes(ModelFiles("demo", tmp_path, "local")) == cache
+
+
+def test_weights_that_do_not_fit_beside_a_cache_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(270 << 20)
+    files = ModelFiles("demo", tmp_path, "local")
+    monkeypatch.setattr("magpie.machine.free_memory", lambda: 750 << 20)
+    assert settings._cpu_cache_bytes(files) == 180 << 20  # all that is left
+    monkeypatch.setattr("magpie.machine.free_memory", lambda: 650 << 20)
+    with pytest.raises(EngineError, match=r"0\.7 GB of memory to run.*may take 0\.7 GB more.*language=null"):
+        settings._cpu_cache_bytes(files)
