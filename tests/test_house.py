@@ -201,7 +201,7 @@ def step_names() -> set[str]:
 
 def is_about_filters_or_models(path: Path) -> bool:
     """Where `filter` is a file that people write, or the verb; and `reward` a kind of model that is made here."""
-    return dotted(path) in {"", "cli.lists", "data.select", "models.standins"}
+    return dotted(path) in {"", "api", "cli.lists", "data.select", "models.standins"}
 
 
 def test_only_a_steps_own_file_and_the_list_import_it() -> None:

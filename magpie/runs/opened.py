@@ -178,3 +178,8 @@ def _usual(column: Any) -> Any:
 
 def _features(schema: pa.Schema) -> bytes | None:
     return (schema.metadata or {}).get(_HUGGINGFACE)
+
+
+def as_run(run: Run | str | Path) -> Run:
+    """The run itself, or the one in a folder or a bucket. Raises RunError."""
+    return run if isinstance(run, Run) else Run.open(run)

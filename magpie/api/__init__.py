@@ -1,0 +1,32 @@
+"""The commands about a run, for Python: they return results where the command prints tables.
+
+Each takes a `Run` or its folder.
+"""
+
+from __future__ import annotations
+
+from magpie.api.datasets import columns, compare, filter, import_dataset, merge, rouge, split
+from magpie.api.publishing import card, export, export_for_trainer, push
+from magpie.api.recipes import new, plan, plan_costs, recipe
+from magpie.api.runs import show, status, verify
+
+__all__ = [
+    "card",
+    "columns",
+    "compare",
+    "export",
+    "export_for_trainer",
+    "filter",
+    "import_dataset",
+    "merge",
+    "new",
+    "plan",
+    "plan_costs",
+    "push",
+    "recipe",
+    "rouge",
+    "show",
+    "split",
+    "status",
+    "verify",
+]
