@@ -41,7 +41,9 @@ def prepare() -> None:
         raise RecipeError(f"MAGPIE_LOG={level!r} is not a level; use one of: {', '.join(_LEVELS)}")
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
-        handler.addFilter(RedactingFilter())
+        # Once: a process that calls the command again and again would look for keys as often in each line.
+        if not any(isinstance(there, RedactingFilter) for there in handler.filters):
+            handler.addFilter(RedactingFilter())
     logging.raiseExceptions = False  # a line of the log that cannot be written ends nothing
     for argument in sys.argv[1:]:
         try:
