@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,15 +43,16 @@ def cluster() -> Iterator[None]:
 
 
 def when_it_is_at_work(executor: RayExecutor, folder: Path, do: Callable[[int], None]) -> threading.Thread:
-    """Do something to one worker's process once a shard is committed."""
+    """Do something to one worker's process once a shard is committed; to another, where that one is gone by then."""
 
     def wait() -> None:
         while True:
             time.sleep(0.05)
             for place in list(executor._places.values()):
                 if "pid" in place.node and any((folder / "steps").rglob("*.parquet")):
-                    do(int(place.node.rsplit("pid ", 1)[1].rstrip(")")))
-                    return
+                    with suppress(ProcessLookupError):
+                        do(int(place.node.rsplit("pid ", 1)[1].rstrip(")")))
+                        return
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
@@ -61,8 +63,9 @@ def test_a_worker_that_stands_still_is_found_out(
     tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is ended, its shard is handed out, and what it would still have written changes nothing."""
+    # Long enough for a worker of a busy machine, whose first imports let no other thread run.
     monkeypatch.setattr("magpie.execution.ray.place.BEAT_EVERY", 1.0)
-    monkeypatch.setattr("magpie.execution.ray.place.SILENCE", 1.0)
+    monkeypatch.setattr("magpie.execution.ray.place.SILENCE", 10.0)
     build(small_recipe(), tmp_path / "local", executor="local")
     executor, stopped = RayExecutor(replicas=2, engines=slow_engine), list[int]()
 
