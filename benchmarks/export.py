@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,8 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="magpie-export-") as place:
         _make(Path(place) / "set", rows)
         for kind in _KINDS:
-            command = [sys.executable, "-m", "benchmarks.export", "--apply", place, kind]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            command = [sys.executable, "-P", "-m", "benchmarks.export", "--apply", place, kind]
+            # Whatever folder this was started in: only this checkout is looked in.
+            around = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=around)
             figures |= {
                 f"{kind}_{name}": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()
             }

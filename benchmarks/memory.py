@@ -72,7 +72,7 @@ def main() -> None:
 def _measured(*words: str) -> tuple[float, int]:
     """The seconds that a command takes, and the most memory that it and its children have, in bytes."""
     began, peak = time.perf_counter(), 0
-    with subprocess.Popen([sys.executable, "-m", "magpie", *words], stdout=subprocess.DEVNULL) as child:
+    with subprocess.Popen([sys.executable, "-P", "-m", "magpie", *words], stdout=subprocess.DEVNULL) as child:
         while True:
             try:
                 code = child.wait(timeout=0.5)

@@ -17,6 +17,7 @@ from magpie.errors import EngineError, StoppedError
 from magpie.execution.base import ShardTask, Through
 from magpie.execution.local import LocalExecutor
 from magpie.execution.ray.handout import Handout
+from magpie.execution.scheduler import Wanted
 from magpie.plan import BuildTools, bind, make_plan
 from magpie.recipe import Model
 from magpie.runs.run import Run
@@ -91,10 +92,10 @@ def test_a_handout_that_drains_is_over_when_what_is_held_is_through_or_lost(tmp_
     run = Run(storage, plan.recipe, plan.steps)
     tasks = [ShardTask(shard, "", {}) for shard in range(run.shards)]
     handout = Handout(run, bind(plan, BuildTools()), plan.phases[0], tasks, lambda _: None)
-    handout.take(0, 2)
-    handout.take(1, 1)
+    handout.take(0, Wanted(2))
+    handout.take(1, Wanted(1))
     assert handout.drain()
-    assert handout.take(1, 5) == [] and handout.left == 3
+    assert handout.take(1, Wanted(5)) == [] and handout.left == 3
     handout.handle(0, Through(0))
     handout.handle(1, Through(2))
     assert not handout.is_over

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from moto_process import moto_server
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "magpie", "AWS_SECRET_ACCESS_KEY": "magpie", "AWS_REGION": "us-east-1"}
 
@@ -24,24 +25,11 @@ def s3_server(folder: Path, *, real: bool) -> Iterator[tuple[str, str]]:
     """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None or not real:
-        with _moto() as url:
+        with moto_server() as url:
             yield "moto", url
         return
     with _seaweed(weed, folder) as url:
         yield "SeaweedFS", url
-
-
-@contextmanager
-def _moto() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from builds import small_recipe
 from magpie import steps as all_steps
 from magpie.errors import RecipeError
 from magpie.plan import BuildTools
-from magpie.recipe import Recipe
+from magpie.recipe import Guard, Recipe
 from magpie.steps import FIRST_COLUMNS, MAGPIE, Method, columns_of, steps_of
 from magpie.steps.base import REJECTED, GlobalStep, GlobalWork, RowStep, RowWork, Tools
 
@@ -66,7 +66,8 @@ def test_no_step_is_written_and_left_out_of_the_list() -> None:
         left += (kind := left.pop()).__subclasses__()
         if kind.__module__.startswith(f"{all_steps.__name__}.") and not kind.__abstractmethods__:
             written.add(kind.__name__)
-    assert written == {type(step).__name__ for step in FULL}
+    early = full_recipe().model_copy(update={"guard": Guard(early=True)})
+    assert written == {type(step).__name__ for step in (*FULL, *steps_of(early))}
 
 
 @each_step

@@ -6,18 +6,16 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from moto_process import moto_server
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of the server."""
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("moto", reason="moto is not installed")
     pytest.importorskip("obstore", reason="obstore is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LAST_WORDS = 2.0
 """Seconds that an engine that ends by itself has to say why."""
 
-_EXIT_CODE_TAKES = 0.2
-"""Seconds until a process that has ended has its exit code, whichever thread asked first."""
+_EXIT_CODE_TAKES = 2.0
+"""Seconds, at most, until a process that has ended has its exit code, whichever thread asked first."""
 
 
 class ProcessWatch:
@@ -60,8 +60,11 @@ class ProcessWatch:
         gone = multiprocessing.connection.wait(list(by_sentinel))
         # vLLM's monitor asks for the exit code at the same moment. Only one of two gets it from the system, and has it
         # for both a little later.
-        time.sleep(_EXIT_CODE_TAKES)
-        self._how = _ending([by_sentinel[sentinel] for sentinel in gone])
+        ended = [by_sentinel[sentinel] for sentinel in gone]
+        end = time.monotonic() + _EXIT_CODE_TAKES
+        while (how := _ending(ended)) is None and time.monotonic() < end:
+            time.sleep(0.05)
+        self._how = how or f"its process {ended[0].name} ended"
         reason = self._said.reason()
         if reason is not None and "SIG" not in self._how:  # one that was killed could say nothing
             self._how += f": {reason}"
@@ -99,16 +102,16 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _ending(ended: Sequence[BaseProcess]) -> str:
-    """Which process ended first, and how, as far as that can be known.
+def _ending(ended: Sequence[BaseProcess]) -> str | None:
+    """Which process ended first, and how; None while that is not known.
 
-    vLLM's own monitor may have taken the exit code from the system first: then it is unknown here.
+    Where vLLM's own monitor has taken the exit code from the system and closed the process, it stays unknown.
     """
     for process in ended:
         with contextlib.suppress(ValueError):  # closed, by the same monitor
             if process.exitcode is not None:
                 return f"its process {process.name} ended {_how(process.exitcode)}"
-    return f"its process {ended[0].name} ended"
+    return None
 
 
 def _how(code: int) -> str:
