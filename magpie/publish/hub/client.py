@@ -42,7 +42,7 @@ def open_hub(endpoint: str | None = None) -> HfApi:
         raise HubError(f"no token for the Hub; {_LOG_IN}")
     try:
         get_session().timeout = _SECONDS
-    except OfflineModeIsEnabled as error:  # pragma: no cover - said at the first request, too
+    except OfflineModeIsEnabled as error:
         raise HubError(explained(error)) from None
     return HfApi(
         endpoint=endpoint or os.environ.get("HF_ENDPOINT") or None,
@@ -84,16 +84,17 @@ class Patience:
 
     def call(self, what: str, ask: Callable[[], Result]) -> Result:
         """The answer to `ask`, asked again while that may help. Raises HubError: `what` could not be done."""
-        for number in range(self.tries):
+        number = 0
+        while True:
             try:
                 return ask()
             except HubError:
                 raise
             except Exception as error:
-                if not passes(error) or number + 1 == self.tries:
+                if not passes(error) or number + 1 >= self.tries:
                     raise HubError(f"cannot {what}: {explained(error)}") from None
                 self.wait(number, error)
-        raise AssertionError("unreachable")  # pragma: no cover
+            number += 1
 
     def wait(self, number: int, error: BaseException) -> None:
         """Wait before try `number + 1`: as long as the Hub asks for, else twice as long as before."""
