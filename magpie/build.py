@@ -14,7 +14,8 @@ from magpie.engines.gpus import gpus_here
 from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
 from magpie.execution.local import LocalExecutor
-from magpie.execution.progress import Log, Progress
+from magpie.execution.log import Log
+from magpie.execution.progress import Progress
 from magpie.execution.signals import GRACE, Stoppable
 from magpie.figures.pace import PLANNED, planned_rates
 from magpie.figures.run_log import FIRST_STAGE

@@ -13,20 +13,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from magpie import models, shipped
-from magpie.chat.families import FamilyTokenizer, fitting, load_template
+from magpie.chat.loading import load_tokenizer
 from magpie.chat.reasoning import THINK_TAGS, Reasoning, find_reasoning
 from magpie.chat.seams import choose_anchor, encode_inside
 from magpie.chat.spelling import check_size, check_spelling
 from magpie.chat.stops import Stops, find_bos, find_stops
 from magpie.chat.template import ChatTokenizer, Opening, TemplateTexts, read_texts, system_opening
 from magpie.chat.tokenizer import ModelTokenizer
+from magpie.chat.warnings import warnings_of
 from magpie.errors import ChatFormatError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
 
 _OPENINGS_CACHED = 1000
-_MARKS = {"{bos}": "begin", "{eos}": "end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class ChatFormat:
             switched = own is not None and bool(own.switches)
             texts, thinking_warnings = _without_thinking(texts, reasoning, switched=switched)
             warnings += thinking_warnings
-        warnings += _warnings(texts, reasoning)
+        warnings += warnings_of(texts, reasoning)
         # The pieces are encoded as they are in the middle of a text; the pre-query template is at its beginning.
         anchor, seamless = choose_anchor(tokenizer, texts)
         pre = tuple(tokenizer.encode(texts.pre_query))
@@ -271,42 +270,6 @@ class ChatFormat:
         return opening
 
 
-def load_tokenizer(model: Model, files: ModelFiles | None = None) -> tuple[ChatTokenizer, str, list[str]]:
-    """A model's tokenizer with the chat template of its settings, the template's source, and notes on it.
-
-    Raises ModelError when the model is not there, ChatFormatError when it has no such template.
-    """
-    # A file of templates/chat comes before a template of the same name in the tokenizer.
-    name = model.chat_template
-    is_file = name is not None and shipped.find("templates/chat", name) is not None
-    family = load_template(name) if name is not None and is_file else None
-    files = files or models.resolve(model, weights=False)
-    own = ModelTokenizer(
-        files.path,
-        name=model.model,
-        trust_remote_code=model.trust_remote_code,
-        template_kwargs=model.chat_template_kwargs,
-        template_name=None if family is not None else name,
-        thinking=model.thinking != "off",
-    )
-    if family is not None:
-        tokenizer = FamilyTokenizer(own, family)
-        if tokenizer.missing:
-            ends = " and ".join(_MARKS[mark] for mark in tokenizer.missing)
-            raise ChatFormatError(
-                f"the chat template {family.name!r} writes tokens that {ends} a text, and the tokenizer of "
-                f"{model.model} names none; name it in its tokenizer_config.json (`bos_token`, `eos_token`), "
-                "or use another template"
-            )
-        notes = [*own.reading_notes, *tokenizer.notes]
-        if model.chat_template_kwargs:
-            notes.append(f"`chat_template_kwargs` have no effect on the template {family.name!r}")
-        return tokenizer, family.name, notes
-    if own.template is None:
-        raise own.without_template(fitting(own))
-    return own, "tokenizer", list(own.notes)
-
-
 def _without_thinking(
     texts: TemplateTexts, reasoning: Reasoning, *, switched: bool
 ) -> tuple[TemplateTexts, list[str]]:
@@ -333,32 +296,3 @@ def _without_thinking(
     return texts, [
         "nothing in the chat template tells the model not to reason; its reasoning is kept out of the answers"
     ]
-
-
-def _warnings(texts: TemplateTexts, reasoning: Reasoning | None) -> list[str]:
-    warnings = []
-    if reasoning is not None and reasoning.is_open(texts.post_query):
-        warnings.append("the assistant's header opens a thinking block, so responses start inside it")
-    if texts.past_post_query != texts.post_query:
-        warnings.append(
-            "the assistant's header is written differently for past turns; prompts follow the template"
-        )
-    if texts.reply_trim.cut:
-        warnings.append("past answers lose their thinking block; prompts follow the template")
-    if texts.odd_thoughts:
-        warnings.append(
-            "the template changes past answers that hold a thinking block in its own way, which prompts do not follow; "
-            "keep thinking blocks out of messages"
-        )
-    stripped = [
-        role for role, trim in (("user", texts.user_trim), ("assistant", texts.reply_trim)) if trim.strips
-    ]
-    if stripped:
-        warnings.append(f"the template strips the messages of {' and '.join(stripped)}; prompts do the same")
-    if texts.system_moves:
-        warnings.append(
-            "a system prompt is written with the user's last message; prompts follow the template"
-        )
-    if texts.system_problem is not None:
-        warnings.append(f"{texts.system_problem}; system prompts are refused")
-    return warnings

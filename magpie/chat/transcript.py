@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from magpie.chat.format import load_tokenizer
+from magpie.chat.loading import load_tokenizer
 from magpie.chat.template import ChatTokenizer
 from magpie.chat.tokenizer import Message
 from magpie.errors import ChatFormatError

@@ -1,16 +1,12 @@
 """What a person sees while a build runs, and what the log remembers.
 
-On a terminal: a live table, a line a step. Elsewhere: plain lines, every so many seconds. In both cases `log.jsonl`
-gets an event a line, with seconds since 1970.
+On a terminal: a live table, a line a step. Elsewhere: plain lines, every so many seconds.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +14,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from magpie.errors import StorageError
-from magpie.escaping import as_json
 from magpie.execution.base import (
     Advanced,
     Began,
@@ -33,73 +27,13 @@ from magpie.execution.base import (
     PhaseEnded,
     Working,
 )
+from magpie.execution.counts import StepCount
+from magpie.execution.log import Log
 from magpie.plan.phases import needs_engine
-from magpie.runs.live import Announcer, StepProgress
-from magpie.runs.run import LOG, Run, RunStep
+from magpie.runs.live import StepProgress
+from magpie.runs.run import RunStep
 
 _PLAIN_EVERY = 15.0
-
-
-@dataclass(slots=True)
-class StepCount:
-    """How far a step is: `rows` committed, `fresh` of them by this build; `answered` completions, `tokens` in them.
-
-    `replaced` counts places in their texts that were no characters. `prompt_tokens` and `cached_tokens` count the
-    prompts of which the engine says how much it had in its prefix cache.
-    """
-
-    name: str
-    needs_engine: bool
-    rows: int = 0
-    rejected: int = 0
-    tokens: int = 0
-    answered: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    fresh: int = 0
-    replaced: int = 0
-    started: float | None = None
-    last: float = field(default_factory=time.monotonic)
-    answers_in: dict[int, int] = field(default_factory=dict)
-    """Completions that came back, by shard, of the shards that are not committed yet."""
-    answers_each: float = 1.0
-    """Completions for a row: what the last shard took, and one before any is committed."""
-
-    @property
-    def under_way(self) -> float:
-        """About how many rows of shards that are not committed yet are done."""
-        return sum(self.answers_in.values()) / self.answers_each
-
-    def left_out(self, shard: int, rows: int) -> None:
-        """A shard is committed: its rows are no longer under way, and say how many completions one takes."""
-        answers = self.answers_in.pop(shard, 0)
-        if answers:
-            self.answers_each = max(answers / rows, 1e-9)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the step's first work in this build to its latest."""
-        return 0.0 if self.started is None else max(self.last - self.started, 1e-9)
-
-    def note_work(self) -> None:
-        """Note that work was done now."""
-        self.last = time.monotonic()
-        self.started = self.last if self.started is None else self.started
-
-
-class Log:
-    """`log.jsonl`: events appended as they happen. It informs; nothing is ever decided by it."""
-
-    def __init__(self, run: Run | None) -> None:
-        self._run = run
-        self.announcer = Announcer(run, os.getpid())
-
-    def write(self, event: str, **facts: Any) -> None:
-        """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
-        if self._run is not None:
-            line = as_json({"time": round(time.time(), 3), "event": event, **facts})
-            with suppress(OSError, StorageError):
-                self._run.storage.append(LOG, line + "\n")
 
 
 class Progress:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.chat.format import load_tokenizer
+from magpie.chat.loading import load_tokenizer
 from magpie.data.conversations import as_messages, conversation_column
 from magpie.data.dataset import PAIR
 from magpie.data.left_out import LeftOut, Reasons

@@ -9,7 +9,8 @@ import pytest
 from builds import small_recipe
 from rich.console import Console
 
-from magpie.execution.progress import Log, Progress
+from magpie.execution.log import Log
+from magpie.execution.progress import Progress
 from magpie.plan import make_plan
 from magpie.runs.run import LOG, Run
 from magpie.storage import MemoryStorage

@@ -10,7 +10,8 @@ from pathlib import Path
 from builds import small_recipe
 
 from magpie.build import build
-from magpie.execution.progress import Log, Progress
+from magpie.execution.log import Log
+from magpie.execution.progress import Progress
 from magpie.figures.status import status
 from magpie.runs.live import running
 from magpie.runs.run import PROGRESS, Run

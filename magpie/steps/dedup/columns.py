@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from magpie.neighbors.vectors import Distances, Positions
 from magpie.steps.base import NOTE, REJECTED, Instructions
 
 REPEAT = "dedup: repeat"
+Search = Literal["exact", "approximate"]
 
 
 @dataclass(slots=True)
