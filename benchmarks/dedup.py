@@ -41,7 +41,7 @@ from magpie.neighbors.exact import near_pairs
 from magpie.neighbors.survey import PAIR_RECALL, survey
 from magpie.neighbors.vectors import UnitVectors
 from magpie.recipe import Dedup, Model
-from magpie.steps.dedup import Deduplicator, DedupStep
+from magpie.steps.dedup import DedupStep
 
 WIDTH = 384
 THRESHOLD = 0.05
@@ -276,7 +276,7 @@ def _end_to_end(folder: Path) -> dict[str, Any]:
             said[0] = time.perf_counter()
             print(f"{said[0] - began:6.0f} s  {what}, {done / total:.0%}", file=sys.stderr, flush=True)
 
-    result = Deduplicator(step, ()).run_all(given.pop(), watch)
+    result = step.comparing(()).run_all(given.pop(), watch)
     pq.write_table(result, folder / "result.parquet", compression="zstd")
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

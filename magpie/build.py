@@ -24,6 +24,7 @@ from magpie.plan import BoundPlan, BuildTools, Plan, adopt_commits, bind, make_p
 from magpie.plan.licences import licences_of
 from magpie.recipe import EngineKind, Recipe
 from magpie.recipe.loading import load_recipe
+from magpie.report.cell import notebook_cell
 from magpie.runs.kept import write_dataset
 from magpie.runs.record import (
     ingredients_of,
@@ -70,12 +71,14 @@ def build(
     `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
-    `method` lists the steps that a recipe may ask for. Progress is shown on `console`.
+    `method` lists the steps that a recipe may ask for. Progress is shown on `console`, or in the
+    notebook's cell that calls this.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
+    cell = None if console is not None else notebook_cell()
     # All that is wrong with the recipe itself comes out before anything is touched.
     plan = make_plan(recipe, method)
     storage = open_storage(out if out is not None else Path("runs") / recipe.name)
@@ -90,7 +93,7 @@ def build(
         plan = _planned_with(_with_recorded_commits(recipe, storage, source), plan, method)
         run = Run(storage, plan.recipe, plan.steps)
         refuse_another_recipe(run)
-        with Progress(run.steps, recipe.rows, log=Log(run), console=console) as progress:
+        with Progress(run.steps, recipe.rows, log=Log(run), console=console, cell=cell) as progress:
             progress.doing(FIRST_STAGE)
             plan = _planned_with(pin_commits(plan, tools), plan, method)
             run, bound = Run(storage, plan.recipe, plan.steps), bind(plan, tools)

@@ -1,15 +1,16 @@
 """What a person sees while a build runs, and what the log remembers.
 
-On a terminal: a live table, a line a step. Elsewhere: plain lines, every so many seconds.
+On a terminal: a live table, a line a step; in a notebook's cell likewise. Elsewhere: plain lines, every so many
+seconds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -34,21 +35,34 @@ from magpie.runs.live import StepProgress
 from magpie.runs.run import RunStep
 
 _PLAIN_EVERY = 15.0
+_CELL_EVERY = 0.5
+
+Cell = Callable[[RenderableType], None]
+"""Shows a table in the place of the one before, such as in a notebook's cell."""
 
 
 class Progress:
-    """Counts rows and tokens for each step, and shows them."""
+    """Counts rows and tokens for each step, and shows them on the console, or in the cell of a notebook."""
 
     def __init__(
-        self, steps: Iterable[RunStep], rows: int, *, log: Log, console: Console | None = None
+        self,
+        steps: Iterable[RunStep],
+        rows: int,
+        *,
+        log: Log,
+        console: Console | None = None,
+        cell: Cell | None = None,
     ) -> None:
         self.counts = {step.name: StepCount(step.name, needs_engine(step)) for step in steps}
         self.log = log
         self.began_at = time.monotonic()
         self._rows = rows
         self._console = console
+        self._cell = cell
+        self._notes: list[RenderableType] = []  # what stands below the table in a cell
         self._doing = "starting"
         self._last_line = 0.0
+        self._shown_at = 0.0
         # What a global step is at, since when, and how much of it was done then.
         self._stage = ("", 0.0, 0)
         live = console is not None and console.is_terminal
@@ -64,6 +78,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self._show_in_cell(0.0)
         self.log.announcer.end()
 
     def handle(self, event: Event) -> None:
@@ -106,6 +121,7 @@ class Progress:
         self._announce()
         self.log.write("doing", what=what, **facts)
         self._print(what)
+        self._show_in_cell(0.0)
 
     def began(self, step: str, shard: int | None = None) -> None:
         """`step` starts on a shard, perhaps again."""
@@ -174,12 +190,17 @@ class Progress:
             self._announce()
         if now - self._last_line >= _PLAIN_EVERY:
             self._print(self._doing)
+        self._show_in_cell(_CELL_EVERY)
 
     def note(self, text: str) -> None:
         """Something a person should know: shown, and logged."""
         self.log.write("note", text=text)
+        line = Text.assemble(("note", "yellow"), " ", text)
         if self._console is not None:
-            self._console.print(Text.assemble(("note", "yellow"), " ", text))
+            self._console.print(line)
+        if self._cell is not None:
+            self._notes.append(line)
+            self._show_in_cell(0.0)
 
     def _announce(self) -> None:
         steps = [
@@ -210,6 +231,14 @@ class Progress:
             ]
             if busy:
                 self._print("; ".join(busy))
+        self._show_in_cell(_CELL_EVERY)
+
+    def _show_in_cell(self, wait: float) -> None:
+        """Show the table in the notebook, unless that was done less than so many seconds ago."""
+        now = time.monotonic()
+        if self._cell is not None and now - self._shown_at >= wait:
+            self._shown_at = now
+            self._cell(Group(self._render(), *self._notes))
 
     def _print(self, text: str) -> None:
         self._last_line = time.monotonic()

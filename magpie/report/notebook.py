@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import StringIO
 from typing import Any
 
 from rich.console import Console
@@ -13,22 +12,12 @@ from magpie.doctor.doctor import Diagnosis
 from magpie.doctor.tune import Tuning
 from magpie.figures.status import Status
 from magpie.plan import DryRun
+from magpie.report.cell import as_html
 from magpie.report.diagnosis import print_diagnosis
 from magpie.report.dry_run import print_plan
 from magpie.report.filter_tables import print_comparison, print_funnel
 from magpie.report.run_table import print_status
 from magpie.report.tuning import print_tuning
-from magpie.terminal import new_console
-
-_WIDTH = 120
-_PAGE = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
-
-
-def as_html(print_result: Callable[[Any, Console], None], result: Any) -> str:
-    """What `print_result` prints, with its colours; texts of models are escaped."""
-    console = new_console(file=StringIO(), record=True, width=_WIDTH, force_jupyter=False)
-    print_result(result, console)
-    return console.export_html(code_format=_PAGE, inline_styles=True)
 
 
 def show_tables() -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from magpie.engines import find_engine
 from magpie.recipe import Dedup, Model, Recipe
-from magpie.steps.base import REJECTED, GlobalStep, Tools, column, inner
+from magpie.steps.base import REJECTED, GlobalStep, Instructions, Tools, column, inner
 from magpie.steps.dedup.columns import REPEAT, Search
 from magpie.steps.dedup.work import Deduplicator
 
@@ -141,4 +141,10 @@ class DedupStep(GlobalStep):
         return {**self.settings, "against": against}
 
     def bind(self, tools: Tools) -> Deduplicator:
-        return Deduplicator(self, tuple(tools.instructions(name) for name in self.part.against))
+        return self.comparing(tuple(tools.instructions(name) for name in self.part.against))
+
+    def comparing(self, against: tuple[Instructions, ...]) -> Deduplicator:
+        """The step's work, with other datasets that were read already."""
+        return Deduplicator(
+            self.part, self.pairs, self.nearest, self.adds, against, self.embedder, self.embedder_reads
+        )

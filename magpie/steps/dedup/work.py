@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from magpie.errors import ModelError
 from magpie.neighbors.order import keep_in_order
 from magpie.neighbors.survey import Survey, survey
 from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors, no_progress
-from magpie.recipe import Dedup
+from magpie.recipe import Dedup, Model
 from magpie.steps.base import REJECTED, GlobalWork, Instructions, unit_vectors
 from magpie.steps.base.scales import QUALITIES
 from magpie.steps.base.unread import first_like, groups, misses, texts_in
@@ -30,9 +29,6 @@ from magpie.steps.dedup.columns import (
     value_column,
     with_foreign,
 )
-
-if TYPE_CHECKING:
-    from magpie.steps.dedup import DedupStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +44,13 @@ class Deduplicator(GlobalWork):
       from a live row.
     """
 
-    step: DedupStep
+    part: Dedup
+    pairs: Search
+    nearest: Search
+    adds: pa.Schema
     against: tuple[Instructions, ...]
-
-    @property
-    def part(self) -> Dedup:
-        """The settings."""
-        return self.step.part
+    embedder: Model | None
+    embedder_reads: bool
 
     def run_all(self, rows: pa.Table, on_progress: ProgressCallback) -> pa.Table:
         """The new columns for the whole run. Holds every live vector as it is stored, and never all pairs.
@@ -82,15 +78,15 @@ class Deduplicator(GlobalWork):
             columns = with_foreign(columns, self.against, at, near_foreign)
         # `cast` gives the columns their types, and would drop the note that is in the metadata of the schema.
         note = columns.schema.metadata
-        return columns.cast(pa.schema([("id", pa.string()), *self.step.adds], metadata=note))
+        return columns.cast(pa.schema([("id", pa.string()), *self.adds], metadata=note))
 
     def _unread(self, texts: Sequence[str], rows: pa.Table, at: Positions) -> Positions:
         """What the embedder misses of the texts, and then of each live row, by number: see `misses`."""
-        if not self.step.embedder_reads:
+        if not self.embedder_reads:
             return np.zeros(len(texts) + len(at), np.int64)
-        assert self.step.embedder is not None
+        assert self.embedder is not None
         instructions = rows["instruction"].take(pa.array(at))
-        return misses(self.step.embedder, chain(texts, texts_in(instructions)))
+        return misses(self.embedder, chain(texts, texts_in(instructions)))
 
     def _own_columns(
         self,
@@ -112,9 +108,7 @@ class Deduplicator(GlobalWork):
         read = np.flatnonzero(unread == 0)
         if len(read) < len(at):
             units.keep_only(read)
-        part = self._compare(
-            units, _ranked_anew(ranks[read]), self.step.pairs, self.step.nearest, on_progress
-        )
+        part = self._compare(units, _ranked_anew(ranks[read]), self.pairs, self.nearest, on_progress)
         neighbors.put(read, part)
         places = inverse(at, rows.num_rows)
         alone = np.isnan(neighbors.distance)
@@ -161,7 +155,7 @@ class Deduplicator(GlobalWork):
         self, units: UnitVectors, texts: Sequence[str], unread: Positions, on_progress: ProgressCallback
     ) -> Positions:
         """For each vector the first of the texts that it is near, or -1. `unread` is of the texts, then the vectors."""
-        embedder = self.step.embedder
+        embedder = self.embedder
         if embedder is None or not texts or not len(units) or self.part.threshold == 0:
             return np.full(len(units), -1, np.int64)
         on_progress("embedding other datasets", 0, len(texts))
