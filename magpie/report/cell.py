@@ -29,15 +29,16 @@ def notebook_cell() -> Callable[[RenderableType], None] | None:
     shell = None if python is None else python.get_ipython()
     if getattr(shell, "kernel", None) is None:
         return None
-    from IPython.display import HTML, display
+    import IPython.display
 
+    shown: Any = IPython.display  # it has no types
     handle: Any = None
 
     def show(table: RenderableType) -> None:
         nonlocal handle
-        page = HTML(as_html(lambda shown, console: console.print(shown), table))
+        page = shown.HTML(as_html(lambda it, console: console.print(it), table))
         if handle is None:
-            handle = display(page, display_id=True)
+            handle = shown.display(page, display_id=True)
         else:
             handle.update(page)
 
