@@ -1,0 +1,60 @@
+"""A whole build against evaluation sets: what was found in which of them, and what could not be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from builds import small_recipe
+
+import magpie
+from magpie.build import build
+from magpie.cli import app
+
+
+def some_instructions(folder: Path, count: int) -> list[str]:
+    """What the scripted engine writes in the small recipe: the first of them."""
+    run = build(small_recipe(), folder)
+    return [text for text in run.dataset()["instruction"] if len(text.split()) > 5][:count]
+
+
+def written(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_the_status_says_in_which_set_rows_were_found(tmp_path: Path) -> None:
+    first, second, third = some_instructions(tmp_path / "before", 3)
+    exams = [
+        str(written(tmp_path / "wrens.jsonl", [{"question": first}, {"question": second}])),
+        str(written(tmp_path / "owls.jsonl", [{"question": third}])),
+    ]
+    run = build(small_recipe(decontaminate={"files": exams}), tmp_path / "run")
+    (step,) = (step for step in magpie.status(run).steps if step.name == "decontaminate")
+    assert step.outcomes is not None and sum(step.outcomes.values()) == step.rows_in
+    found = {Path(name.removeprefix("in ")).name: count for name, count in step.outcomes.items()}
+    assert found.get("wrens.jsonl", 0) >= 2 and found.get("owls.jsonl", 0) >= 1
+
+
+def test_every_common_shape_is_compared_and_the_rest_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = some_instructions(tmp_path / "before", 5)
+    rows: list[object] = [
+        {"instruction": texts[0]},
+        {"messages": [{"role": "User", "content": texts[1]}, {"role": "assistant", "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": texts[2]}]}]},
+        {"conversations": [{"from": "human", "value": texts[3]}, {"from": "gpt", "value": "x"}]},
+        {"conversations": [{"from": "gpt", "value": "hello"}, {"from": "HUMAN", "value": texts[4]}]},
+        {"label": 3},
+    ]
+    exam = written(tmp_path / "mixed.jsonl", rows)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(
+        json.dumps(small_recipe(decontaminate={"files": str(exam)}).model_dump(mode="json")), "utf-8"
+    )
+    app(["build", str(recipe), "--out", str(tmp_path / "run")], standalone_mode=False)
+    assert f"{exam}: 1 of 6 rows have no instruction that can be read: row 6" in caplog.text
+    (step,) = (step for step in magpie.status(tmp_path / "run").steps if step.name == "decontaminate")
+    assert step.rejected and sum(step.rejected.values()) >= 5
