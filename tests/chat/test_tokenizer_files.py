@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers_made import CHATML, derive, small
+from tokenizers_made import CHATML, derive, rendered_text, small
 
 from magpie.chat import ChatFormat
+from magpie.engines.server import _tokenizer as _of_the_server
 from magpie.engines.vllm.settings import _tokenizer
 from magpie.errors import ChatFormatError, ModelError
 from magpie.models import ModelFiles
@@ -61,6 +62,14 @@ def test_the_engine_is_given_the_same_tokenizer(tmp_path: Path) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=False) == f"<|im_start|>{SENTENCE}"
     assert (tokenizer.eos_token, tokenizer.chat_template) == ("<eos>", CHATML)
     assert _tokenizer(ModelFiles("m", where, "r"), Model(model=str(where))) == arguments
+
+
+def test_a_server_s_prompts_are_written_as_text_with_the_same_tokenizer(tmp_path: Path) -> None:
+    where = of_another_class(tmp_path / "model")
+    chat = ChatFormat.from_model(str(where))
+    decode, _ = _of_the_server(ModelFiles("m", where, "r"), Model(model=str(where)))
+    assert decode(chat.encode(SENTENCE)) == SENTENCE
+    assert decode(chat.prompt([SENTENCE])) == rendered_text(chat, [SENTENCE])
 
 
 def test_a_sound_tokenizer_is_given_to_the_engine_as_it_is(tmp_path: Path) -> None:
