@@ -8,6 +8,7 @@ from __future__ import annotations
 from magpie.api.datasets import columns, compare, filter, import_dataset, merge, rouge, split
 from magpie.api.publishing import card, export, export_for_trainer, push
 from magpie.api.recipes import new, plan, plan_costs, recipe
+from magpie.api.reports import report
 from magpie.api.runs import show, status, verify
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "plan_costs",
     "push",
     "recipe",
+    "report",
     "rouge",
     "show",
     "split",
