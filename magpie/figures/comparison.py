@@ -173,7 +173,7 @@ def compare_sets(
     figures = _figures(sets, estimates, seed)
     across = _across(sets, samples, units, (threshold, covers), on_progress)
     facts = tuple(each.facts for each in _renamed(sets))
-    name = None if model is None else model.model
+    name = None if model is None else find_engine(model.engine).credited(model)
     return Comparison(facts, figures, across, name, threshold, covers, sample, drawn, seed)
 
 
