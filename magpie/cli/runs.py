@@ -52,6 +52,7 @@ def build(
         bool | None,
         typer.Option("--report/--no-report", help="Write report.html at the end; MAGPIE_REPORT=0 is no too."),
     ] = None,
+    peek: Annotated[bool, typer.Option("--peek", help="Print the first rows as they come.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
     ] = False,
@@ -84,6 +85,7 @@ def build(
         address=address,
         grace=grace,
         report=report,
+        peek=peek,
         console=console,
     )
     print_outcome(run, console)
@@ -92,11 +94,24 @@ def build(
 def status(
     run: RunFolder,
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew until the build that is at work has ended.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.2, metavar="SECONDS", help="With --watch: how often to look.")
+    ] = 2.0,
 ) -> None:
     """Say where a run stands: rows, rejections, tokens, step by step."""
     from magpie import api
     from magpie.report.run_table import print_status
 
+    if watch:
+        from magpie.report.watch import watch as show_anew
+
+        if json_:
+            raise RecipeError("--watch is to be looked at; for programs, ask again with --json alone")
+        show_anew(open_run(run), new_console(), every=every)
+        return
     result = api.status(run)
     if json_:
         print_json(result.to_json())
@@ -185,7 +200,7 @@ def filter_(
     source: Run | Path | str = run or input_ or run_folder
     chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
-        print_comparison(api.compare(source, chosen, compare, split=split), console)
+        print_comparison(api.compare_filters(source, chosen, compare, split=split), console)
         return
     folder: Path | str | None = out
     if out is None and not explain:
@@ -203,14 +218,36 @@ def filter_(
 def show(
     run: RunFolder,
     row: Annotated[str | None, typer.Argument(metavar="[ID]", help="One row, in full.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="How many kept rows to show.")] = 5,
-    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    n: Annotated[int, typer.Option(min=1, help="How many rows to show, or on each page.")] = 5,
+    seed: Annotated[int | None, typer.Option(help="Which ones, at random.")] = None,
     rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
+    grep: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Rows with this text: a regular expression, any case.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Rows for which this holds, as in a filter.")
+    ] = None,
+    worst: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The lowest first by this column; --worst=-COLUMN: the highest."),
+    ] = None,
+    page: Annotated[int | None, typer.Option(min=1, metavar="N", help="Page N of the rows found.")] = None,
 ) -> None:
-    """Read rows: kept ones, rejected ones with reasons, or one in full."""
+    """Read rows: kept ones, rejected ones with reasons, one in full, or those you look for, page by page."""
     from magpie import api
 
-    api.show(run, row, n=n, seed=seed, rejected=rejected, console=new_console())
+    api.show(
+        run,
+        row,
+        n=n,
+        seed=seed,
+        rejected=rejected,
+        grep=grep,
+        where=where,
+        worst=worst,
+        page=page,
+        console=new_console(),
+    )
 
 
 def _run_and_filter(words: list[str], *, with_input: bool) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from magpie.steps.base import REJECTED, GlobalStep, PlanSteps, RowStep, column, 
 from magpie.steps.baseline import BaselineStep
 from magpie.steps.candidates import CandidatesStep
 from magpie.steps.clean import CleanStep
-from magpie.steps.decontaminate import DecontaminateStep
+from magpie.steps.decontaminate import DecontaminateStep, TurnsStep
 from magpie.steps.dedup import DedupStep
 from magpie.steps.embed import EmbedStep
 from magpie.steps.extend import ExtendStep
@@ -69,6 +69,7 @@ MAGPIE = Method(
     answers=(
         RespondStep.plan,
         ExtendStep.plan,
+        TurnsStep.plan,
         CandidatesStep.plan,
         BaselineStep.plan,
         PiiStep.plan_answers,
