@@ -77,8 +77,8 @@ def build(
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
     `method` lists the steps that a recipe may ask for. `report` writes the run's report.html at the end; None does so
-    unless MAGPIE_REPORT is 0. Progress is shown on `console`, or in the notebook's cell that calls this; with `peek` the
-    first rows are printed there as they come.
+    unless MAGPIE_REPORT is 0. Progress is shown on `console`, or in the notebook's cell that calls this; with `peek`
+    the first rows are printed there as they come.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal.
@@ -111,10 +111,10 @@ def build(
                 else executor
             )
             _log_plan(plan, hands, progress)
-            report = (
+            on_event = (
                 progress.handle if not peek else Peek(run, console or new_console()).beside(progress.handle)
             )
-            driver = Driver(run, bound, hands, report)
+            driver = Driver(run, bound, hands, on_event)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named), drain=driver.drain)
                 storage.sweep()  # what a worker was writing that died on the way

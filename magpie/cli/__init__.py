@@ -45,7 +45,7 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
     plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, report,
-    doctor,     tune, rouge, serve, new,
+    doctor, tune, rouge, serve, new,
     recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:

@@ -68,7 +68,7 @@ def rewards(figures: ReportFigures) -> Iterator[PageFigure]:
             "Reward",
             f"The reward model's score of the responses, {figures.spreads[next(iter(scores))].mean:.2f} on average.",
             "Raw logits of the reward model; they can be compared within one reward model only.",
-            Histogram("rewards", "Reward", "reward", scores, log=False),
+            Histogram("rewards", "Reward", "logit", scores, log=False),
         )
     difference = figures.spreads.get("reward_difference")
     if difference is not None:
