@@ -10,8 +10,10 @@ from magpie.api.datasets import columns, filter, import_dataset, merge, rouge, s
 from magpie.api.publishing import card, export, export_for_trainer, push
 from magpie.api.recipes import new, plan, plan_costs, recipe
 from magpie.api.runs import show, status, verify
+from magpie.api.viewing import atlas_rows
 
 __all__ = [
+    "atlas_rows",
     "card",
     "columns",
     "compare",

@@ -25,6 +25,7 @@ from magpie.cli.publish import card, push
 from magpie.cli.rouge import rouge
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.cli.serve import serve
+from magpie.cli.view import view
 from magpie.errors import MagpieError, StoppedError
 from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
@@ -43,8 +44,8 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, doctor,
-    tune, rouge, serve, new,
+    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, view,
+    doctor, tune, rouge, serve, new,
     recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
