@@ -99,9 +99,8 @@ class Progress:
                 self.doing(steps)
             case Began(step, shard):
                 self.began(step, shard)
-            case Completed(step, tokens, prompt_tokens, cached_tokens, replaced, shard):
-                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens, shard=shard)
-                self.counts[step].replaced += replaced
+            case Completed():
+                self.completed(event)
             case Committed(step, _, shard, rows, rejected, _):
                 self.committed(step, shard, rows, rejected)
             case Advanced(step, what, done, total):
@@ -132,18 +131,17 @@ class Progress:
             self.counts[step].answers_in.pop(shard, None)
         self.counts[step].note_work()
 
-    def completed(
-        self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None, shard: int | None = None
-    ) -> None:
-        """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
-        count = self.counts[step]
-        count.answered += 1
-        if shard is not None:
-            count.answers_in[shard] = count.answers_in.get(shard, 0) + 1
-        count.tokens += tokens
-        if cached is not None:
-            count.prompt_tokens += prompt
-            count.cached_tokens += cached
+    def completed(self, done: Completed) -> None:
+        """Completions came back."""
+        count = self.counts[done.step]
+        count.answered += done.completions
+        if done.shard is not None:
+            count.answers_in[done.shard] = count.answers_in.get(done.shard, 0) + done.completions
+        count.tokens += done.tokens
+        count.replaced += done.replaced
+        if done.cached_tokens is not None:
+            count.prompt_tokens += done.prompt_tokens
+            count.cached_tokens += done.cached_tokens
         count.note_work()
         self._tick()
 
