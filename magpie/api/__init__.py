@@ -11,8 +11,10 @@ from magpie.api.publishing import card, export, export_for_trainer, push
 from magpie.api.recipes import new, plan, plan_costs, recipe
 from magpie.api.reports import report
 from magpie.api.runs import show, status, verify
+from magpie.api.viewing import atlas_rows
 
 __all__ = [
+    "atlas_rows",
     "card",
     "columns",
     "compare",

@@ -26,6 +26,7 @@ from magpie.cli.report import report
 from magpie.cli.rouge import rouge
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.cli.serve import serve
+from magpie.cli.view import view
 from magpie.errors import MagpieError, StoppedError
 from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
@@ -45,7 +46,7 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
     plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, report,
-    doctor, tune, rouge, serve, new,
+    view, doctor, tune, rouge, serve, new,
     recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:

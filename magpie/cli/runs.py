@@ -160,7 +160,7 @@ def filter_(
         list[str],
         typer.Argument(
             metavar="[RUN] FILTER",
-            help="A run's folder, and a filter file or the name of one that ships.",
+            help="The folder of a run or dataset, and a filter file or the name of one that ships.",
         ),
     ],
     input_: Annotated[
@@ -168,7 +168,7 @@ def filter_(
         typer.Option(
             "--input",
             metavar="FILES",
-            help="A dataset without a run: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
+            help="Rows made elsewhere: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
         ),
     ] = None,
     split: Annotated[
@@ -192,6 +192,8 @@ def filter_(
     from magpie.report.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
+    if input_ is None and _is_dataset(run_folder):
+        input_ = Path(run_folder)
     if split is not None and input_ is None:
         raise RecipeError("--split is of a dataset without a run; give that with --input")
     if compare is not None and (out is not None or explain):
@@ -206,7 +208,7 @@ def filter_(
     if out is None and not explain:
         if run is None:
             raise RecipeError(
-                "--input needs --out, the folder to write to; or ask with --explain or --compare"
+                "a dataset needs --out, the folder to write to; or ask with --explain or --compare"
             )
         folder = f"{run.storage.location}/filtered/{file_name(chosen.name)}"
     result = api.filter(source, chosen, folder, explain=explain, split=split)
@@ -247,6 +249,20 @@ def show(
         worst=worst,
         page=page,
         console=new_console(),
+    )
+
+
+def _is_dataset(place: str) -> bool:
+    """Whether a dataset of magpie's own, or a file, is there, and no run."""
+    from magpie.data.dataset import DatasetFiles
+    from magpie.runs.run import is_run
+    from magpie.storage import open_storage
+
+    if not place or "://" in place:
+        return False
+    storage, path = open_storage(place), Path(place)
+    return path.is_file() or (
+        path.is_dir() and not is_run(storage) and DatasetFiles(storage).manifest() is not None
     )
 
 
