@@ -38,7 +38,7 @@ from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
 from magpie.runs.verify import seal
 from magpie.sizing.cards import card_of_device, driver_names
-from magpie.steps import MAGPIE, Method
+from magpie.steps import Method
 from magpie.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def build(
     replicas: int | None = None,
     address: str | None = None,
     grace: float = GRACE,
-    method: Method = MAGPIE,
+    method: Method | None = None,
     console: Console | None = None,
 ) -> Run:
     """Build a recipe (a Recipe, a dict, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
@@ -71,8 +71,8 @@ def build(
     `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
-    `method` lists the steps that a recipe may ask for. Progress is shown on `console`, or in the
-    notebook's cell that calls this.
+    `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. Progress
+    is shown on `console`, or in the notebook's cell that calls this.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal.
@@ -156,7 +156,7 @@ def _with_recorded_commits(recipe: Recipe, storage: Storage, source: Run | None)
     return adopt_commits(recipe, recorded)
 
 
-def _planned_with(recipe: Recipe, plan: Plan, method: Method) -> Plan:
+def _planned_with(recipe: Recipe, plan: Plan, method: Method | None) -> Plan:
     """The plan of a recipe that differs from the planned one in commits at most; mostly the same one."""
     return plan if recipe == plan.recipe else make_plan(recipe, method)
 

@@ -32,8 +32,13 @@ def licences_of(plan: Plan) -> tuple[Licensed, ...]:
     """One for each model whose texts the dataset holds: those that instruct and answer, not those that judge."""
     written: dict[str, None] = {}
     for run_step in plan.steps:
-        use = run_step.step.uses
-        if use is not None and use.purpose == "write" and use.speech == "chat" and not use.structured:
+        step = run_step.step
+        use = step.uses
+        # In plain text a base model only answers to be compared with, unless the step says that its texts count.
+        in_dataset = use is not None and (
+            use.speech == "chat" or step.answers or step.credited_as is not None
+        )
+        if use is not None and in_dataset and use.purpose == "write" and not use.structured:
             written[use.model.model] = None
     found = [(name, licence_of(name)) for name in written]
     return tuple(
