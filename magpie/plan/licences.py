@@ -34,11 +34,11 @@ def licences_of(plan: Plan) -> tuple[Licensed, ...]:
     for run_step in plan.steps:
         step = run_step.step
         use = step.uses
-        # In plain text a base model only answers to be compared with, unless the step says that its texts count.
-        in_dataset = use is not None and (
-            use.speech == "chat" or step.answers or step.credited_as is not None
-        )
-        if use is not None and in_dataset and use.purpose == "write" and not use.structured:
+        if use is None or use.purpose != "write" or use.structured:
+            continue
+        # In plain text a base model may only answer to be compared with: a step says whether its texts count.
+        counts = step.answers or step.credited_as is not None
+        if use.speech == "chat" or (use.speech == "plain" and counts):
             written[use.model.model] = None
     found = [(name, licence_of(name)) for name in written]
     return tuple(

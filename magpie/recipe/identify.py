@@ -15,9 +15,9 @@ class Identify(Section):
     """The role that is asked."""
     speech: Speech = "plain"
     """`plain` gives the model a page of answered questions to go on with. `chat` puts it into its chat format."""
-    yes: int = Field(default=12, ge=0)
+    yes_shots: int = Field(default=12, ge=0)
     """How many seeds that are classification the page shows."""
-    no: int = Field(default=19, ge=0)
+    no_shots: int = Field(default=19, ge=0)
     """How many that are not."""
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature. 0 always takes the more likely answer."""

@@ -86,7 +86,7 @@ class IdentifyStep(RowStep):
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        page = (self.part.yes + self.part.no) * lengths.INSTRUCTION
+        page = (self.part.yes_shots + self.part.no_shots) * lengths.INSTRUCTION
         return (Request(page + lengths.INSTRUCTION, 4, shared=page),)
 
     @property
@@ -110,7 +110,7 @@ def shots_of(tasks: tuple[Task, ...], part: Identify, run_seed: int) -> list[Tas
     """The tasks of the page, drawn by the run's seed: as many of each kind as the recipe says, or as there are."""
     draw = random.Random(f"{run_seed}/identify")
     shots: list[Task] = []
-    for kind, wanted in ((True, part.yes), (False, part.no)):
+    for kind, wanted in ((True, part.yes_shots), (False, part.no_shots)):
         known = [task for task in tasks if task.is_classification is kind]
         shots += draw.sample(known, min(wanted, len(known)))
     draw.shuffle(shots)

@@ -58,7 +58,8 @@ TEXTS = st.lists(PIECES, max_size=12).map("".join)
 def test_no_task_that_was_set_off_is_lost_and_none_is_invented(tasks: list[str], mark: str) -> None:
     # A task may hold any number but the one that is expected after it, which nobody could tell from the list's own.
     tasks = [
-        re.sub(rf"(\A|\n)[ \t]*{number + 1}[ \t]?[.)]", "\n-", text) for number, text in enumerate(tasks, start=9)
+        re.sub(rf"(\A|\n)[ \t]*{number + 1}[ \t]?[.)]", "\n-", text)
+        for number, text in enumerate(tasks, start=9)
     ]
     written = " " + tasks[0]
     for number, text in enumerate(tasks[1:], start=10):
