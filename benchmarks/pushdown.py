@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 import magpie
-from benchmarks.recording import Asked, LentVllmEngine, Recorder, Work
+from benchmarks.recording import Asked, LentVllmEngine, Recorder, Work, planned_model
 from magpie.engines.base import Engine
 from magpie.execution.local import LocalExecutor
 from magpie.models import resolve
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _real(recipe: Recipe, folder: Path, repeats: int) -> dict[str, Any]:
     """The demo recipe on vLLM, finished with and without push-down."""
-    model = recipe.model(recipe.instruct.model)
+    model = planned_model(recipe)
     engine = asyncio.run(LentVllmEngine.open(model, resolve(model)))
     recorder = Recorder(engine)
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.engines.vllm import VllmEngine
+from magpie.plan import make_plan
+from magpie.recipe import Model, Recipe
 
 T = TypeVar("T")
 
@@ -70,6 +72,14 @@ class Work:
 
 
 NO_WORK = Work(0, 0.0, 0.0)
+
+
+def planned_model(recipe: Recipe) -> Model:
+    """The model that a build of the recipe opens its engine with, where every role is one model."""
+    wanted = {repr(phase.model): phase.model for phase in make_plan(recipe).phases if phase.needs_engine}
+    ((_, model),) = wanted.items()
+    assert model is not None
+    return model
 
 
 class LentVllmEngine(VllmEngine):

@@ -39,7 +39,16 @@ from rich.console import Console
 from rich.table import Table
 
 import magpie
-from benchmarks.recording import NO_WORK, Asked, LentVllmEngine, Moment, Recorder, Work, bare_loop
+from benchmarks.recording import (
+    NO_WORK,
+    Asked,
+    LentVllmEngine,
+    Moment,
+    Recorder,
+    Work,
+    bare_loop,
+    planned_model,
+)
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm.settings import sampling_params
 from magpie.execution.local import LocalExecutor
@@ -89,7 +98,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _measure(recipe: Recipe, folder: Path, repeats: int, console: Console) -> dict[str, Any]:
-    model = recipe.model(recipe.instruct.model)
+    model = planned_model(recipe)
     console.print(f"loading {model.model}")
     engine = asyncio.run(LentVllmEngine.open(model, resolve(model)))
     recorder = Recorder(engine)

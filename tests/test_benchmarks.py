@@ -6,6 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import magpie
+from benchmarks.recording import planned_model
+from magpie.engines import open_engine
+from magpie.engines.base import Engine
+from magpie.execution.local import LocalExecutor
+from magpie.recipe import Model
+
 
 def last_line(name: str, *options: str) -> dict[str, Any]:
     """The JSON object that a benchmark ends in."""
@@ -56,3 +63,15 @@ def test_export_ends_in_one_json_object() -> None:
     found = last_line("export", "--rows", "3000")
     assert (found["benchmark"], found["rows"]) == ("export", 3000)
     assert {"rows_per_second", "peak_mb", "parquet_seconds", "shuffled_seconds"} <= found.keys()
+
+
+def test_an_engine_that_is_lent_to_a_build_is_the_one_that_it_asks_for(tmp_path: Path) -> None:
+    recipe = magpie.load_recipe("demo", engine="scripted", rows=16)
+    wanted: list[Model] = []
+
+    async def opener(model: Model) -> Engine:
+        wanted.append(model)
+        return await open_engine(model)
+
+    magpie.build(recipe, tmp_path / "run", executor=LocalExecutor(engines=opener))
+    assert wanted == [planned_model(recipe)]

@@ -58,3 +58,17 @@ def test_every_common_shape_is_compared_and_the_rest_is_counted(
     assert f"{exam}: 1 of 6 rows have no instruction that can be read: row 6" in caplog.text
     (step,) = (step for step in magpie.status(tmp_path / "run").steps if step.name == "decontaminate")
     assert step.rejected and sum(step.rejected.values()) >= 5
+
+
+def test_a_question_in_a_later_message_of_the_user_is_found(tmp_path: Path) -> None:
+    before = build(small_recipe(), tmp_path / "before")
+    later = [turns[0] for turns in before.table(["later_turns"])["later_turns"].to_pylist() if turns]
+    assert {message["role"] for message in later} == {"user"}
+    asked = next(message["content"] for message in later if len(message["content"].split()) > 5)
+    exam = written(tmp_path / "exam.jsonl", [{"question": asked}])
+    run = build(small_recipe(decontaminate={"files": str(exam)}), tmp_path / "run")
+    assert magpie.verify(run) == []
+    (step,) = (step for step in magpie.status(run).steps if step.name == "decontaminate_turns")
+    assert step.rejected["decontaminate_turns: words of an evaluation set"] >= 1
+    kept = run.table(["later_turns"], rejected=False)["later_turns"].to_pylist()
+    assert asked not in [message["content"] for turns in kept for message in turns or []]

@@ -6,6 +6,7 @@ rows just inside and just outside.
 
 from __future__ import annotations
 
+from hashlib import md5
 from typing import Any
 
 import pyarrow as pa
@@ -108,9 +109,9 @@ def told(letter: str) -> list[int]:
     return [at for at, (_, letters) in enumerate(ROWS) if letter in letters]
 
 
-def test_there_are_thirty_rows_and_every_filter_that_ships_but_the_demo_is_among_them() -> None:
+def test_there_are_thirty_rows_and_every_published_filter_is_among_them() -> None:
     assert len(ROWS) == 30
-    assert {*FILTERS.values(), "demo"} == set(shipped.names("filters"))
+    assert {*FILTERS.values(), "demo", "random-300k"} == set(shipped.names("filters"))
 
 
 @pytest.mark.parametrize("letter", FILTERS)
@@ -174,3 +175,12 @@ def test_quotas_follow_the_order_of_the_rows() -> None:
     assert balanced is not None
     one = balanced.model_copy(update={"each": 1})
     assert kept("balanced", table(), quotas=one) == [0, 1, 6, 7, 8]
+
+
+def test_the_control_draws_the_same_rows_everywhere_whatever_they_are_like() -> None:
+    control = load_filter("random-300k")
+    assert control.top is not None and control.top.n == 300_000
+    assert kept("random-300k", table()) == list(range(len(ROWS)))
+    drawn = kept("random-300k", table(), top=control.top.model_copy(update={"n": 10}))
+    largest = sorted(range(len(ROWS)), key=lambda at: md5(f"row-{at} 42".encode()).hexdigest())[-10:]
+    assert drawn == sorted(largest)

@@ -18,7 +18,8 @@ from magpie.recipe.loading import load_recipe
 from magpie.runs.run import Run
 
 # Distances are of real embeddings, whose last bits are the machine's; what contaminates a row is named with its path.
-LEFT_OUT = {"min_neighbor_distance", "min_similar_id", "contaminated_by"}
+# Later turns were not compared then.
+LEFT_OUT = {"min_neighbor_distance", "min_similar_id", "contaminated_by", "contaminated_turn"}
 IN_DATASET = ("id", "messages", "prompt", "chosen", "rejected")
 
 DIGESTS = {

@@ -197,7 +197,8 @@ def test_the_full_demo_takes_every_step_and_needs_no_hub() -> None:
     recipe = load_recipe("demo-full")
     assert [step.name for step in make_plan(recipe).steps] == [
         "instruct", "clean", "pii", "language", "embed", "decontaminate", "dedup", "tag", "respond",
-        "extend", "candidates", "baseline", "response_pii", "reward", "prefer", "guard", "filter",
+        "extend", "decontaminate_turns", "candidates", "baseline", "response_pii", "reward", "prefer", "guard",
+        "filter",
     ]  # fmt: skip
     assert {model.model for model in recipe.models.values()} <= {*EMBEDDED, *STAND_INS}
     assert make_plan(recipe).skipped_rules == ()

@@ -6,7 +6,7 @@ Only the columns that the filter reads are held in memory. The other columns of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,8 @@ from magpie.storage import open_storage
 from magpie.storage.sealed import digest
 
 EXAMPLES = 3
+FILTERS = "filters"
+"""What a manifest calls the filters that chose the rows from those of their run, in the order they were applied."""
 
 
 class RowSource(Protocol):
@@ -154,10 +156,16 @@ def refilter(rows: RowSource, other: Filter, out: Path | None = None, *, explain
         files.storage.prepare()  # not before: a filter that fails leaves nothing behind
         files.storage.sweep()  # what an earlier one left that was killed
         made_from = digest({"run": rows.name, "filter": _as_before(decided.filter.model_dump(mode="json"))})
-        files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from, about=rows.about)
+        about = dict(rows.about) | {FILTERS: [*rows.about.get(FILTERS, []), _record(decided.filter, lines)]}
+        files.write(rows.kept(decided.reasons), kept, name=rows.name, made_from=made_from, about=about)
     never = rows.never_answered(decided.rows)
     groups = quota_groups(decided.filter, decided.rows, decided.reasons)
     return Refiltered(kept, never, lines, decided.skipped, rows.what, explained, groups)
+
+
+def _record(filter: Filter, lines: Sequence[FunnelLine]) -> dict[str, Any]:
+    """The filter and what each of its rules lost, for the manifest."""
+    return {**filter.model_dump(mode="json", exclude_none=True), "funnel": [asdict(line) for line in lines]}
 
 
 def _as_before(filter: dict[str, Any]) -> dict[str, Any]:

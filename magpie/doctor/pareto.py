@@ -36,7 +36,7 @@ def pareto_front(cells: Sequence[Mapping[str, Mean]], *, plain: Mean, shuffled: 
         if why is None:
             axes.append(axis)
         else:
-            notes.append(f"{axis} is left out of the front: {why}")
+            notes.append(f"{axis} does not decide: {why}")
     if not axes and len(cells) > 1:
         notes.append("nothing tells these settings apart, so all are marked as best; a larger --n may")
     best = tuple(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from magpie.errors import RecipeError
 
@@ -95,10 +97,17 @@ class _Loader(yaml.SafeLoader):
             _refuse(f"a value that cannot be read as {kind} ({error})", node.start_mark, error)
 
 
+# Other libraries change how SafeLoader reads a kind, for the whole process (lm-format-enforcer, which comes with vLLM,
+# reads timestamps as text), so this loader has tables of its own.
+_KINDS = ["null", "bool", "int", "float", "binary", "timestamp", "omap", "pairs", "set", "str", "seq", "map"]
+_Loader.yaml_constructors = {
+    None: SafeConstructor.construct_undefined,
+    **{f"tag:yaml.org,2002:{kind}": getattr(SafeConstructor, f"construct_yaml_{kind}") for kind in _KINDS},
+}
 # A date is text like any other: no setting is a date.
 _Loader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for letter, resolvers in Resolver.yaml_implicit_resolvers.items()
 }
 
 

@@ -18,7 +18,7 @@ from magpie.steps.baseline import BaselineStep
 from magpie.steps.bootstrap import BootstrapStep
 from magpie.steps.candidates import CandidatesStep
 from magpie.steps.clean import CleanStep
-from magpie.steps.decontaminate import DecontaminateStep
+from magpie.steps.decontaminate import DecontaminateStep, TurnsStep
 from magpie.steps.dedup import DedupStep
 from magpie.steps.embed import EmbedStep
 from magpie.steps.extend import ExtendStep
@@ -69,6 +69,7 @@ _AFTER_INSTRUCTIONS: tuple[PlanSteps, ...] = (
 )
 _AFTER_ANSWERS: tuple[PlanSteps, ...] = (
     ExtendStep.plan,
+    TurnsStep.plan,
     CandidatesStep.plan,
     BaselineStep.plan,
     PiiStep.plan_answers,

@@ -18,6 +18,7 @@ from magpie.errors import RecipeError, RunError
 from magpie.publish.card.making import Card, make_card
 from magpie.publish.card.terms import parse_licence
 from magpie.publish.source import open_source
+from magpie.recipe import Filter
 from magpie.runs.run import Run
 from magpie.runs.verify import verify
 from magpie.storage import open_storage
@@ -349,3 +350,17 @@ def test_rows_that_carry_a_licence_of_their_own(tmp_path: Path, key: str) -> Non
     assert "imported from set: set.jsonl (3 rows). Left out: no user: 2." in text
     assert "somebody" not in text
     assert "Turns a conversation: 2 in 1 row." in text
+
+
+def test_a_filtered_folder_says_which_filters_chose_its_rows_and_what_each_rule_lost(
+    tmp_path: Path, run: Run
+) -> None:
+    every = [{"name": "is there", "where": "true"}]
+    magpie.filter(run, Filter(name="first", rules=every), tmp_path / "first")
+    short = [{"name": "short & sweet", "where": "length(instruction) < 60"}]
+    kept = magpie.filter(tmp_path / "first", Filter(name="second", rules=short), tmp_path / "second")
+    text = make_card(open_source(tmp_path / "second"), with_figures=False).text
+    assert "the filter <code>first</code>, then <code>second</code> chose the rows" in " ".join(text.split())
+    (line,) = kept.lines
+    assert f"| short &#38; sweet | {line.rows_in} | {line.lost} | {line.left} |" in text
+    assert "how many each rule lost is not recorded" not in text

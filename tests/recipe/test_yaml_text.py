@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,21 @@ def test_what_is_refused(text: str, line: str) -> None:
     with pytest.raises(RecipeError, match=line) as raised:
         parse_yaml_text(text, "a.yaml")
     assert "\n" not in str(raised.value)
+
+
+def test_what_other_libraries_do_to_the_common_loader_changes_nothing() -> None:
+    # lm-format-enforcer does this when vLLM is loaded.
+    timestamp, text = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:str"
+    code = (
+        "import yaml; tables = yaml.SafeLoader.yaml_constructors\n"
+        f"tables[{timestamp!r}] = tables[{text!r}]\n"
+        "from magpie.errors import RecipeError\n"
+        "from magpie.recipe.yaml_text import parse_yaml_text\n"
+        "try: parse_yaml_text('a: !!timestamp foo', 'a.yaml')\n"
+        "except RecipeError: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
 
 
 def test_what_is_read() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
@@ -45,8 +46,12 @@ def command(model: Model, files: ModelFiles, *, host: str, port: int) -> list[st
     arguments = engine_arguments(model, files, on_cpu=current_platform.is_cpu())
     arguments |= {"served_model_name": files.name, "host": host, "port": port}
     # vLLM says in a warning that its own `vllm serve` replaces this module.
-    start = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-m", _MODULE]
-    return start + [word for name, value in arguments.items() for word in _option(name, value)]
+    return [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-m", _MODULE, *as_options(arguments)]
+
+
+def as_options(arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments of `vllm.EngineArgs` as the words of a command."""
+    return [word for name, value in arguments.items() for word in _option(name, value)]
 
 
 def become(command: list[str], *, key_variable: str, log_level: str) -> NoReturn:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from magpie import __version__
+from magpie.data.select import FILTERS
 from magpie.figures.funnel import filter_funnel
 from magpie.figures.status import Status, status
 from magpie.publish.card.measures import COUNTED, Lengths, Measures, Size, lengths, ordered
@@ -60,6 +61,11 @@ class Facts:
     has_pairs: bool
     made_by_filter: bool
     about: Mapping[str, Any]
+
+    @property
+    def filters(self) -> list[Mapping[str, Any]]:
+        """The filters that chose the rows from those of their run, with the rows that each rule lost."""
+        return list(self.about.get(FILTERS, []))
 
     @property
     def scripted(self) -> bool:

@@ -32,12 +32,14 @@ from magpie.steps.base import (
     unit_vectors,
 )
 from magpie.steps.base.unread import first_like, misses
-from magpie.text import words as words_of
+from magpie.steps.decontaminate.sets import NGrams, digest_of
+from magpie.steps.decontaminate.turns import TurnsStep
+
+__all__ = ["NEAR", "SHARED_WORDS", "DecontaminateStep", "TurnsStep"]
 
 SHARED_WORDS = "decontaminate: words of an evaluation set"
 NEAR = "decontaminate: near an evaluation set"
 
-_FEWEST_WORDS = 5  # of a text that is looked for inside instructions: "what is the time" is part of many
 _SHOWN = 80  # characters of an evaluation set's text in `contaminated_by`
 _ROWS_BETWEEN_REPORTS = 20_000
 
@@ -97,7 +99,7 @@ class DecontaminateStep(GlobalStep):
         return [_found_in(place, names) for place in columns["contaminated_by"].to_pylist()]
 
     def fingerprint(self, tools: Tools) -> dict[str, Any]:
-        files = {str(name): _digest(tools.instructions(name)) for name in self.part.files}
+        files = {str(name): digest_of(tools.instructions(name)) for name in self.part.files}
         return {**self.settings, "files": files}
 
     def bind(self, tools: Tools) -> Decontaminator:
@@ -151,40 +153,6 @@ class Decontaminator(GlobalWork):
         return [int(number) for number in nearest]
 
 
-class NGrams:
-    """The n-grams of some texts: `length` neighbouring words, in lower case and without punctuation."""
-
-    def __init__(self, texts: Sequence[str], length: int) -> None:
-        self._text_of: dict[str, int] = {}  # an n-gram: the first text that contains it
-        self._lengths: dict[str, set[int]] = {}  # a word: the lengths of the n-grams that begin with it
-        self._phrases: dict[str, int] = {}  # a text that is compared as a whole: its number
-        for number, text in enumerate(texts):
-            words = words_of(text)
-            size = min(length, len(words))
-            # An n-gram that is set shorter than that is what the user wants: then no text is too short for it.
-            if size < min(length, _FEWEST_WORDS):
-                self._phrases.setdefault(" ".join(words), number)
-                continue
-            for start in range(len(words) - size + 1):
-                self._text_of.setdefault(" ".join(words[start : start + size]), number)
-                self._lengths.setdefault(words[start], set()).add(size)
-
-    def first_in(self, text: str) -> tuple[int, str] | None:
-        """The first n-gram of `text` that is among these: the number of the text it is from, and its words."""
-        words = words_of(text)
-        whole = " ".join(words)
-        if words and whole in self._phrases:
-            return self._phrases[whole], whole
-        # Most words begin no n-gram, and most others begin n-grams of one length: few strings are joined and looked up.
-        for start, word in enumerate(words):
-            for size in sorted(self._lengths.get(word, ()), reverse=True):
-                gram = " ".join(words[start : start + size])
-                # Near the end of the text the slice is shorter than `size`, and may be equal to a shorter n-gram.
-                if start + size <= len(words) and gram in self._text_of:
-                    return self._text_of[gram], gram
-        return None
-
-
 def _instructions(rows: pa.Table, at: Sequence[int]) -> Iterator[str]:
     """The live instructions."""
     # A chunk at a time: as Python strings, all texts of a run would need several times their size in memory.
@@ -200,11 +168,6 @@ def _found_in(place: str | None, names: Sequence[str]) -> str:
         return "in no evaluation set"
     name = next((name for name in names if place.startswith(f"{name}:")), place.partition(":")[0])
     return f"in {name}"
-
-
-def _digest(dataset: Instructions) -> str:
-    # Without later turns it is the digest alone: runs that were made before those were compared go on.
-    return dataset.digest if dataset.later_digest is None else f"{dataset.digest}+{dataset.later_digest}"
 
 
 def _cut(text: str) -> str:
