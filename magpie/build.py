@@ -15,6 +15,7 @@ from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
 from magpie.execution.local import LocalExecutor
 from magpie.execution.log import Log
+from magpie.execution.peek import Peek
 from magpie.execution.progress import Progress
 from magpie.execution.signals import GRACE, Stoppable
 from magpie.figures.pace import PLANNED, planned_rates
@@ -40,6 +41,7 @@ from magpie.runs.verify import seal
 from magpie.sizing.cards import card_of_device, driver_names
 from magpie.steps import Method
 from magpie.storage import Storage, open_storage
+from magpie.terminal import new_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +64,7 @@ def build(
     address: str | None = None,
     grace: float = GRACE,
     method: Method | None = None,
+    peek: bool = False,
     console: Console | None = None,
 ) -> Run:
     """Build a recipe (a Recipe, a dict, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
@@ -72,7 +75,8 @@ def build(
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
     `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. Progress
-    is shown on `console`, or in the notebook's cell that calls this.
+    is shown on `console`, or in the notebook's cell that calls this; with `peek` the first rows are printed there as
+    they come.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal.
@@ -105,7 +109,10 @@ def build(
                 else executor
             )
             _log_plan(plan, hands, progress)
-            driver = Driver(run, bound, hands, progress.handle)
+            report = (
+                progress.handle if not peek else Peek(run, console or new_console()).beside(progress.handle)
+            )
+            driver = Driver(run, bound, hands, report)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named), drain=driver.drain)
                 storage.sweep()  # what a worker was writing that died on the way
@@ -148,6 +155,9 @@ def _log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:
     if card is not None:
         rates = planned_rates(plan, card, gpus=None if isinstance(executor, LocalExecutor) else gpus)
         progress.log.write(PLANNED, card=card.name, gpus=gpus, rows_per_second=rates)
+        progress.planned = {
+            phase.steps[0].name: rates[phase.name] for phase in plan.phases if phase.name in rates
+        }
 
 
 def _with_recorded_commits(recipe: Recipe, storage: Storage, source: Run | None) -> Recipe:

@@ -5,7 +5,8 @@ Each takes a `Run` or its folder.
 
 from __future__ import annotations
 
-from magpie.api.datasets import columns, compare, filter, import_dataset, merge, rouge, split
+from magpie.api.comparing import compare, compare_filters, compare_sets
+from magpie.api.datasets import columns, filter, import_dataset, merge, rouge, split
 from magpie.api.publishing import card, export, export_for_trainer, push
 from magpie.api.recipes import new, plan, plan_costs, recipe
 from magpie.api.runs import show, status, verify
@@ -14,6 +15,8 @@ __all__ = [
     "card",
     "columns",
     "compare",
+    "compare_filters",
+    "compare_sets",
     "export",
     "export_for_trainer",
     "filter",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magpie.data.select import compare_filters, refilter
+from magpie.data.select import refilter
 from magpie.errors import RecipeError, RunError
 from magpie.recipe.loading import load_filter
 from magpie.runs.kept import RunRows
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from magpie.data.importing import Imported
     from magpie.data.merging import Merged
     from magpie.data.rouge import RougeResult
-    from magpie.data.select import FilterComparison, Refiltered, RowSource
+    from magpie.data.select import Refiltered, RowSource
     from magpie.data.splitting import Split
     from magpie.neighbors.vectors import ProgressCallback
     from magpie.recipe import Filter
@@ -71,18 +71,7 @@ def filter(
     `filter` is a Filter, a file, or the name of a filter that ships. Without `out` nothing is written. `explain` adds
     what each rule would lose alone, with examples. Raises FilterError, RecipeError, RunError or DamagedShardError.
     """
-    return refilter(_rows(source, split), _load(filter), None if out is None else Path(out), explain=explain)
-
-
-def compare(
-    source: Run | str | Path,
-    first: Filter | str | Path,
-    second: Filter | str | Path,
-    *,
-    split: str | None = None,
-) -> FilterComparison:
-    """How many rows of a run or dataset two filters keep: both, one alone, neither. Raises what `filter` does."""
-    return compare_filters(_rows(source, split), _load(first), _load(second))
+    return refilter(rows_of(source, split), load(filter), None if out is None else Path(out), explain=explain)
 
 
 def merge(
@@ -201,11 +190,16 @@ def rouge(
     return result
 
 
-def _load(filter: Filter | str | Path) -> Filter:
+def load(filter: Filter | Run | str | Path) -> Filter:
+    """The filter itself, that of a file, or one that ships. Raises RecipeError and FilterError."""
+    if isinstance(filter, Run):
+        raise RecipeError(
+            f"{filter.storage.location} is a run, where a filter is wanted; give a filter's file or name"
+        )
     return load_filter(filter) if isinstance(filter, str | Path) else filter
 
 
-def _rows(source: Run | str | Path, split: str | None = None) -> RowSource:
+def rows_of(source: Run | str | Path, split: str | None = None) -> RowSource:
     """The rows of a run, or of a dataset that belongs to no run."""
     if isinstance(source, Run):
         return RunRows(source)

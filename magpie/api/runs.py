@@ -42,40 +42,52 @@ def show(
     row: str | int | None = None,
     *,
     n: int = 5,
-    seed: int = 0,
+    seed: int | None = None,
     rejected: bool = False,
+    grep: str | None = None,
+    where: str | None = None,
+    worst: str | None = None,
+    page: int | None = None,
     console: Console | None = None,
 ) -> None:
     """Print rows to read: `n` kept ones, the rejected ones by reason, or one `row` in full, by its id or position.
 
-    `run` may also be the folder of a dataset, such as one that a filter wrote: it has kept rows only.
+    `grep` looks for rows with a text (a regular expression, whatever its case), `where` for those of a rule as in
+    filters; `worst` names a column whose lowest values come first, its highest with a minus before it (of
+    `repeat_count` the other way round). Of what is found page `page` is printed, as it comes, or by `seed` at random.
+    With `rejected`, rows that are out are looked through.
+
+    `run` may also be the folder of a dataset, such as one that a filter wrote: it has kept rows only. Raises RunError,
+    FilterError, DamagedShardError.
     """
+    from magpie.report.search import DatasetSource, RunSource, Search, show_found
     from magpie.report.show import show_rejected, show_row, show_rows
+    from magpie.report.show_dataset import show_dataset_row, show_dataset_rows
+    from magpie.runs.opened import open_dataset
     from magpie.terminal import new_console
 
     console = console or new_console()
+    is_searched = any(each is not None for each in (grep, where, worst, page))
+    if row is not None and is_searched:
+        raise RunError("one row is shown by its id alone; leave out --grep, --where, --worst and --page")
+    search = Search(grep, where, worst, seed, rejected)
     if not isinstance(run, Run) and not is_run(open_storage(run)):
-        _show_dataset(Path(run), row, n=n, seed=seed, rejected=rejected, console=console)
+        dataset = open_dataset(run)
+        if rejected:
+            raise RunError(f"{run} is a dataset, which holds kept rows only; give the folder of its run")
+        if row is not None:
+            show_dataset_row(dataset, str(row), console)
+        elif is_searched:
+            show_found(DatasetSource(dataset), search, console, n=n, page=page or 1, of="the dataset")
+        else:
+            show_dataset_rows(dataset, console, n=n, seed=seed or 0)
         return
     opened = as_run(run)
     if row is not None:
         show_row(opened, str(row), console)
+    elif is_searched:
+        show_found(RunSource(opened), search, console, n=n, page=page or 1)
     elif rejected:
         show_rejected(opened, console)
     else:
-        show_rows(opened, console, n=n, seed=seed)
-
-
-def _show_dataset(
-    folder: Path, row: str | int | None, *, n: int, seed: int, rejected: bool, console: Console
-) -> None:
-    from magpie.report.show_dataset import show_dataset_row, show_dataset_rows
-    from magpie.runs.opened import open_dataset
-
-    dataset = open_dataset(folder)
-    if rejected:
-        raise RunError(f"{folder} is a dataset, which holds kept rows only; give the folder of its run")
-    if row is not None:
-        show_dataset_row(dataset, str(row), console)
-    else:
-        show_dataset_rows(dataset, console, n=n, seed=seed)
+        show_rows(opened, console, n=n, seed=seed or 0)

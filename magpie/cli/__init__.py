@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from magpie import __version__
+from magpie.cli.compare import compare
 from magpie.cli.datasets import columns, export, import_, merge, split
 from magpie.cli.environment import of_the_machine, prepare
 from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
@@ -42,8 +43,8 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, show, doctor, tune, rouge,
-    serve, new,
+    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, doctor,
+    tune, rouge, serve, new,
     recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:

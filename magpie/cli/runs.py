@@ -48,6 +48,7 @@ def build(
             metavar="SECONDS", min=0, help="After SIGTERM or SIGUSR1, how long shards in flight may go on."
         ),
     ] = 10.0,
+    peek: Annotated[bool, typer.Option("--peek", help="Print the first rows as they come.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
     ] = False,
@@ -79,6 +80,7 @@ def build(
         replicas=replicas,
         address=address,
         grace=grace,
+        peek=peek,
         console=console,
     )
     print_outcome(run, console)
@@ -87,11 +89,24 @@ def build(
 def status(
     run: RunFolder,
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew until the build that is at work has ended.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.2, metavar="SECONDS", help="With --watch: how often to look.")
+    ] = 2.0,
 ) -> None:
     """Say where a run stands: rows, rejections, tokens, step by step."""
     from magpie import api
     from magpie.report.run_table import print_status
 
+    if watch:
+        from magpie.report.watch import watch as show_anew
+
+        if json_:
+            raise RecipeError("--watch is to be looked at; for programs, ask again with --json alone")
+        show_anew(open_run(run), new_console(), every=every)
+        return
     result = api.status(run)
     if json_:
         print_json(result.to_json())
@@ -140,7 +155,7 @@ def filter_(
         list[str],
         typer.Argument(
             metavar="[RUN] FILTER",
-            help="A run's folder, and a filter file or the name of one that ships.",
+            help="The folder of a run or dataset, and a filter file or the name of one that ships.",
         ),
     ],
     input_: Annotated[
@@ -148,7 +163,7 @@ def filter_(
         typer.Option(
             "--input",
             metavar="FILES",
-            help="A dataset without a run: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
+            help="Rows made elsewhere: a file (Parquet, JSON, CSV; .gz or .zst), or a folder of files.",
         ),
     ] = None,
     split: Annotated[
@@ -172,6 +187,8 @@ def filter_(
     from magpie.report.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
+    if input_ is None and _is_dataset(run_folder):
+        input_ = Path(run_folder)
     if split is not None and input_ is None:
         raise RecipeError("--split is of a dataset without a run; give that with --input")
     if compare is not None and (out is not None or explain):
@@ -180,13 +197,13 @@ def filter_(
     source: Run | Path | str = run or input_ or run_folder
     chosen, console = load_filter(filter_name), new_console()
     if compare is not None:
-        print_comparison(api.compare(source, chosen, compare, split=split), console)
+        print_comparison(api.compare_filters(source, chosen, compare, split=split), console)
         return
     folder: Path | str | None = out
     if out is None and not explain:
         if run is None:
             raise RecipeError(
-                "--input needs --out, the folder to write to; or ask with --explain or --compare"
+                "a dataset needs --out, the folder to write to; or ask with --explain or --compare"
             )
         folder = f"{run.storage.location}/filtered/{file_name(chosen.name)}"
     result = api.filter(source, chosen, folder, explain=explain, split=split)
@@ -198,14 +215,50 @@ def filter_(
 def show(
     run: RunFolder,
     row: Annotated[str | None, typer.Argument(metavar="[ID]", help="One row, in full.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="How many kept rows to show.")] = 5,
-    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    n: Annotated[int, typer.Option(min=1, help="How many rows to show, or on each page.")] = 5,
+    seed: Annotated[int | None, typer.Option(help="Which ones, at random.")] = None,
     rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, by reason.")] = False,
+    grep: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Rows with this text: a regular expression, any case.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Rows for which this holds, as in a filter.")
+    ] = None,
+    worst: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The lowest first by this column; --worst=-COLUMN: the highest."),
+    ] = None,
+    page: Annotated[int | None, typer.Option(min=1, metavar="N", help="Page N of the rows found.")] = None,
 ) -> None:
-    """Read rows: kept ones, rejected ones with reasons, or one in full."""
+    """Read rows: kept ones, rejected ones with reasons, one in full, or those you look for, page by page."""
     from magpie import api
 
-    api.show(run, row, n=n, seed=seed, rejected=rejected, console=new_console())
+    api.show(
+        run,
+        row,
+        n=n,
+        seed=seed,
+        rejected=rejected,
+        grep=grep,
+        where=where,
+        worst=worst,
+        page=page,
+        console=new_console(),
+    )
+
+
+def _is_dataset(place: str) -> bool:
+    """Whether a dataset of magpie's own, or a file, is there, and no run."""
+    from magpie.data.dataset import DatasetFiles
+    from magpie.runs.run import is_run
+    from magpie.storage import open_storage
+
+    if not place or "://" in place:
+        return False
+    storage, path = open_storage(place), Path(place)
+    return path.is_file() or (
+        path.is_dir() and not is_run(storage) and DatasetFiles(storage).manifest() is not None
+    )
 
 
 def _run_and_filter(words: list[str], *, with_input: bool) -> tuple[str, str]:

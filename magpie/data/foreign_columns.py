@@ -20,11 +20,14 @@ from magpie.records.schemas import label_names
 RENAMED = {
     "uuid": "id",
     "conversation_id": "id",
-    "min_similar_conversation_id": "min_similar_id",
+    # Not `min_similar_id`, which is the nearest row: published filters read this as the first of the rows alike.
+    "min_similar_conversation_id": "min_similar_uuid",
     "quality_generator": "judge",
     "source_dataset": "source",
 } | {
-    column.name: column.made_from for column in PUBLISHED if column.is_column and column.made_from != "judge"
+    column.name: column.made_from
+    for column in PUBLISHED
+    if column.is_column and column.made_from not in {"judge", "min_similar_id"}
 }
 
 _CONFIGS = {"temperature": pa.float32(), "top_p": pa.float32(), "input_generator": pa.string()}

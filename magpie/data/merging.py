@@ -82,6 +82,9 @@ def merge(
     return Merged(sum(counts), kept, reasons, tuple(source.name for source in sources if source.prefix))
 
 
+_NAMES_OF_ROWS = {"min_similar_id", "min_similar_uuid"}  # columns that name another row of the same dataset
+
+
 class _Source:
     """One of the datasets. `prefix` comes before its ids where they are those of others."""
 
@@ -114,9 +117,8 @@ class _Source:
             for name in table.column_names:
                 if name not in {"id", "messages", *_TALKS}:
                     columns[name] = table[name]
-            if self.prefix and "min_similar_id" in columns:  # it names a row of the same dataset
-                near = columns["min_similar_id"].cast(pa.string())
-                columns["min_similar_id"] = pc.binary_join_element_wise(self.prefix, near, "")
+            for name in _NAMES_OF_ROWS & columns.keys() if self.prefix else ():
+                columns[name] = pc.binary_join_element_wise(self.prefix, columns[name].cast(pa.string()), "")
             yield pa.table(columns | self._of_row(columns, table.num_rows))
             first += table.num_rows
 

@@ -20,7 +20,7 @@ from magpie.records.schemas import label_names
 
 OTHER_NAMES = {
     "id": ("uuid", "conversation_id"),
-    "uuid": ("conversation_id",),
+    "uuid": ("conversation_id", "id"),
     "min_similar_uuid": ("min_similar_conversation_id",),
     "instruction": ("input", "prompt", "question", "query", "problem"),
     "response": ("output", "completion", "answer"),

@@ -245,7 +245,7 @@ class _Timer:
                 self._began = time.perf_counter()
                 self._on_progress(self._what, 0, self._total)
             case Completed():
-                self._done += 1
+                self._done += event.completions
                 self.seconds = time.perf_counter() - (self._began or 0.0)
                 # A judge whose answer cannot be read is asked again, so there may be more completions than expected.
                 self._on_progress(self._what, self._done, max(self._done, self._total))

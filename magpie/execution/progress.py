@@ -7,7 +7,7 @@ seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -36,6 +36,7 @@ from magpie.runs.run import RunStep
 
 _PLAIN_EVERY = 15.0
 _CELL_EVERY = 0.5
+_BAR = 20
 
 Cell = Callable[[RenderableType], None]
 """Shows a table in the place of the one before, such as in a notebook's cell."""
@@ -56,6 +57,8 @@ class Progress:
         self.counts = {step.name: StepCount(step.name, needs_engine(step)) for step in steps}
         self.log = log
         self.began_at = time.monotonic()
+        self.planned: Mapping[str, float] = {}
+        """The rows/s that are planned at most, by the first step of a phase; empty where there is no plan."""
         self._rows = rows
         self._console = console
         self._cell = cell
@@ -97,9 +100,8 @@ class Progress:
                     self.doing(steps)
             case Began(step, shard):
                 self.began(step, shard)
-            case Completed(step, tokens, prompt_tokens, cached_tokens, replaced, shard):
-                self.completed(step, tokens, prompt=prompt_tokens, cached=cached_tokens, shard=shard)
-                self.counts[step].replaced += replaced
+            case Completed():
+                self.completed(event)
             case Committed(step, _, shard, rows, rejected, _):
                 self.committed(step, shard, rows, rejected)
             case Advanced(step, what, done, total):
@@ -130,18 +132,17 @@ class Progress:
             self.counts[step].answers_in.pop(shard, None)
         self.counts[step].note_work()
 
-    def completed(
-        self, step: str, tokens: int, *, prompt: int = 0, cached: int | None = None, shard: int | None = None
-    ) -> None:
-        """One completion of `step` came back; `cached` of its `prompt` tokens were in the prefix cache, if known."""
-        count = self.counts[step]
-        count.answered += 1
-        if shard is not None:
-            count.answers_in[shard] = count.answers_in.get(shard, 0) + 1
-        count.tokens += tokens
-        if cached is not None:
-            count.prompt_tokens += prompt
-            count.cached_tokens += cached
+    def completed(self, done: Completed) -> None:
+        """Completions came back."""
+        count = self.counts[done.step]
+        count.answered += done.completions
+        if done.shard is not None:
+            count.answers_in[done.shard] = count.answers_in.get(done.shard, 0) + done.completions
+        count.tokens += done.tokens
+        count.replaced += done.replaced
+        if done.cached_tokens is not None:
+            count.prompt_tokens += done.prompt_tokens
+            count.cached_tokens += done.cached_tokens
         count.note_work()
         self._tick()
 
@@ -277,25 +278,49 @@ class Progress:
             return None
         return (self._rows - self._done(count)) * count.seconds / made
 
-    def _render(self) -> Table:
+    def _render(self) -> RenderableType:
         title = Text(self._doing, style="bold")
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for heading in ("step", "rows", "", "rejected", "rows/s", "tokens", "tokens/s", "left"):
+        planned = ("planned",) if self.planned else ()
+        for heading in ("step", "rows", "", "rejected", "rows/s", *planned, "tokens", "tokens/s", "left"):
             table.add_column(heading, justify="left" if heading in {"step", ""} else "right")
         for count in self.counts.values():
             done, made = self._done(count), self._made(count)
-            share = done / self._rows
+            rate = self.planned.get(count.name)
             table.add_row(
                 count.name,
                 f"{done:,}/{self._rows:,}",
-                Text.assemble(("━" * round(share * 20), "green"), ("━" * (20 - round(share * 20)), "dim")),
+                _bar(done / self._rows, "green"),
                 f"{count.rejected:,}" if count.rejected else "",
                 f"{made / count.seconds:,.1f}" if made and count.started is not None else "",
+                *(() if not planned else ("" if rate is None else f"≤ {rate:,.1f}",)),
                 f"{count.tokens:,}" if count.tokens else "",
                 f"{count.tokens / count.seconds:,.0f}" if count.tokens else "",
                 self._eta(count),
             )
-        return table
+        funnel = running_funnel(self.counts.values())
+        return table if funnel is None else Group(table, funnel)
+
+
+def running_funnel(counts: Iterable[StepCount]) -> Table | None:
+    """What is left after each step that rejects rows, as a share of the rows it has seen; None while none is out."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    left, any_out = 1.0, False
+    for count in counts:
+        if not count.rows or not count.rejected:
+            continue
+        any_out = True
+        left = max(left - count.rejected / count.rows, 0.0)
+        table.add_row(
+            Text(f"left after {count.name}", "dim"), _bar(left, "cyan"), f"{left:.0%}",
+            Text(f"about {round(left * count.rows):,} of {count.rows:,}", "dim"),
+        )  # fmt: skip
+    return table if any_out else None
+
+
+def _bar(share: float, style: str) -> Text:
+    full = round(min(share, 1.0) * _BAR)
+    return Text.assemble(("━" * full, style), ("━" * (_BAR - full), "dim"))
 
 
 def clock(duration: float) -> str:

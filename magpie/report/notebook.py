@@ -10,9 +10,11 @@ from rich.console import Console
 from magpie.data.select import FilterComparison, Refiltered
 from magpie.doctor.doctor import Diagnosis
 from magpie.doctor.tune import Tuning
+from magpie.figures.comparison import Comparison
 from magpie.figures.status import Status
 from magpie.plan import DryRun
 from magpie.report.cell import as_html
+from magpie.report.comparison_table import print_sets
 from magpie.report.diagnosis import print_diagnosis
 from magpie.report.dry_run import print_plan
 from magpie.report.filter_tables import print_comparison, print_funnel
@@ -27,6 +29,7 @@ def show_tables() -> None:
         Status: print_status,
         Refiltered: print_funnel,
         FilterComparison: print_comparison,
+        Comparison: print_sets,
         DryRun: print_plan,
         Diagnosis: print_diagnosis,
         Tuning: print_tuning,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -167,9 +167,24 @@ def _print_unfinished(run: Run, console: Console) -> None:
         )
 
 
-def card(row: dict[str, Any]) -> Panel:
-    """A row with its tags and its conversation."""
+def columns_shown(*, tags: bool = False) -> tuple[str, ...]:
+    """The columns that a card shows: the texts, and the tags too where they are asked for."""
+    return (*_TEXTS, *_TAGS) if tags else _TEXTS
+
+
+def row_tables(
+    run: Run, columns: Sequence[str], *, of: Sequence[int] | None = None, check: bool = True
+) -> Iterator[tuple[int, pa.Table]]:
+    """The shards that are begun (those in `of`, if it is given), each with its rows as far as they have come."""
+    for shard in range(run.shards) if of is None else of:
+        if _next_step(run, shard) is not run.steps[0]:
+            yield shard, _rows(run, shard, list(dict.fromkeys(columns)), check=check)
+
+
+def card(row: dict[str, Any], more: Sequence[str] = ()) -> Panel:
+    """A row with its tags, what `more` is to be said of it, and its conversation."""
     tags = [words.format(_short(row[name])) for name, words in _TAGS.items() if row.get(name) is not None]
+    tags += more
     parts: list[Text] = [as_text(" · ".join(tags), "dim")] if tags else []
     for message in _conversation(row):
         style = _SPEAKER_STYLES.get(message["role"], "bold")

@@ -26,9 +26,9 @@ def show_dataset_rows(dataset: OpenDataset, console: Console, *, n: int = 5, see
     total = sum(table.num_rows for table in dataset.tables())
     chosen = sorted(random.Random(seed).sample(range(total), min(n, total)))
     column = conversation_column(dataset.schema)
-    for table in _tables_at(dataset, chosen):
+    for table in tables_at(dataset, chosen):
         conversations = as_messages(table, column).to_pylist()
-        for row, messages in zip(_named(dataset, table), conversations, strict=True):
+        for row, messages in zip(named(dataset, table), conversations, strict=True):
             console.print(card({"id": "", **row, "messages": messages or []}))
     if not total:
         console.print("the dataset holds no row", highlight=False)
@@ -41,13 +41,13 @@ def show_dataset_row(dataset: OpenDataset, typed: str, console: Console) -> None
     """
     position = _position(dataset, typed)
     asked = [field.name for field in dataset.derived]
-    for table in _tables_at(dataset, [position], asked):
-        for row in _named(dataset, table):
+    for table in tables_at(dataset, [position], asked):
+        for row in named(dataset, table):
             console.print(Rule(as_text(str(row.get("id", position)), "bold"), align="left"))
             print_fields(row, console)
 
 
-def _named(dataset: OpenDataset, table: pa.Table) -> list[dict[str, Any]]:
+def named(dataset: OpenDataset, table: pa.Table) -> list[dict[str, Any]]:
     """The rows, with the names of labels where the dataset holds their numbers."""
     rows: list[dict[str, Any]] = table.to_pylist()
     for column, names in dataset.labels.items():
@@ -58,7 +58,7 @@ def _named(dataset: OpenDataset, table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _tables_at(dataset: OpenDataset, positions: list[int], derived: Sequence[str] = ()) -> Iterator[pa.Table]:
+def tables_at(dataset: OpenDataset, positions: list[int], derived: Sequence[str] = ()) -> Iterator[pa.Table]:
     """The rows at these positions, in ascending order."""
     start = 0
     for table in dataset.tables(derived):

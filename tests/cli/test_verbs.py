@@ -133,6 +133,13 @@ def test_a_dataset_without_a_run_is_filtered(run: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_dataset_of_magpie_s_own_is_filtered_like_a_run(run: Path, tmp_path: Path) -> None:
+    typed("filter", run, "demo", "--out", tmp_path / "kept")
+    printed = typed("filter", tmp_path / "kept", "random-300k", "--out", tmp_path / "drawn")
+    assert f"rows in {tmp_path / 'drawn'}" in " ".join(printed.split())
+    assert "balanced" in typed("filter", tmp_path / "kept", "balanced", "--compare", "strict")
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     printed = typed("build", "pro", "--dry-run", "--out", tmp_path / "pro")
     assert "tensor parallel 4" in printed

@@ -182,6 +182,16 @@ def test_the_published_sets_keep_their_tags_and_scores_under_the_names_here(tmp_
         assert [row[name] for row in again] == [row[name] for row in read(tmp_path / "first")]
 
 
+def test_published_filters_find_the_columns_of_an_imported_set(tmp_path: Path) -> None:
+    alike = [None, "c1", "c1", None]  # the third repeats the second, which is the first of them
+    pq.write_table(air(4, min_similar_conversation_id=alike), tmp_path / "air.parquet")
+    magpie.import_dataset(tmp_path / "air.parquet", tmp_path / "set")
+    (rule,) = (rule for rule in magpie.load_filter("air-300k").rules if "min_similar_uuid" in rule.where)
+    result = magpie.filter(tmp_path / "set", magpie.Filter(name="alone", rules=[rule]), tmp_path / "kept")
+    assert result.skipped == ()
+    assert [row["id"] for row in read(tmp_path / "kept")] == ["c0", "c1", "c3"]
+
+
 def test_an_imported_set_is_filtered_shown_exported_and_verified(tmp_path: Path) -> None:
     pq.write_table(air(4), tmp_path / "air.parquet")
     magpie.import_dataset(tmp_path / "air.parquet", tmp_path / "set")

@@ -9,6 +9,7 @@ import pytest
 from builds import small_recipe
 from rich.console import Console
 
+from magpie.execution.base import Completed
 from magpie.execution.log import Log
 from magpie.execution.progress import Progress
 from magpie.plan import make_plan
@@ -48,9 +49,9 @@ def test_a_step_that_sees_every_row_at_once_says_how_far_it_is(monkeypatch: pyte
 def test_what_the_prefix_cache_gave_is_logged_where_the_engine_says() -> None:
     run = Run(MemoryStorage(), small_recipe(), STEPS)
     with Progress(run.steps, 8, log=Log(run), console=None) as progress:
-        progress.completed("instruct", 5, prompt=10, cached=None)
-        progress.completed("tag", 5, prompt=100, cached=0)
-        progress.completed("tag", 5, prompt=100, cached=96)
+        progress.completed(Completed("instruct", 5, 10))
+        progress.completed(Completed("tag", 5, 100, 0))
+        progress.completed(Completed("tag", 5, 100, 96))
         progress.log_prefix_cache(["instruct", "tag"])
     (event,) = map(json.loads, run.storage.read(LOG).splitlines())
     del event["time"]
@@ -66,7 +67,7 @@ def test_steps_are_counted_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None
     with Progress(STEPS, 96, log=Log(None)) as progress:
         progress.found("instruct", 32, 3)
         progress.began("instruct")
-        progress.completed("instruct", 7)
+        progress.completed(Completed("instruct", 7))
         progress.committed("instruct", 2, 16, 1)
     count = progress.counts["instruct"]
     assert (count.rows, count.fresh, count.rejected, count.answered, count.tokens) == (48, 16, 4, 1, 7)
@@ -89,17 +90,17 @@ def test_rows_count_before_their_shard_is_whole(monkeypatch: pytest.MonkeyPatch)
         progress.began("instruct", 0)
         assert " 0/100 " in shown()
         for _ in range(20):
-            progress.completed("instruct", 5, shard=0)
+            progress.completed(Completed("instruct", 5, shard=0))
         assert " 20/100 " in shown() and ":" in shown().split()[-1]  # a rate, and the time that is left
         progress.began("instruct", 0)  # the shard is begun again: what came back counts no more
         assert " 0/100 " in shown()
         for _ in range(100):
-            progress.completed("instruct", 5, shard=0)
+            progress.completed(Completed("instruct", 5, shard=0))
         assert " 99/100 " in shown()  # all of them only when the shards are on disk
         progress.committed("instruct", 0, 50, 0)
         assert " 50/100 " in shown()
         for _ in range(20):  # a row took two completions
-            progress.completed("instruct", 5, shard=1)
+            progress.completed(Completed("instruct", 5, shard=1))
         assert " 60/100 " in shown()
         progress.committed("instruct", 1, 50, 0)
         assert " 100/100 " in shown()

@@ -32,6 +32,7 @@ from magpie.execution.base import (
     ShardTask,
     Through,
     Working,
+    together,
 )
 from magpie.execution.driver import Driver
 from magpie.execution.local import LocalExecutor
@@ -358,3 +359,16 @@ def test_an_engine_stays_loaded_as_long_as_the_next_phase_wants_it() -> None:
         assert [one.is_closed for one in opened] == [True] * (engines - 1) + [False]
         asyncio.run(executor.close())
         assert all(one.is_closed for one in opened)
+
+
+def test_completions_of_one_step_and_shard_travel_together() -> None:
+    one, other = Completed("tag", 5, 100, 96, 1, 0), Completed("tag", 7, 100, 0, 0, 0)
+    unknown, elsewhere = Completed("tag", 3, shard=0), Completed("tag", 2, 10, 0, 0, 1)
+    committed = Committed("tag", 0, 0, 2, 0, None)
+    assert together([one, other, unknown, elsewhere, committed, one]) == [
+        Completed("tag", 12, 200, 96, 1, 0, 2),
+        unknown,
+        elsewhere,
+        committed,
+        one,
+    ]

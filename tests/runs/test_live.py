@@ -10,6 +10,7 @@ from pathlib import Path
 from builds import small_recipe
 
 from magpie.build import build
+from magpie.execution.base import Completed
 from magpie.execution.log import Log
 from magpie.execution.progress import Progress
 from magpie.figures.status import status
@@ -30,7 +31,7 @@ def test_a_build_at_work_is_seen_and_one_that_has_ended_is_not(tmp_path: Path) -
         with Progress(run.steps, 96, log=Log(run)) as progress:
             progress.began("instruct")
             for number in range(20):
-                progress.completed("instruct", 5, shard=number // 16)
+                progress.completed(Completed("instruct", 5, shard=number // 16))
             progress.committed("instruct", 0, 16, 0)
             progress.doing("instruct, clean")
             said = status(other).running

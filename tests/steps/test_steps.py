@@ -56,8 +56,8 @@ each_step = pytest.mark.parametrize(
 def test_a_full_recipe_takes_every_step_in_order() -> None:
     assert [step.name for step in FULL] == [
         "instruct", "clean", "pii", "language", "embed", "decontaminate", "dedup", "tag", "second_tag", "prefilter",
-        "respond", "extend", "decontaminate_turns", "candidates", "baseline", "response_pii", "reward", "prefer", "guard",
-        "filter",
+        "respond", "extend", "decontaminate_turns", "candidates", "baseline", "response_pii", "reward", "prefer",
+        "guard", "filter",
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from magpie import machine
 from magpie.errors import RunError
-from magpie.execution.base import Completed, Event, Report, ShardTask
+from magpie.execution.base import Completed, Event, Report, ShardTask, together
 from magpie.execution.runner import OpenEngine, OpenScorer, PhaseRunner
 from magpie.execution.scheduler import TaskQueue, Wanted, shards_wanted
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
@@ -167,7 +167,7 @@ class RayWorker:
     def _take_events(self) -> list[Event]:
         with self._lock:
             events, self._events = self._events, []
-        return events
+        return together(events)
 
     async def _delivered(self) -> None:
         """Wait until the driver has what was reported: it has when it asks for more."""
