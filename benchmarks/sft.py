@@ -8,7 +8,7 @@ Figures are means over the seeds, with the standard deviation between them. Lowe
 are the sets: this shows whether the way works and which way it points, and is no finding about other models.
 
 Training is as published for Magpie-tuned models (learning rate 2e-5, cosine, 2 epochs), but for batches of 8, since
-the sets are small, and 512 tokens.
+the sets are small, and conversations of 512 tokens at most (`--quick`: 256).
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from magpie.models import resolve
 from magpie.recipe import Model
 from magpie.terminal import new_console
 
-_LENGTH = 512  # tokens of a conversation; what is longer is cut
 _BATCH = 8
 _SETS = ("kept", "rejected", "random")
 
@@ -58,7 +57,7 @@ def main() -> None:
     """Measure, show, and end with one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sft", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="192 rows and 2 seeds, instead of 2,000 and 5")
+    parser.add_argument("--quick", action="store_true", help="128 short rows, 2 seeds; not 2,000 and 5")
     parser.add_argument("--rows", type=int, help="rows to build")
     parser.add_argument("--seeds", type=int, help="trainings on each set")
     parser.add_argument("--filter", default="demo", help="the filter, by its name or its file")
@@ -66,7 +65,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and leave the run")
     parser.add_argument("--outside", type=Path, help="seed tasks (JSON lines); those of magpie if not given")
     options = parser.parse_args()
-    rows = options.rows or (192 if options.quick else 2_000)
+    rows = options.rows or (128 if options.quick else 2_000)
     seeds = options.seeds or (2 if options.quick else 5)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="magpie-sft-") as place:
@@ -77,7 +76,7 @@ def main() -> None:
         if size < _BATCH:
             raise SystemExit(f"{len(kept)} rows were kept and {len(rejected)} rejected: too few; build more")
         outside = _tasks(options.outside)
-        trainer = Training(Path(place), held_out, outside)
+        trainer = Training(Path(place), held_out, outside, length=256 if options.quick else 512)
         before = trainer.losses(trainer.model())
         found: dict[str, list[Losses]] = {name: [] for name in _SETS}
         for seed in range(seeds):
@@ -131,13 +130,18 @@ def _drawn(
 
 
 class Training:
-    """Trains the embedded model anew on each set, and measures the loss of its responses."""
+    """Trains the embedded model anew on each set, and measures the loss of its responses.
 
-    def __init__(self, folder: Path, held_out: Sequence[Answered], outside: Sequence[Answered]) -> None:
+    A conversation is cut after `length` tokens.
+    """
+
+    def __init__(
+        self, folder: Path, held_out: Sequence[Answered], outside: Sequence[Answered], *, length: int
+    ) -> None:
         recipe = Model(model="demo")
         self._folder, self._files = folder, resolve(recipe)
         self._chat = ChatFormat.from_model(recipe, self._files)
-        self._held_out, self._outside = held_out, outside
+        self._held_out, self._outside, self._length = held_out, outside, length
 
     def model(self) -> Any:
         """The model as it is before training, in float32."""
@@ -164,7 +168,7 @@ class Training:
         )
         settings = SFTConfig(
             output_dir=str(self._folder / "out"), seed=seed, data_seed=seed, num_train_epochs=2, learning_rate=2e-5,
-            lr_scheduler_type="cosine", warmup_steps=2, per_device_train_batch_size=_BATCH, max_length=_LENGTH,
+            lr_scheduler_type="cosine", warmup_steps=2, per_device_train_batch_size=_BATCH, max_length=self._length,
             use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no", report_to="none",
             logging_strategy="no",
         )  # fmt: skip
@@ -187,7 +191,7 @@ class Training:
         total, count = 0.0, 0
         for row in rows:
             prompt = self._chat.prompt([row.instruction])
-            whole = [*prompt, *self._chat.encode(row.response)][:_LENGTH]
+            whole = [*prompt, *self._chat.encode(row.response)][: self._length]
             if len(whole) <= len(prompt):
                 continue
             ids = torch.tensor([whole])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         plan,
         push,
         recipe,
+        report,
         rouge,
         show,
         split,
@@ -70,6 +71,7 @@ _HOMES = {
     "plan_costs": "magpie.api",
     "push": "magpie.api",
     "recipe": "magpie.api",
+    "report": "magpie.api",
     "rouge": "magpie.api",
     "show": "magpie.api",
     "split": "magpie.api",
@@ -102,6 +104,7 @@ __all__ = [
     "plan_costs",
     "push",
     "recipe",
+    "report",
     "rouge",
     "show",
     "split",
@@ -122,7 +125,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'magpie' has no attribute {name!r}")
 
 
-_ROOMS = ("doctor", "plan", "recipe")  # verbs that are named like the room that does them
+_ROOMS = ("doctor", "plan", "recipe", "report")  # verbs that are named like the room that does them
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ This is the one place that puts a build together: recipe, plan, storage, executo
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,7 @@ def build(
     address: str | None = None,
     grace: float = GRACE,
     method: Method | None = None,
+    report: bool | None = None,
     peek: bool = False,
     console: Console | None = None,
 ) -> Run:
@@ -74,9 +76,9 @@ def build(
     `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
-    `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. Progress
-    is shown on `console`, or in the notebook's cell that calls this; with `peek` the first rows are printed there as
-    they come.
+    `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. `report`
+    writes the run's report.html at the end; None does so unless MAGPIE_REPORT is 0. Progress is shown on `console`, or
+    in the notebook's cell that calls this; with `peek` the first rows are printed there as they come.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal.
@@ -109,14 +111,14 @@ def build(
                 else executor
             )
             _log_plan(plan, hands, progress)
-            report = (
+            on_event = (
                 progress.handle if not peek else Peek(run, console or new_console()).beside(progress.handle)
             )
-            driver = Driver(run, bound, hands, report)
+            driver = Driver(run, bound, hands, on_event)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named), drain=driver.drain)
                 storage.sweep()  # what a worker was writing that died on the way
-                _finish(run, driver, progress, stop_after)
+                _finish(run, driver, progress, stop_after, report=_wants_report(report))
             except BaseException as error:
                 progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
                 raise
@@ -131,7 +133,7 @@ async def _drive(driver: Driver, executor: Executor, stop_after: str | None, *, 
             await executor.close()
 
 
-def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None) -> None:
+def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None, *, report: bool) -> None:
     """Write what a finished run has besides its shards, and say how it ended."""
     if stop_after is not None:
         progress.doing(f"stopped after {stop_after}, as asked")
@@ -141,10 +143,37 @@ def _finish(run: Run, driver: Driver, progress: Progress, stop_after: str | None
     write_summary(run)
     seal(run, driver.seals)
     progress.log.write("finished", kept=driver.kept, seconds=round(time.monotonic() - progress.began_at, 1))
+    if report:
+        _write_report(run, progress)
     place = run.storage.place(DATASET.rstrip("/"))
     progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")
     if driver.kept == 0:
         progress.note(f"not one row is left; see why with: magpie show {run.storage.location} --rejected")
+
+
+def _wants_report(report: bool | None) -> bool:
+    return os.environ.get("MAGPIE_REPORT", "1") != "0" if report is None else report
+
+
+def _write_report(run: Run, progress: Progress) -> None:
+    """Write the report of a finished run, unless it is there: the run is whole without it."""
+    from magpie.report.page.writing import MOST_ROWS, is_up_to_date, write_at_end
+
+    try:
+        if is_up_to_date(run):
+            return
+        if run.recipe.rows > MOST_ROWS:
+            progress.note(
+                f"the report is not written by itself for so many rows: magpie report {run.storage.location}"
+            )
+            return
+        progress.doing("writing the report")
+        write_at_end(run)
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        progress.note(
+            f"the report could not be written ({why}); write it with: magpie report {run.storage.location}"
+        )
 
 
 def _log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:

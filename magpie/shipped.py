@@ -17,6 +17,7 @@ Kind = Literal[
     "templates/licences",
     "templates/self_instruct",
     "templates/card",
+    "templates/report",
     "schemas",
 ]
 
@@ -30,6 +31,11 @@ def folder(kind: Kind) -> Path:
 def names(kind: Kind) -> list[str]:
     """The names of the shipped files of one kind, without their endings, sorted."""
     return sorted(path.stem for path in folder(kind).iterdir() if path.suffix in {".yaml", ".jinja", ".json"})
+
+
+def text(kind: Kind, name: str) -> str:
+    """What the shipped file of this name, its ending included, holds."""
+    return (folder(kind) / name).read_text(encoding="utf-8")
 
 
 def find(kind: Kind, name: str, *, ending: str = ".yaml") -> Path | None:

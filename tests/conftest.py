@@ -19,6 +19,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# A report takes a second a build: the tests of reports write theirs.
+os.environ["MAGPIE_REPORT"] = "0"
+
 GIB = 1 << 30
 A_TEST_TAKES = 5 * GIB  # at most: a real model in its engine, with the libraries around it
 

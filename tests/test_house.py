@@ -38,6 +38,7 @@ LEVELS = (
     {"plan"},
     {"execution"},
     {"figures"},
+    {"drawing"},
     {"doctor"},
     {"report", "publish"},
     {"build"},
@@ -319,6 +320,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "templates/self_instruct",
         "templates/licences",
         "templates/card",
+        "templates/report",
     ],
 )
 def test_the_wheel_holds_what_ships(installed: Path, kind: shipped.Kind) -> None:

@@ -9,9 +9,12 @@ from magpie.api.comparing import compare, compare_filters, compare_sets
 from magpie.api.datasets import columns, filter, import_dataset, merge, rouge, split
 from magpie.api.publishing import card, export, export_for_trainer, push
 from magpie.api.recipes import new, plan, plan_costs, recipe
+from magpie.api.reports import report
 from magpie.api.runs import show, status, verify
+from magpie.api.viewing import atlas_rows
 
 __all__ = [
+    "atlas_rows",
     "card",
     "columns",
     "compare",
@@ -27,6 +30,7 @@ __all__ = [
     "plan_costs",
     "push",
     "recipe",
+    "report",
     "rouge",
     "show",
     "split",

@@ -19,8 +19,21 @@ if TYPE_CHECKING:
 
 
 def status(run: Run | str | Path) -> Status:
-    """How far a run has come: rows, rejections and tokens, step by step. Raises RunError when there is no run."""
-    return status_of(as_run(run))
+    """How far a run has come: rows, rejections and tokens, step by step; and whether its rows are all alike.
+
+    Raises RunError when there is no run.
+    """
+    from dataclasses import replace
+
+    from magpie.errors import DamagedShardError
+    from magpie.figures.collapse import collapse_of
+
+    opened = as_run(run)
+    found = status_of(opened)
+    try:
+        return replace(found, collapse=collapse_of(opened))
+    except DamagedShardError:
+        return found  # it names the shard by itself
 
 
 def verify(source: Run | str | Path) -> list[str]:

@@ -22,9 +22,11 @@ from magpie.cli.lists import filters, new, recipe, recipes, schema, templates
 from magpie.cli.models import doctor, tune
 from magpie.cli.plan import plan
 from magpie.cli.publish import card, push
+from magpie.cli.report import report
 from magpie.cli.rouge import rouge
 from magpie.cli.runs import build, filter_, show, status, verify
 from magpie.cli.serve import serve
+from magpie.cli.view import view
 from magpie.errors import MagpieError, StoppedError
 from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
@@ -43,14 +45,14 @@ WRONG_ARGUMENTS, INTERRUPTED = 2, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, doctor,
-    tune, rouge, serve, new,
+    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, report,
+    view, doctor, tune, rouge, serve, new,
     recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 # What these print is news about files: the files are whole, whatever became of what was said about them.
-_NEWS_OF_FILES = (build, filter_, import_, merge, split, export, card, push)
+_NEWS_OF_FILES = (build, filter_, import_, merge, split, export, card, push, report)
 _LEAVE_FILES = {verb.__name__.rstrip("_") for verb in _NEWS_OF_FILES}
 
 

@@ -48,6 +48,10 @@ def build(
             metavar="SECONDS", min=0, help="After SIGTERM or SIGUSR1, how long shards in flight may go on."
         ),
     ] = 10.0,
+    report: Annotated[
+        bool | None,
+        typer.Option("--report/--no-report", help="Write report.html at the end; MAGPIE_REPORT=0 is no too."),
+    ] = None,
     peek: Annotated[bool, typer.Option("--peek", help="Print the first rows as they come.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
@@ -80,6 +84,7 @@ def build(
         replicas=replicas,
         address=address,
         grace=grace,
+        report=report,
         peek=peek,
         console=console,
     )

@@ -39,7 +39,7 @@ _FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json|\.hu
 # What belongs beside a dataset that is given to others: it is expected, and nobody's to replace or delete here.
 _BESIDE = re.compile(
     r"README\.md|\.gitattributes|\.gitignore|(?:LICENSE|LICENCE|NOTICE|COPYING)(?:\.md|\.txt)?|CITATION\.cff"
-    r"|dataset_infos\.json|(?:\.git|\.cache/huggingface|figures|images|assets)/.*"
+    r"|dataset_infos\.json|report\.html|(?:\.git|\.cache/huggingface|figures|images|assets)/.*"
     r"|[^/]+\.(?:png|jpe?g|svg|gif|webp|pdf)",
     re.DOTALL,
 )

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from magpie.errors import DamagedShardError, RunError
 from magpie.figures.agreement import Agreement, agreement
+from magpie.figures.collapse import Collapse
 from magpie.figures.pace import Pace, paces
 from magpie.figures.run_log import seconds_at_work
 from magpie.figures.saturation import Saturation, saturation
@@ -50,6 +51,7 @@ class Status:
     read here: `verify` reads them all. `no_saturation` says why `saturation` is None. `running` is the build that is at
     work now, with the rows that it has in hand; None while there is none. `paces` are the phases' speeds beside the
     planned ones, where there is a plan. `seconds` is how long the builds were at work, by the log; None without one.
+    `collapse` says what takes too much of the rows; it is looked for when somebody asks, and not while a build counts.
     """
 
     folder: str
@@ -66,6 +68,7 @@ class Status:
     running: Running | None = None
     paces: tuple[Pace, ...] = ()
     seconds: float | None = None
+    collapse: Collapse | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON can hold it."""

@@ -27,8 +27,9 @@ def summary(run: Run) -> dict[str, Any]:
     """The figures of a run as JSON can hold them: `format`, its status without paths, and the filter's `funnel`."""
     run_status = status(run)
     figures = run_status.to_json()
-    # A path, a list of paths, what is always true of a finished run, the build that writes this, and its times.
-    for name in ("folder", "damaged", "finished", "running", "paces", "seconds"):
+    # A path, a list of paths, what is always true of a finished run, the build that writes this, its times, and what
+    # is not computed by counting alone.
+    for name in ("folder", "damaged", "finished", "running", "paces", "seconds", "collapse"):
         del figures[name]
     lines = filter_funnel(run, run_status)
     return {

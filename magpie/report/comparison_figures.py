@@ -104,7 +104,7 @@ def _shares(comparison: Comparison, column: str, figures: list[Figure]) -> Any:
     axes.set_xlim(left=0)
     axes.set_xlabel("% of rows")
     axes.set_title(_letters(column.replace("_", " ")), loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     return canvas
 
 

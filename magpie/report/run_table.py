@@ -61,6 +61,8 @@ def print_status(status: Status, console: Console) -> None:
             soft_wrap=True,
         )
     print_agreement(status.agreement, console)
+    for line in () if status.collapse is None else status.collapse.lines():
+        console.print(as_text(line, "yellow"), soft_wrap=True)
     for path in status.damaged:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)
     for rule in status.skipped_rules:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from magpie.data.messages import MESSAGES, messages_of, pairs_of
 from magpie.errors import RunError
 from magpie.runs.provenance import Provenance
-from magpie.runs.run import DATASET, SUMMARY, Run
+from magpie.runs.run import DATASET, REPORT, SUMMARY, Run
 from magpie.runs.sealing import RUN_MANIFEST, is_changed
 from magpie.steps.base import REJECTED, column, is_inner
 from magpie.steps.filter import is_reason_of_filter
@@ -55,9 +55,10 @@ def write_dataset(run: Run, made_from: str, kept: int) -> None:
 
 
 def discard_dataset(run: Run) -> None:
-    """Take away a dataset that will be out of date, and the summary: they are there when the run is finished."""
+    """Take away a dataset that will be out of date, its summary and report: a finished run has them."""
     run.storage.delete(RUN_MANIFEST)
     run.storage.delete(SUMMARY)
+    run.storage.delete(REPORT)
     run.dataset_files.discard()
 
 

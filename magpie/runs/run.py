@@ -34,6 +34,7 @@ RECIPE = "recipe.yaml"
 FINGERPRINTS = "fingerprints.json"
 LOG = "log.jsonl"
 SUMMARY = "report.json"
+REPORT = "report.html"
 STEPS = "steps/"
 DATASET = "dataset/"
 QUARANTINE = "quarantine/"
@@ -228,7 +229,7 @@ class Run:
         it has what every row has been through: the steps up to the first that is not done. Raises RunError when that
         is the first step, or for a column that is not made yet, and DamagedShardError.
         """
-        unfinished = self._first_unfinished()
+        unfinished = self.first_unfinished
         if unfinished is self.steps[0]:
             raise RunError(
                 f"{self.storage.location} has no step that is done for every row; run the build again to go on"
@@ -250,7 +251,8 @@ class Run:
         fixed = ["id", "index", REJECTED.name]
         return table.select([*fixed, *(name for name in columns if name not in fixed)])
 
-    def _first_unfinished(self) -> RunStep | None:
+    @property
+    def first_unfinished(self) -> RunStep | None:
         """The first step that lacks shards; None where the dataset is there: a shard that it lacks is lost."""
         if self.storage.names(DATASET):
             return None

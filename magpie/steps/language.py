@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from magpie.errors import RecipeError
+from magpie.models.languages import detect, unload
+from magpie.models.languages import load as _load
 from magpie.recipe import Language, Recipe
 from magpie.recipe.languages import LANGUAGES
 from magpie.recipe.steer import Steer
 from magpie.steps.base import REJECTED, PreparedWork, RowStep, Tools, column, live, spread, values_at
-
-if TYPE_CHECKING:
-    from lingua import LanguageDetector
-
-_BLOCK = 64  # texts that are detected at once
-_building = threading.Lock()  # two shards in two threads would each build a detector of more than a gigabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +88,7 @@ class Detector(PreparedWork[None]):
 
     async def close(self) -> None:
         """Unloads lingua's models."""
-        # Lingua keeps them in a place of its own: without `unload_language_models` they would outlive the detector.
-        with _building:
-            if _detector.cache_info().currsize:
-                _detector().unload_language_models()  # type: ignore[no-untyped-call]
-            _detector.cache_clear()
+        unload()
 
     async def run(self, rows: pa.Table, _: None) -> pa.Table:
         """Detects in a thread, so that an engine fed by the same event loop is not kept waiting."""
@@ -144,27 +134,3 @@ def _refuse_unknown(place: str, languages: Iterable[str]) -> None:
             f"{place}: {', '.join(map(repr, unknown))} cannot be detected; "
             "give ISO 639-1 codes in lower case, such as en or de"
         )
-
-
-def detect(texts: list[str]) -> Iterator[str | None]:
-    """The language of each text, as an ISO 639-1 code, or None."""
-    detector = _load()
-    # In small blocks: lingua works on all cores but lets no other Python thread run meanwhile, and those that feed an
-    # engine must not wait long.
-    for start in range(0, len(texts), _BLOCK):
-        for language in detector.detect_languages_in_parallel_of(texts[start : start + _BLOCK]):
-            yield None if language is None else language.iso_code_639_1.name.lower()
-
-
-def _load() -> LanguageDetector:
-    with _building:
-        return _detector()
-
-
-@cache
-def _detector() -> LanguageDetector:
-    """Lingua with its whole models: about 1.2 GB, kept until `close`."""
-    from lingua import LanguageDetectorBuilder
-
-    # Its low-accuracy mode is three times as fast in 0.1 GB, and takes "What is the capital of France?" for German.
-    return LanguageDetectorBuilder.from_all_languages().with_preloaded_language_models().build()

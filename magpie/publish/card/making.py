@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from magpie.drawing.charts import Bars, Chart, Histogram
+from magpie.drawing.files import can_draw, draw
 from magpie.publish.card.facts import Facts, File, gather
-from magpie.publish.card.figures import Bars, Figure, Histogram, can_draw, draw
 from magpie.publish.card.front import front_matter
 from magpie.publish.card.measures import measure, size_of
 from magpie.publish.card.rendering import render
@@ -67,8 +68,8 @@ def make_card(
     return Card(render(front, facts, names, folder), draw(wanted), terms, parts)
 
 
-def _figures(facts: Facts) -> list[Figure]:
-    figures: list[Figure] = []
+def _figures(facts: Facts) -> list[Chart]:
+    figures: list[Chart] = []
     if facts.status is not None and facts.recipe is not None and facts.recipe.rows:
         steps = [("asked for", facts.recipe.rows)]
         # A step that loses nothing has no bar of its own: the funnel shows where rows went.

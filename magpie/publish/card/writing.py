@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from magpie.drawing.files import FOLDER
 from magpie.errors import RunError
-from magpie.publish.card.figures import FOLDER
 from magpie.publish.card.making import make_card
 from magpie.publish.hub.parcel import CARD
 from magpie.publish.progress import Bar

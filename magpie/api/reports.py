@@ -1,0 +1,49 @@
+"""A run or a dataset to look at: the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magpie.runs.run import Run
+
+if TYPE_CHECKING:
+    from magpie.neighbors.vectors import ProgressCallback
+
+
+def report(
+    source: Run | str | Path,
+    out: str | Path | None = None,
+    *,
+    compare: str | Path | Sequence[str | Path] = (),
+    embedder: str | None = None,
+    figures: bool = True,
+    quick: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> Path:
+    """Write the report of a run or a dataset, one HTML file that needs no other; its place.
+
+    It lies in the run, or in the folder of the dataset, unless `out` names a file that ends in .html, or a folder. With
+    `figures`, each figure is also written as PNG and SVG to `figures/` beside it, where matplotlib is installed.
+    `compare` names other runs, datasets or files, whose instructions are laid over the map; they are embedded by the
+    run's embedder, or by `embedder`, which also makes the vectors of rows that have none stored. `quick` leaves out the
+    languages of responses, the verbs, and a map by words. `on_progress` is called with what is being done, the parts
+    of work done and their number.
+
+    Raises RunError where there are no rows, RecipeError for a dataset that cannot be read, ModelError,
+    DamagedShardError and StorageError.
+    """
+    from magpie.figures.report_figures import report_figures
+    from magpie.neighbors.vectors import no_progress
+    from magpie.report.page.writing import write_report
+
+    others = [compare] if isinstance(compare, str | Path) else compare
+    found = report_figures(
+        source,
+        compare=[str(each) for each in others],
+        embedder=embedder,
+        quick=quick,
+        on_progress=on_progress or no_progress,
+    )
+    return write_report(found, None if out is None else Path(out), with_files=figures)

@@ -1,0 +1,1 @@
+"""Figures as pictures: SVG inside a page, PNG and SVG files for a card."""

@@ -1,0 +1,128 @@
+"""How alike the rows are, and what was scored, in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from magpie.drawing.charts import Bars, Grid, Histogram, Lines
+from magpie.figures.agreement import Agreement
+from magpie.figures.report_figures import ReportFigures
+from magpie.report.judges import agreement_line
+from magpie.report.page.figure import PageFigure, percent
+
+
+def distances(figures: ReportFigures) -> Iterator[PageFigure]:
+    """To the nearest row, within the set and to others."""
+    series = {}
+    within = figures.spreads.get("min_neighbor_distance")
+    if within is not None:
+        series["this set"] = within.values.tolist()
+    for distance in figures.distances[:1] if within is not None else figures.distances[:2]:
+        series[distance.name] = distance.values.tolist()
+    if series:
+        near = ", ".join(f"{percent(one.near)} to {one.name}" for one in figures.distances)
+        middle = "" if within is None else f"The mean distance to the nearest other row is {within.mean:.3f}"
+        yield PageFigure(
+            "distances",
+            "Distance to the nearest row",
+            f"{middle}{'; ' if middle and near else ''}{'nearer than 0.05: ' + near if near else ''}.",
+            "Squared L2 distance between embeddings of length 1: 0 is the same, 2 is unrelated. Below 0.05 (a cosine "
+            "above 0.975) two rows count as repeats in the published sets.",
+            Histogram(
+                "distances", "Distance to the nearest row", "squared distance", series, log=False,
+                marks=((0.05, "repeats"),),
+            ),
+        )  # fmt: skip
+
+
+def saturation(figures: ReportFigures) -> Iterator[PageFigure]:
+    """How many rows were new, block by block."""
+    curve = None if figures.status is None else figures.status.saturation
+    if curve is None:
+        return
+    points, rows = [], 0
+    for block in curve.curve:
+        rows += block.rows
+        points.append((float(rows), 100 * block.new / block.rows))
+    ahead = curve.next
+    yield PageFigure(
+        "saturation",
+        "Saturation",
+        f"{ahead.new:,.0f} of the next {ahead.rows:,} rows would be new (± {ahead.standard_error:,.0f}).",
+        "A row is new when no kept row before it is near. Counted block by block; the forecast is Good and Toulmin's, "
+        "with one standard error.",
+        Lines("saturation", "New rows, block by block", "rows so far", "% new", {"new": points}),
+    )  # fmt: skip
+
+
+def rewards(figures: ReportFigures) -> Iterator[PageFigure]:
+    """Rewards and reward differences."""
+    scores = {
+        name: figures.spreads[name].values.tolist()
+        for name in ("instruct_reward", "base_reward")
+        if name in figures.spreads
+    }
+    if scores:
+        yield PageFigure(
+            "rewards",
+            "Reward",
+            f"The reward model's score of the responses, {figures.spreads[next(iter(scores))].mean:.2f} on average.",
+            "Raw logits of the reward model; they can be compared within one reward model only.",
+            Histogram("rewards", "Reward", "logit", scores, log=False),
+        )
+    difference = figures.spreads.get("reward_difference")
+    if difference is not None:
+        yield PageFigure(
+            "reward-difference",
+            "Reward difference",
+            f"{percent(difference.share_over(0))} of the responses score above the base model's answer.",
+            "`instruct_reward` less `base_reward`, which a base model earns that was only shown examples.",
+            Histogram(
+                "reward-difference", "Reward difference", "difference", {"kept rows": difference.values.tolist()},
+                log=False, marks=((0.0, "no better"),),
+            ),
+        )  # fmt: skip
+
+
+def safety(figures: ReportFigures) -> Iterator[PageFigure]:
+    """The guard's verdicts, and personal data."""
+    counts = figures.counts.get("llama_guard")
+    if counts is not None:
+        bars = tuple((value or "no verdict", counts.kept.get(value, 0)) for value in counts.every)
+        yield PageFigure(
+            "safety",
+            "Safety",
+            f"{percent(counts.share('safe'))} of the kept rows with a verdict are safe.",
+            "The verdict of the guard model on the whole row, counted.",
+            Bars("safety", "Verdicts of the guard", bars, tuple(counts.every.values())),
+        )
+    for found in figures.personal:
+        if found.every:
+            name = f"personal-{found.column}".replace("_", "-")
+            bars = tuple((kind, found.kept.get(kind, 0)) for kind in found.every)
+            yield PageFigure(
+                name,
+                "Personal data",
+                f"In {found.rows:,} of {figures.rows.table.num_rows:,} rows personal data was found "
+                f"(`{found.column}`).",
+                "Found by pattern and check digit, not by a model: what is counted was marked, taken out or left, as "
+                "the recipe says.",
+                Bars(name, "Personal data by kind", bars, tuple(found.every.values())),
+            )  # fmt: skip
+
+
+def agreement(figures: ReportFigures) -> Iterator[PageFigure]:
+    """How well judges agree."""
+    found: tuple[Agreement, ...] = () if figures.status is None else figures.status.agreement
+    for agreement in found:
+        pairs = agreement.pairs or {}
+        cells = {(first, second): count for first, row in pairs.items() for second, count in row.items()}
+        name = f"agreement-{agreement.tag}".replace("_", "-")
+        down, across = (*agreement.judges, "second answer")[:2]
+        yield PageFigure(
+            name,
+            f"Agreement on {agreement.tag}",
+            f"{agreement_line(agreement)}.",
+            "1 is full agreement and 0 that of chance; alpha is Krippendorff's, kappa Cohen's.",
+            Grid(name, f"Agreement on {agreement.tag}", across, down, cells) if cells else None,
+        )
