@@ -7,7 +7,7 @@ ARGS ?=
 BENCHMARKS := saturation pushdown overhead dedup filter reward
 
 .DEFAULT_GOAL := help
-.PHONY: help ready demo build air pro test faults check bench clean
+.PHONY: help ready demo build air pro test faults check docs bench clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ check: ready  ## lint, formatting, types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: ready  ## build the documentation into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
 
 bench: ready  ## run every benchmark, the quick way
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done

@@ -44,7 +44,7 @@ def _lines(part: type[Part], values: Part | None, indent: str) -> Iterator[str]:
 
 
 def _setting(name: str, field: FieldInfo, value: Any, indent: str, *, is_off: bool) -> Iterator[str]:
-    yield from _comment(_meaning(field), indent)
+    yield from _comment(meaning(field), indent)
     inner = part_in_type(field.annotation)
     if isinstance(value, Part):
         yield f"{indent}{name}:"
@@ -94,10 +94,10 @@ def _models(models: Mapping[str, Model], indent: str) -> Iterator[str]:
 def _entries_have(part: type[Part], indent: str) -> Iterator[str]:
     yield f"{indent}# Each entry has these keys:"
     for name, field in part.model_fields.items():
-        yield from _comment(f"{name}: {_meaning(field)}", indent, more="  ")
+        yield from _comment(f"{name}: {meaning(field)}", indent, more="  ")
 
 
-def _meaning(field: FieldInfo) -> str:
+def meaning(field: FieldInfo) -> str:
     """The description of a setting, the words it may be, and its default."""
     texts = [" ".join((field.description or "").split())]
     words = [word for option in _options(field.annotation) for word in option]
