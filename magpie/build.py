@@ -40,7 +40,7 @@ from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, Run
 from magpie.runs.verify import seal
 from magpie.sizing.cards import card_of_device, driver_names
-from magpie.steps import MAGPIE, Method
+from magpie.steps import Method
 from magpie.storage import Storage, open_storage
 from magpie.terminal import new_console
 
@@ -64,7 +64,7 @@ def build(
     replicas: int | None = None,
     address: str | None = None,
     grace: float = GRACE,
-    method: Method = MAGPIE,
+    method: Method | None = None,
     report: bool | None = None,
     peek: bool = False,
     console: Console | None = None,
@@ -76,9 +76,9 @@ def build(
     `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
-    `method` lists the steps that a recipe may ask for. `report` writes the run's report.html at the end; None does so
-    unless MAGPIE_REPORT is 0. Progress is shown on `console`, or in the notebook's cell that calls this; with `peek`
-    the first rows are printed there as they come.
+    `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. `report`
+    writes the run's report.html at the end; None does so unless MAGPIE_REPORT is 0. Progress is shown on `console`, or
+    in the notebook's cell that calls this; with `peek` the first rows are printed there as they come.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal.
@@ -195,7 +195,7 @@ def _with_recorded_commits(recipe: Recipe, storage: Storage, source: Run | None)
     return adopt_commits(recipe, recorded)
 
 
-def _planned_with(recipe: Recipe, plan: Plan, method: Method) -> Plan:
+def _planned_with(recipe: Recipe, plan: Plan, method: Method | None) -> Plan:
     """The plan of a recipe that differs from the planned one in commits at most; mostly the same one."""
     return plan if recipe == plan.recipe else make_plan(recipe, method)
 

@@ -35,6 +35,24 @@ def small_recipe(**changes: Any) -> Recipe:
     return parse_recipe(recipe | changes)
 
 
+def small_self_instruct(**changes: Any) -> Recipe:
+    """120 places for tasks in 6 rounds, the last prompt of each with fewer places than the others."""
+    recipe: dict[str, Any] = {
+        "name": "small-si",
+        "method": "self-instruct",
+        "rows": 120,
+        "shard_rows": 20,
+        "engine": "scripted",
+        "models": {"generator": "scripted", "embedder": "scripted"},
+        "language": None,
+        "embed": None,
+        "dedup": None,
+        "tag": None,
+        "filter": [{"name": "short", "where": "response_length < 4000"}],
+    }
+    return parse_recipe(recipe | changes)
+
+
 def scripted(**script: Any) -> dict[str, Any]:
     """The `models` section with a scripted engine that behaves as `script` says."""
     return {

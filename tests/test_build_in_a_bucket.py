@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from builds import small_recipe
+from builds import small_recipe, small_self_instruct
 from storage.buckets import bucket, s3_server  # noqa: F401
 
 import magpie
@@ -31,6 +32,17 @@ def test_it_holds_the_files_of_a_run_in_a_folder(tmp_path: Path, bucket: str) ->
     assert run.table().equals(Run.open(tmp_path / "run").table())
 
 
+def test_rounds_go_on_there_from_those_that_are_committed(tmp_path: Path, bucket: str) -> None:  # noqa: F811
+    build(small_self_instruct(), tmp_path / "run", executor="local")
+    build(small_self_instruct(), bucket, executor="local", stop_after="bootstrap")
+    storage = open_storage(bucket)
+    for name in storage.names("steps/01-bootstrap/"):
+        if name >= "steps/01-bootstrap/00003":
+            storage.delete(name)
+    assert verify(build(small_self_instruct(), bucket, executor="local")) == []
+    assert files(bucket) == files(tmp_path / "run")
+
+
 def test_it_goes_on_where_it_stopped(tmp_path: Path, bucket: str) -> None:  # noqa: F811
     build(small_recipe(), tmp_path / "run", executor="local")
     build(small_recipe(), bucket, executor="local", stop_after="clean")
@@ -53,10 +65,12 @@ def test_every_verb_reads_it(tmp_path: Path, bucket: str) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_workers_on_ray_fill_it(tmp_path: Path, bucket: str, replicas: int) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    ("recipe", "replicas"), [(small_recipe, 1), (small_recipe, 2), (small_self_instruct, 2)]
+)
+def test_workers_on_ray_fill_it(tmp_path: Path, bucket: str, recipe: Any, replicas: int) -> None:  # noqa: F811
     pytest.importorskip("ray", reason="Ray is not installed")
-    build(small_recipe(), tmp_path / "run", executor="local")
-    run = build(small_recipe(), bucket, executor="ray", replicas=replicas)
+    build(recipe(), tmp_path / "run", executor="local")
+    run = build(recipe(), bucket, executor="ray", replicas=replicas)
     assert files(bucket) == files(tmp_path / "run")
     assert verify(run) == []

@@ -31,8 +31,8 @@ LEVELS = (
     {"sizing"},
     {"chat"},
     {"engines"},
-    {"steps"},
     {"self_instruct"},
+    {"steps"},
     {"data"},
     {"runs"},
     {"plan"},
@@ -197,7 +197,8 @@ def step_names() -> set[str]:
     recipe = load_recipe(
         "demo-full", engine="scripted", overrides={"tag.second_judge": "guard", "respond.rows": "kept"}
     )
-    return {step.name for step in steps_of(recipe)} - {"candidates"}  # a column as well
+    steps = (*steps_of(recipe), *steps_of(load_recipe("self-instruct", engine="scripted")))
+    return {step.name for step in steps} - {"candidates", "instances"}  # columns as well
 
 
 def is_about_filters_or_models(path: Path) -> bool:

@@ -35,16 +35,18 @@ def export(
     shuffle: int | None = None,
     split: str | None = None,
     rows_per_file: int | None = None,
+    forms: int | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Exported:
     """Write the dataset of a run, a folder or a file in a form that trainers read; the result has rows and reasons.
 
     `format` is messages (trl-sft), sharegpt, alpaca, preference (trl-preference), magpie, openai, llama-factory,
-    axolotl, csv or text. `out` ends in .jsonl, .json (also .gz or .zst), .parquet, or for csv in .csv. `columns` are
-    those to write beside the format's own; `drop_empty` and `drop_constant` leave out columns that say nothing. `where`
-    is a rule as in filters. `max_tokens` are those of the conversation by the template of `tokenizer`, which `text`
-    needs too. `shuffle` is a seed, and `limit` takes the first rows of its order. `split` is "0.98/0.02", for train and
-    test.
+    axolotl, csv, prompt-completion or text. `out` ends in .jsonl, .json (also .gz or .zst), .parquet, or for csv in
+    .csv. `columns` are those to write beside the format's own; `drop_empty` and `drop_constant` leave out columns that
+    say nothing. `where` is a rule as in filters. `max_tokens` are those of the conversation by the template of
+    `tokenizer`, which `text` needs too. `shuffle` is a seed, and `limit` takes the first rows of its order. `split` is
+    "0.98/0.02", for train and test. `forms` is the seed by which each instance of a task is written in one of several
+    forms.
 
     Raises RunError while the build is unfinished, where `out` is there and not to `overwrite`, and where no row fits.
     """
@@ -66,6 +68,7 @@ def export(
         shuffle=shuffle,
         split=(1.0,) if split is None else shares_of(split),
         rows_per_file=rows_per_file,
+        forms=forms,
         on_progress=on_progress or no_progress,
     )
 
@@ -83,8 +86,9 @@ def export_for_trainer(
 ) -> TrainerFolder:
     """Write a folder that trains `model` as it is: data, configuration, and the command in `train.sh`.
 
-    `trainer` is trl, axolotl or llama-factory. `options` are `where`, `max_tokens`, `limit`, `tokenizer`, `shuffle` and
-    `rows_per_file`, as in `export`. Raises RunError where the folder holds other things, or is not to `overwrite`.
+    `trainer` is trl, axolotl or llama-factory. `options` are `where`, `max_tokens`, `limit`, `tokenizer`, `shuffle`,
+    `rows_per_file` and `forms`, as in `export`. Raises RunError where the folder holds other things, or is not to
+    `overwrite`.
     """
     from magpie.neighbors.vectors import no_progress
     from magpie.publish.formats import Wanted

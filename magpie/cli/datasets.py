@@ -136,7 +136,7 @@ def export(
         typer.Option(
             "--format",
             help="messages (also called trl-sft), sharegpt, alpaca, preference (trl-preference), magpie, openai, "
-            "llama-factory, axolotl, csv or text.",
+            "llama-factory, axolotl, csv, prompt-completion or text.",
         ),
     ] = None,
     trainer: Annotated[
@@ -172,6 +172,12 @@ def export(
     rows_per_file: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Write files of N rows each.")
     ] = None,
+    forms: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED", help="Write each instance of a task in one of several forms, drawn by SEED."
+        ),
+    ] = None,
     drop_empty: Annotated[
         bool, typer.Option("--drop-empty", help="Leave out columns without a value in any row.")
     ] = False,
@@ -198,6 +204,7 @@ def export(
             "shuffle": shuffle,
             "split": split,
             "rows_per_file": rows_per_file,
+            "forms": forms,
             "overwrite": overwrite,
             "on_progress": on_progress,
         }

@@ -230,6 +230,11 @@ def _recipe(
         base = sampling_recipe("tune", generator, _INSTRUCT, seed=42 if seed is None else seed)
     else:
         base = load_recipe(recipe)
+        if base.method != "magpie":
+            raise RecipeError(
+                f"{recipe} has `method: {base.method}`, and tune tries out how Magpie's instructions are drawn; "
+                "give it a recipe of `method: magpie`, or none"
+            )
         place = f"models.{base.instruct.model}"
         changes: dict[str, Any] = {}
         if not isinstance(model, str):

@@ -35,6 +35,7 @@ class Sampling:
     `temperature` 0 is greedy. `top_k` 0 and `min_p` 0 are off. `stop_ids` are token ids and `stop` are strings;
     generation ends before either and neither is part of the text. `schema` is a JSON schema, as JSON text, that the
     completion must satisfy; every string in it should have a `maxLength`, or the model may never close it.
+    `presence_penalty` is taken from the logit of each token that the completion has already, as OpenAI's API does.
 
     `hold_back` are token ids that are not drawn as the first token, and `first_token_divisor` divides the logits of
     that token (a temperature of its own, on top). `stop_repetition` ends a completion that repeats itself for good:
@@ -47,6 +48,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    presence_penalty: float = 0.0
     stop_ids: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     schema: str | None = None

@@ -29,13 +29,15 @@ class ShardTask:
     """One shard to be taken through the steps of a phase.
 
     `made_from` is the lineage of its rows before the phase. `committed` holds, by step number, the shards that the
-    phase's steps have left already: one that was made from the very same rows is kept.
+    phase's steps have left already: one that was made from the very same rows is kept. `earlier` is the lineage of the
+    shards before it, where the step is sequential.
     """
 
     shard: int
     made_from: str
     committed: Mapping[int, Shard]
     isolation: Isolation | None = None
+    earlier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

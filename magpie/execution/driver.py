@@ -170,10 +170,12 @@ class Driver:
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
         try:
-            tasks = [self._task(phase, shard) for shard in missing]
-            await self._executor.run(self._run, self._bound, phase, tasks, self._on_event)
-            if self._is_draining:
-                raise StoppedError("the build was stopped")
+            # What a shard of a sequential step is made from stands only when the one before it does.
+            for shards in [[shard] for shard in missing] if phase.is_sequential else [missing]:
+                tasks = [self._task(phase, shard) for shard in shards]
+                await self._executor.run(self._run, self._bound, phase, tasks, self._on_event)
+                if self._is_draining:
+                    raise StoppedError("the build was stopped")
         finally:
             self._report(PhaseEnded(tuple(run_step.name for run_step in phase.steps)))
 
@@ -183,7 +185,8 @@ class Driver:
             raise RunError(f"shard {shard} lacks the steps before {phase.name}; please report this")
         shards = {run_step.number: self._manifest.get(run_step, shard) for run_step in phase.steps}
         committed = {number: found for number, found in shards.items() if found is not None}
-        return ShardTask(shard, made_from, committed)
+        earlier = self._manifest.earlier(phase.steps[0], shard) or ""
+        return ShardTask(shard, made_from, committed, earlier=earlier)
 
     def _on_event(self, event: Event) -> None:
         """Note what a worker has committed, and pass everything on."""

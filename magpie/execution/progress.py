@@ -96,7 +96,8 @@ class Progress:
                     "loaded", model=model, revision=revision, engine=engine, slots=slots, **settings
                 )
             case Working(steps):
-                self.doing(steps)
+                if steps != self._doing:  # a sequential step says so at each of its shards
+                    self.doing(steps)
             case Began(step, shard):
                 self.began(step, shard)
             case Completed():

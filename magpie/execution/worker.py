@@ -16,6 +16,7 @@ import pyarrow as pa
 from magpie.errors import DamagedShardError, RunError, StoppedError
 from magpie.execution.base import Began, Committed, Report, ShardTask, Through
 from magpie.execution.isolation import IsolatedEngine
+from magpie.execution.recall import recall
 from magpie.execution.scheduler import EngineQueue, QueuedEngine
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.phases import needs_engine
@@ -24,7 +25,7 @@ from magpie.runs.manifest import lineage_after
 from magpie.runs.record import ingredients_of
 from magpie.runs.run import Run, RunStep, with_columns
 from magpie.runs.sealing import packed
-from magpie.steps.base import REJECTED, PreparedWork, RowWork
+from magpie.steps.base import REJECTED, PreparedWork, RowWork, SequentialWork
 from magpie.storage.sealed import Shard, Stamp, inspect_shard, write_shard
 
 
@@ -69,7 +70,7 @@ class Worker:
                 self.report(Began(run_step.name, shard))
                 if engine is not None:
                     engine.step = run_step.name
-                result = await self._work(run_step, given, asked)
+                result = await self._work(run_step, given, asked, task)
                 stamp = stamp_for(self.run, self.bound, run_step, shard, lineage)
                 mine = await asyncio.to_thread(self._commit, run_step, result, stamp, stale is not None)
                 if mine is not None:
@@ -90,10 +91,16 @@ class Worker:
                 self.queue.leave(shard)
 
     async def _work(
-        self, run_step: RunStep, rows: pa.Table, engine: QueuedEngine | IsolatedEngine | None
+        self,
+        run_step: RunStep,
+        rows: pa.Table,
+        engine: QueuedEngine | IsolatedEngine | None,
+        task: ShardTask,
     ) -> pa.Table:
         work = self.bound.work[run_step.number - 1]
         assert isinstance(work, RowWork), "a global step is done by the driver"
+        if isinstance(work, SequentialWork):
+            await asyncio.to_thread(recall, self.run, run_step, work, task.shard, task.earlier)
         result = await work.run(rows, engine if needs_engine(run_step) else None)
         check_result(run_step, rows, result)
         return result

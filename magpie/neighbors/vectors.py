@@ -201,4 +201,6 @@ def _as_float32(stored: np.ndarray[Any, Any]) -> Floats:
     torch = sys.modules.get("torch")
     if torch is None:
         return stored.astype(np.float32)
-    return np.asarray(torch.from_numpy(np.ascontiguousarray(stored)).float().numpy())
+    # PyTorch warns of an array that cannot be written to, such as Arrow's own.
+    block = np.require(stored, requirements=["C", "W"])
+    return np.asarray(torch.from_numpy(block).float().numpy())

@@ -15,7 +15,7 @@ from magpie.recipe import Recipe
 from magpie.runs.record import ingredients_of, recorded_recipe
 from magpie.runs.reuse import alike
 from magpie.runs.run import Run
-from magpie.steps import MAGPIE, Method
+from magpie.steps import Method
 from magpie.storage import open_storage
 
 
@@ -45,7 +45,7 @@ def dry_run(
     *,
     stop_after: str | None = None,
     reuse: Path | None = None,
-    method: Method = MAGPIE,
+    method: Method | None = None,
 ) -> DryRun:
     """Plan a build into `folder`; no weights are loaded, and nothing is written.
 
@@ -62,7 +62,7 @@ def dry_run(
     return DryRun(plan, folder, looked, stop_after, reuse, taken)
 
 
-def _taken(run: Run, source: Run, tools: BuildTools, method: Method) -> tuple[Taken, ...]:
+def _taken(run: Run, source: Run, tools: BuildTools, method: Method | None) -> tuple[Taken, ...]:
     plan = make_plan(adopt_commits(run.recipe, recorded_recipe(source.storage)), method)
     there = Run(run.storage, plan.recipe, plan.steps)
     ingredients = ingredients_of(plan.recipe, bind(plan, tools).ingredients)

@@ -32,8 +32,13 @@ def licences_of(plan: Plan) -> tuple[Licensed, ...]:
     """One for each model whose texts the dataset holds: those that instruct and answer, not those that judge."""
     written: dict[str, None] = {}
     for run_step in plan.steps:
-        use = run_step.step.uses
-        if use is not None and use.purpose == "write" and use.speech == "chat" and not use.structured:
+        step = run_step.step
+        use = step.uses
+        if use is None or use.purpose != "write" or use.structured:
+            continue
+        # In plain text a base model may only answer to be compared with: a step says whether its texts count.
+        counts = step.answers or step.credited_as is not None
+        if use.speech == "chat" or (use.speech == "plain" and counts):
             written[use.model.model] = None
     found = [(name, licence_of(name)) for name in written]
     return tuple(

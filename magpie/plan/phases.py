@@ -12,7 +12,7 @@ from magpie.steps import Method
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Neighbouring row steps that share one loaded model, or one global step.
+    """Neighbouring row steps that share one loaded model, or one global or sequential step.
 
     `model` is what is loaded, by the worker or by a step; None where nothing is. `scores` says that a scorer is loaded
     in the place of an engine.
@@ -26,6 +26,11 @@ class Phase:
     def is_global(self) -> bool:
         """Whether this is a global step, and so a barrier."""
         return self.steps[0].is_global
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether a shard can be made only when the one before it is there."""
+        return self.steps[0].is_sequential
 
     @property
     def needs_engine(self) -> bool:
@@ -118,7 +123,7 @@ def _loaded_as(phase: Phase) -> str:
 
 def _can_join(phase: Phase, alone: Phase) -> bool:
     """Whether the step needs nothing loaded besides what the phase has."""
-    if phase.is_global or alone.is_global:
+    if phase.is_global or alone.is_global or phase.is_sequential or alone.is_sequential:
         return False
     if phase.model is None or alone.model is None:
         return True

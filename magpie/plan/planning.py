@@ -10,12 +10,13 @@ from magpie.errors import RecipeError
 from magpie.plan.phases import Plan, into_phases, with_row_tokens
 from magpie.recipe import Recipe
 from magpie.runs.run import numbered
-from magpie.steps import MAGPIE, Method, steps_of
+from magpie.steps import Method, method_of, steps_of
 from magpie.steps.base import ModelUse
 
 
-def make_plan(recipe: Recipe, method: Method = MAGPIE) -> Plan:
-    """The plan of a recipe. Raises RecipeError or FilterError."""
+def make_plan(recipe: Recipe, method: Method | None = None) -> Plan:
+    """The plan of a recipe, by its own method or another. Raises RecipeError or FilterError."""
+    method = method or method_of(recipe)
     steps = numbered(steps_of(recipe, method))
     for role in recipe.models:
         find_engine(recipe.model(role).engine)  # raises for an engine that there is not, in use or not

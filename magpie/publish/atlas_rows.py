@@ -1,14 +1,12 @@
-"""The rows of a run or a dataset as Embedding Atlas takes them: texts and tags, with places on a map and neighbours.
+"""The rows of a run or a dataset as Embedding Atlas takes them: texts and tags, places on a map, and neighbours.
 
 A run's own vectors are read, so that nothing is embedded a second time. Those of a dataset are kept in the cache.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,8 @@ import pyarrow.compute as pc
 from magpie.data.near import embedder_named
 from magpie.data.vectors import vectors_of
 from magpie.errors import RunError
+from magpie.figures.coverage_map import coverage_map
+from magpie.figures.vectors import Sampled
 from magpie.neighbors.vectors import Floats, ProgressCallback, UnitVectors, no_progress
 from magpie.runs.opened import OpenDataset
 from magpie.runs.run import Run
@@ -31,7 +31,6 @@ X, Y, NEAREST = "map x", "map y", "nearest rows"
 
 _VECTOR = "embedding"
 _BLOCK = 1_000
-_FEWEST = 30  # with fewer rows a map of neighbourhoods is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +131,11 @@ def _nearest(units: Floats, on_progress: ProgressCallback) -> pa.Array:
 
 
 def _map(units: Floats) -> tuple[np.ndarray[Any, Any], str]:
-    """A place for each row, near rows near each other, and how it was found."""
-    if len(units) < _FEWEST or find_spec("umap") is None:
-        from sklearn.decomposition import PCA
-
-        if len(units) < 3:
-            return np.zeros((len(units), 2)), "too few rows for a map"
-        return PCA(2, random_state=0).fit_transform(units), "the first two principal components"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that one seed means one thread
-        from umap import UMAP
-
-        places = UMAP(metric="cosine", random_state=0).fit_transform(units)
-    return np.asarray(places), "UMAP of the instructions' vectors"
+    """A place for each row, as on the map of the report, and how it was found."""
+    rows = len(units)
+    drawn = coverage_map(Sampled(np.arange(rows), ("",) * rows, units, rows, "stored"))
+    return (
+        (np.zeros((rows, 2)), "left out, as there are too few rows")
+        if drawn is None
+        else (drawn.places, drawn.method)
+    )

@@ -7,7 +7,7 @@
 
 `alpaca`: `{"instruction", "input", "output"}`, and `history`, the earlier turns as `[instruction, response]` pairs, in
 datasets of more than one turn; `instruction` and `output` are then the last turn. LLaMA-Factory reads all four under
-these names. `input` is always empty: the whole message is the instruction.
+these names. `input` is empty, as the whole message is the instruction, but where a task and its input are apart.
 
 `preference`: `{"id", "prompt", "chosen", "rejected"}`, each of the last three a list of messages, as TRL takes pairs;
 for runs with `prefer` in their recipe. `trl-preference` is another name for it.
@@ -16,7 +16,10 @@ for runs with `prefer` in their recipe. `trl-preference` is another name for it.
 
 `openai`: `{"messages"}` and nothing else, as files for fine-tuning are there. `llama-factory`: `{"conversations"}`, or
 pairs, with an entry in `dataset_info.json` beside it. `axolotl`: `{"messages"}`, or pairs, with YAML to paste. `csv`:
-`instruction,input,output`. `text`: `{"text"}`, the conversation as a tokenizer's chat template writes it.
+`instruction,input,output`. `prompt-completion`: two texts that make one, as base models are trained on. `text`:
+`{"text"}`, the conversation as a tokenizer's chat template writes it.
+
+A dataset of `method: self-instruct` is written an instance a row, but for `preference` and `magpie`.
 
 The first four keep the dataset's other columns. But only `preference` keeps the pair, since TRL's trainers use the
 `prompt` of a row that has one and ignore its messages. And `alpaca` leaves out the columns `instruction` and `response`
@@ -38,9 +41,10 @@ from magpie.errors import RunError
 from magpie.neighbors.vectors import ProgressCallback, no_progress
 from magpie.publish.beside import write_beside
 from magpie.publish.choosing import Chosen, Tokens, Wanted, choose, limited
+from magpie.publish.instances import by_instance
 from magpie.publish.ordering import Tables, arranged, drawn, parted
 from magpie.publish.outputs import Exported, Part, parts_of, writable, write_manifest
-from magpie.publish.shapes import FORMATS, Format, Shape, available, shape_of, shaped
+from magpie.publish.shapes import ALIASES, FORMATS, WHOLE_ROWS, Format, Shape, available, shape_of, shaped
 from magpie.publish.survey import Survey, in_order, survey
 from magpie.publish.writing import file_kind, first_ones, write_file
 from magpie.runs.opened import OpenDataset, open_dataset
@@ -64,6 +68,7 @@ def export(
     shuffle: int | None = None,
     split: Sequence[float] = (1.0,),
     rows_per_file: int | None = None,
+    forms: int | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> Exported:
     """Write the dataset of a run, or in a folder, to the file `out`.
@@ -72,7 +77,8 @@ def export(
     (zstd), or for the format csv in .csv. `columns` names the columns to write beside those that make the format;
     `drop_empty` leaves out those without a value in any row, `drop_constant` those with the same one in all. `wanted`
     says which rows, `tokenizer` whose template renders them. `shuffle` is the seed of an order, `split` the shares of
-    train and test, which are written to files of their own, as are every `rows_per_file` rows.
+    train and test, which are written to files of their own, as are every `rows_per_file` rows. `forms` is the seed by
+    which each instance of a task is written in one of several forms.
 
     Rows pass through a few thousand at a time, and each file appears when it is whole. In JSON lines the rows that show
     the type of each column come first: see `survey.py`.
@@ -89,7 +95,9 @@ def export(
     kind = file_kind(Path(out), is_csv=format == "csv")
     tokens = _tokens(format, tokenizer, wanted)
     dataset = open_dataset(source)
-    shape = shape_of(format, dataset, None if tokens is None else tokens.text)
+    if format not in WHOLE_ROWS and ALIASES.get(format) not in WHOLE_ROWS:
+        dataset = by_instance(dataset, forms)
+    shape = shape_of(format, dataset, None if tokens is None else tokens.text, forms=forms)
     chosen = _chosen(dataset, shape, wanted, tokens, on_progress)
     order, left_out = limited(drawn(chosen.positions, shuffle), chosen, wanted.limit)
     orders = {"": order} if len(split) < 2 else parted(order, split, shuffle)
@@ -104,6 +112,7 @@ def export(
     settings = {
         "format": format, "where": wanted.where, "max_tokens": wanted.max_tokens, "limit": wanted.limit,
         "tokenizer": tokenizer, "shuffle": shuffle, "split": list(split), "rows_per_file": rows_per_file,
+        **({} if forms is None else {"forms": forms}),
     }  # fmt: skip
     manifest = write_manifest(Path(out), settings, files, left_out, of=dataset.name, rows_in=chosen.rows_in)
     return Exported(chosen.rows_in, sum(files.values()), files, left_out, manifest, beside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -14,15 +15,16 @@ from magpie.data.magpie_form import PUBLISHED
 from magpie.data.messages import assistant, user
 from magpie.data.sources import label_texts
 from magpie.errors import RunError
+from magpie.publish.instances import prompt_completion, task_and_input
 from magpie.publish.published_form import DERIVED, published_columns
-from magpie.publish.trainer_shapes import Shape, as_text, of_trainer, talks, unanswered
+from magpie.publish.trainer_shapes import Shape, as_text, of_trainer, one_turn, talks, unanswered
 from magpie.runs.opened import OpenDataset
 
 Format = Literal[
     "messages", "sharegpt", "alpaca", "preference", "magpie", "openai", "trl-sft", "trl-preference", "llama-factory",
-    "axolotl", "csv", "text",
+    "axolotl", "csv", "prompt-completion", "text",
 ]  # fmt: skip
-__all__ = ["ALIASES", "FORMATS", "Format", "Shape", "available", "shape_of", "shaped"]
+__all__ = ["ALIASES", "FORMATS", "WHOLE_ROWS", "Format", "Shape", "available", "shape_of", "shaped"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 ALIASES: dict[Format, Format] = {"trl-sft": "messages", "trl-preference": "preference"}
@@ -31,10 +33,20 @@ ALIASES: dict[Format, Format] = {"trl-sft": "messages", "trl-preference": "prefe
 _HISTORY = pa.list_(pa.list_(pa.string()))
 
 
-def shape_of(format: Format, dataset: OpenDataset, render: Callable[[Any], str] | None = None) -> Shape:
+WHOLE_ROWS: frozenset[Format] = frozenset({"preference", "magpie"})
+"""The formats that have a row for each of the dataset's, also where that is a task with several instances."""
+
+
+def shape_of(
+    format: Format,
+    dataset: OpenDataset,
+    render: Callable[[Any], str] | None = None,
+    *,
+    forms: int | None = None,
+) -> Shape:
     """The format for this dataset. Raises RunError where the dataset lacks what it is made of.
 
-    `render` writes a conversation as text, for the format `text`.
+    `render` writes a conversation as text, for the format `text`. `forms` is the seed by which tasks got their form.
     """
     format = ALIASES.get(format, format)
     if format == "preference":
@@ -44,16 +56,25 @@ def shape_of(format: Format, dataset: OpenDataset, render: Callable[[Any], str] 
     def messages(rows: pa.Table) -> Any:
         return as_messages(rows, column)
 
-    if format in {"messages", "sharegpt"}:
-        return replace(talks(messages, sharegpt=format == "sharegpt"), hides=frozenset({*COLUMNS, *PAIR}))
-    if format == "alpaca":
-        return _alpaca(dataset, messages)
-    if format == "magpie":
-        return _published(messages)
-    if format == "text":
+    def text() -> Shape:
         assert render is not None
         return as_text(messages, render)
-    return of_trainer(format, messages, pairs=set(PAIR) <= set(dataset.schema.names))
+
+    def talking() -> Shape:
+        shape = talks(messages, sharegpt=format == "sharegpt")
+        return replace(shape, hides=frozenset({*COLUMNS, *PAIR}))
+
+    shapes: dict[Format, Callable[[], Shape]] = {
+        "messages": talking,
+        "sharegpt": talking,
+        "alpaca": lambda: _alpaca(dataset, messages),
+        "magpie": lambda: _published(messages),
+        "csv": lambda: one_turn(messages, task_and_input),
+        "prompt-completion": lambda: prompt_completion(messages, forms),
+        "text": text,
+    }
+    of_others = partial(of_trainer, format, messages, pairs=set(PAIR) <= set(dataset.schema.names))
+    return shapes.get(format, of_others)()
 
 
 def _published(messages: Callable[[pa.Table], Any]) -> Shape:
@@ -133,9 +154,12 @@ def _alpaca(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> Shape:
             systems.append(talk[0]["content"] if has_system else None)
             texts = [turn["content"] for turn in talk[has_system:]]
             turns.append([list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)])
+        questions = [pairs[-1][0] for pairs in turns]
+        # Of later turns the last question is the instruction, and no task with its input.
+        instruction, input = task_and_input(rows, questions, apart=not with_history)
         columns = {
-            "instruction": pa.array([pairs[-1][0] for pairs in turns], pa.string()),
-            "input": pa.array([""] * rows.num_rows, pa.string()),
+            "instruction": instruction,
+            "input": input,
             "output": pa.array([pairs[-1][1] for pairs in turns], pa.string()),
             "history": pa.array([pairs[:-1] for pairs in turns], _HISTORY),
             "system": pa.array(systems, pa.string()),

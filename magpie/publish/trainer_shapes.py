@@ -37,9 +37,7 @@ class Shape:
 
 
 def of_trainer(format: str, messages: Talks, *, pairs: bool) -> Shape:
-    """The shape of `openai`, `llama-factory`, `axolotl` or `csv`."""
-    if format == "csv":
-        return one_turn(messages)
+    """The shape of `openai`, `llama-factory` or `axolotl`."""
     if pairs and format != "openai":
         return pairs_of_trainer("conversations" if format == "llama-factory" else "messages")
     alike = talks(messages, sharegpt=format == "llama-factory")
@@ -80,25 +78,28 @@ def nothing_said(talk: Sequence[dict[str, str]], _: Mapping[str, Any]) -> str | 
     return None if talk else "no conversation"
 
 
-def one_turn(messages: Callable[[pa.Table], Any]) -> Shape:
-    """`instruction`, `input` and `output`: one question with its answer."""
+def one_turn_reason(talk: Sequence[dict[str, str]], row: Mapping[str, Any]) -> str | None:
+    """Why a conversation is not one question with its answer; None where it is."""
+    why = unanswered(talk, row)
+    if why is None and talk[0]["role"] == "system":
+        return "a system message, which this format cannot hold"
+    return "more than one turn, which this format cannot hold" if why is None and len(talk) > 2 else why
 
-    def unfit(talk: Sequence[dict[str, str]], row: Mapping[str, Any]) -> str | None:
-        why = unanswered(talk, row)
-        if why is None and talk[0]["role"] == "system":
-            return "a system message, which csv cannot hold"
-        return "more than one turn, which csv cannot hold" if why is None and len(talk) > 2 else why
+
+def one_turn(messages: Talks, parts: Callable[[pa.Table, Sequence[str]], tuple[Any, Any]]) -> Shape:
+    """`instruction`, `input` and `output`: one question with its answer. `parts` takes a message apart."""
 
     def make(rows: pa.Table) -> dict[str, Any]:
         talks = [talk or [] for talk in messages(rows).to_pylist()]
         texts = [[turn["content"] for turn in talk[:2]] if len(talk) > 1 else ["", ""] for talk in talks]
+        instruction, input = parts(rows, [one for one, _ in texts])
         return {
-            "instruction": pa.array([one for one, _ in texts], pa.string()),
-            "input": pa.array([""] * rows.num_rows, pa.string()),
+            "instruction": instruction,
+            "input": input,
             "output": pa.array([other for _, other in texts], pa.string()),
         }
 
-    return Shape(("instruction", "input", "output"), make, alone=True, own_first=True, unfit=unfit)
+    return Shape(("instruction", "input", "output"), make, alone=True, own_first=True, unfit=one_turn_reason)
 
 
 def pairs_of_trainer(name: str) -> Shape:

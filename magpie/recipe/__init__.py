@@ -1,6 +1,7 @@
 """What a person writes to say what to build. One file a section, `recipe.py` for the whole, `loading.py` to read it."""
 
 from magpie.recipe.base import Part, Role, RoleName, Section
+from magpie.recipe.bootstrap import Bootstrap, Speech
 from magpie.recipe.clean import Clean
 from magpie.recipe.datasets import NamedDataset
 from magpie.recipe.decontaminate import Decontaminate
@@ -9,6 +10,8 @@ from magpie.recipe.embed import Embed
 from magpie.recipe.extend import Extend
 from magpie.recipe.filter import Filter, Quotas, Rule, Top
 from magpie.recipe.guard import Guard, GuardSubject
+from magpie.recipe.identify import Identify
+from magpie.recipe.instances import Instances
 from magpie.recipe.instruct import Draw, Instruct
 from magpie.recipe.language import Language
 from magpie.recipe.models import EngineKind, Model, Script, Server
@@ -17,11 +20,13 @@ from magpie.recipe.prefer import Prefer
 from magpie.recipe.recipe import Recipe
 from magpie.recipe.respond import Respond
 from magpie.recipe.reward import Baseline, Reward
+from magpie.recipe.screen import Screen
 from magpie.recipe.steer import Steer, SteerText
 from magpie.recipe.tag import Tag, TagName
 
 __all__ = [
     "Baseline",
+    "Bootstrap",
     "Clean",
     "Decontaminate",
     "Dedup",
@@ -32,6 +37,8 @@ __all__ = [
     "Filter",
     "Guard",
     "GuardSubject",
+    "Identify",
+    "Instances",
     "Instruct",
     "Language",
     "Model",
@@ -47,9 +54,11 @@ __all__ = [
     "Role",
     "RoleName",
     "Rule",
+    "Screen",
     "Script",
     "Section",
     "Server",
+    "Speech",
     "Steer",
     "SteerText",
     "Tag",

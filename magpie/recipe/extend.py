@@ -38,5 +38,5 @@ class Extend(Section):
 
     def check(self, recipe: Any) -> None:
         """Extend continues from the response."""
-        if recipe.respond is None:
+        if not recipe.has_responses:
             raise ValueError("`extend` needs `respond`, which is switched off; switch off both or neither")

@@ -39,7 +39,7 @@ class Guard(Section):
             raise ValueError(
                 "`guard.early` is about the instruction, which `guard.of` does not name; add it there"
             )
-        if "response" in self.of and recipe.respond is None:
+        if "response" in self.of and not recipe.has_responses:
             raise ValueError("`guard.of` names the response and `respond` is off; use `of: [instruction]`")
         if "chosen" in self.of and recipe.prefer is None:
             raise ValueError(

@@ -6,11 +6,12 @@ A recipe is one YAML file, read by `loading.py`. Each step has a section of its 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from magpie.recipe.base import FileName, Part, Section, ShapesNoRows, Text, named_roles
+from magpie.recipe.bootstrap import Bootstrap
 from magpie.recipe.clean import Clean
 from magpie.recipe.decontaminate import Decontaminate
 from magpie.recipe.dedup import Dedup
@@ -18,6 +19,8 @@ from magpie.recipe.embed import Embed
 from magpie.recipe.extend import Extend
 from magpie.recipe.filter import Filter
 from magpie.recipe.guard import Guard
+from magpie.recipe.identify import Identify
+from magpie.recipe.instances import Instances
 from magpie.recipe.instruct import Instruct
 from magpie.recipe.language import Language
 from magpie.recipe.models import Model
@@ -26,11 +29,14 @@ from magpie.recipe.prefer import Prefer
 from magpie.recipe.problems import NAME
 from magpie.recipe.respond import Respond
 from magpie.recipe.reward import Reward
+from magpie.recipe.screen import Screen
 from magpie.recipe.short_forms import write_out
 from magpie.recipe.steer import Steer
 from magpie.recipe.tag import Tag
 
 _EMBEDDER = "demo-embedder"  # comes with magpie, so that it is always there
+_SELF_INSTRUCT = ("bootstrap", "identify", "instances", "screen")
+"""The sections that only `method: self-instruct` has."""
 
 
 class Recipe(Part):
@@ -40,6 +46,12 @@ class Recipe(Part):
     """The name of the recipe: lower-case letters, digits, `.`, `_` and `-`, a letter or digit first."""
     description: Annotated[str, ShapesNoRows()] = ""
     """One sentence about the dataset."""
+    method: Literal["magpie", "self-instruct"] = "magpie"
+    """How instructions are made.
+
+    `magpie`: an aligned model writes the user's turn (arXiv 2406.08464). `self-instruct`: a model goes on with lists of
+    seed tasks, and writes instances of what it wrote (arXiv 2212.10560).
+    """
     rows: int = Field(ge=1)
     """How many instructions to generate, before any is rejected."""
     seed: int = Field(default=42, ge=0)
@@ -84,12 +96,50 @@ class Recipe(Part):
     """Judge whether texts are safe."""
     filter: Filter | None = None
     """Which rows are kept: the name of a filter, a filter file, or the rules themselves. null keeps all."""
+    bootstrap: Bootstrap | None = None
+    """Write tasks after the example of seeds: for `method: self-instruct`, where it is always on."""
+    identify: Identify | None = None
+    """Ask which tasks are classification: for `method: self-instruct`, where it is on unless it is null."""
+    instances: Instances | None = None
+    """Write instances of each task: for `method: self-instruct`, where it is always on."""
+    screen: Screen | None = None
+    """Throw tasks and instances out: for `method: self-instruct`, where it is always on."""
 
     def __init__(self, /, **settings: Any) -> None:
         """A recipe made in Python: the short forms of recipe files work here too. Raises RecipeError."""
         super().__init__(**write_out(settings, "Recipe"))
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_method(cls, settings: Any) -> Any:
+        """The sections of `method: self-instruct` where the recipe does not write them, and none of Magpie's."""
+        if not isinstance(settings, dict) or settings.get("method") != "self-instruct":
+            return settings
+        own: dict[str, Any] = {name: {} for name in _SELF_INSTRUCT} | {"respond": None}
+        filled = own | settings
+        for name in ("bootstrap", "instances", "screen"):
+            filled[name] = {} if filled[name] is None else filled[name]
+        bootstrap = filled["bootstrap"]
+        writer = bootstrap.get("model") if isinstance(bootstrap, dict) else getattr(bootstrap, "model", None)
+        # Who is named as the writer, and is the judge where none is named.
+        filled.setdefault("instruct", {} if writer is None else {"model": writer})
+        return filled
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Recipe:
+        if self.method == "magpie":
+            wrong = next((name for name in _SELF_INSTRUCT if getattr(self, name) is not None), None)
+            if wrong is not None:
+                raise ValueError(f"`{wrong}` is for `method: self-instruct`; add that, or take `{wrong}` out")
+            return self
+        assert self.bootstrap is not None
+        off = {"steer": None, "respond": None, "instruct": Instruct(model=self.bootstrap.model)}
+        wrong = next((name for name, nothing in off.items() if getattr(self, name) != nothing), None)
+        if wrong is not None:
+            raise ValueError(f"`{wrong}` is no part of `method: self-instruct`; take it out")
+        return self
 
     @model_validator(mode="after")
     def _check_roles(self) -> Recipe:
@@ -126,6 +176,11 @@ class Recipe(Part):
     def roles(self) -> dict[str, str]:
         """The role that each setting names: {"instruct.model": "generator", ...}. Sections that are off name none."""
         return {setting: role for setting, role, _ in named_roles(self)}
+
+    @property
+    def has_responses(self) -> bool:
+        """Whether each instruction gets a response: an answer to it, or the output of an instance of it."""
+        return self.respond is not None or self.instances is not None
 
     @property
     def shards(self) -> int:

@@ -30,5 +30,5 @@ class Reward(Section):
 
     def check(self, recipe: Any) -> None:
         """What is scored is the response."""
-        if recipe.respond is None:
+        if not recipe.has_responses:
             raise ValueError("`reward` needs `respond`, which is switched off; switch off both or neither")

@@ -17,6 +17,7 @@ from magpie.recipe.reading import read_texts
 
 _LONGEST_ID = 40  # characters of a text that may be its own id
 _DATASETS = (("decontaminate", "files"), ("dedup", "against"))
+_FILES = (("bootstrap", "seeds"), ("instances", "examples"))
 
 
 def write_out(recipe: Mapping[Any, Any], origin: str, folder: Path | None = None) -> dict[Any, Any]:
@@ -76,6 +77,10 @@ def write_out_datasets(recipe: dict[Any, Any], folder: Path) -> dict[Any, Any]:
         if isinstance(part, dict) and isinstance(part.get(key), str | list | dict):
             names = part[key] if isinstance(part[key], list) else [part[key]]
             written[section] = {**part, key: [_absolute(name, folder) for name in names]}
+    for section, key in _FILES:
+        part = recipe.get(section)
+        if isinstance(part, dict) and key in part:
+            written[section] = {**part, key: _absolute(part[key], folder)}
     return written
 
 

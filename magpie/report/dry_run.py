@@ -47,7 +47,7 @@ def print_plan(dry: DryRun, console: Console) -> None:
         console.print(Text("licence ").append_text(as_text(licensed.text)), soft_wrap=True)
     for rule in plan.skipped_rules:
         console.print(Text(f"left out, the run has no such column: {rule}"), soft_wrap=True)
-    if recipe.instruct.stop_at_newline:
+    if recipe.method == "magpie" and recipe.instruct.stop_at_newline:
         console.print(
             "an instruction ends at its first newline; for users who write several lines: "
             "--set instruct.stop_at_newline=false",

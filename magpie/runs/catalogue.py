@@ -16,7 +16,7 @@ from magpie.data.plain_columns import FIELDS
 from magpie.runs.kept import CONVERSATION, PAIR_COLUMNS
 from magpie.runs.opened import OpenDataset
 from magpie.runs.provenance import Provenance
-from magpie.steps import FIRST_COLUMNS, steps_of, whole_recipe
+from magpie.steps import FIRST_COLUMNS, every_step, whole_recipe
 from magpie.steps.base import REJECTED, GlobalStep, RowStep, is_inner, meaning_of, published_name
 
 _NO_STEP = "dataset"
@@ -73,9 +73,10 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def _everything() -> Provenance:
-    recipe = whole_recipe()
-    steps = steps_of(recipe)
-    return Provenance(recipe, steps, {step.credited_as: "" for step in steps if step.credited_as is not None})
+    steps = every_step()
+    return Provenance(
+        whole_recipe(), steps, {step.credited_as: "" for step in steps if step.credited_as is not None}
+    )
 
 
 def _explained(steps: Sequence[RowStep | GlobalStep], provenance: Provenance) -> list[Explanation]:

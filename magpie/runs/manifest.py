@@ -1,9 +1,9 @@
 """What shards of a run are there and whole, and whether each was made from what is there now.
 
 A shard's lineage is a digest of its own content and of the lineage of the shard it was made from. Each shard's stamp
-names the lineage it was made from; a shard of a global step, which saw every row, names that of all shards. So a shard
-that is made again with other text makes stale what was built on it and nothing else, and one that is made again with
-the same text leaves everything current.
+names the lineage it was made from; a shard of a global step, which saw every row, names that of all shards, and one of
+a sequential step also the contents of the step's shards before it. So a shard that is made again with other text makes
+stale what was built on it and nothing else, and one that is made again with the same text leaves everything current.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Manifest:
         # Lineages are looked up once for each shard of a large run, and change only behind a shard that changes.
         self._lineages: dict[tuple[int, int], str] = {}
         self._lineages_of_all: dict[int, str] = {}
+        # Of each sequential step: the lineage of its first shards' contents, of none of them, of one, of two, ...
+        self._earlier: dict[int, list[str]] = {}
 
     @classmethod
     def scan(cls, run: Run) -> tuple[Manifest, list[tuple[RunStep, int, DamagedShardError]]]:
@@ -65,7 +67,25 @@ class Manifest:
     def source(self, run_step: RunStep, shard: int) -> str | None:
         """What a shard's stamp must say it was made from; None while some of that is not there."""
         before = run_step.number - 1
-        return self._lineage_of_all(before) if run_step.is_global else self._lineage(before, shard)
+        if run_step.is_global:
+            return self._lineage_of_all(before)
+        lineage = self._lineage(before, shard)
+        if not run_step.is_sequential or shard == 0 or lineage is None:
+            return lineage
+        earlier = self.earlier(run_step, shard)
+        return None if earlier is None else _digest([lineage, earlier])
+
+    def earlier(self, run_step: RunStep, shard: int) -> str | None:
+        """The lineage of the shards before this one that it is made from too; None while some of them are not there."""
+        if not run_step.is_sequential:
+            return START
+        lineages = self._earlier.setdefault(run_step.number, [START])
+        while len(lineages) <= shard:
+            committed = self._shards.get((run_step.number, len(lineages) - 1))
+            if committed is None:
+                return None
+            lineages.append(lineage_after(lineages[-1], committed))
+        return lineages[shard]
 
     def is_current(self, run_step: RunStep, shard: int) -> bool:
         """Whether the shard is there, and made from what is there before it."""
@@ -82,7 +102,10 @@ class Manifest:
             return START
         lineage = self._lineages.get((number, shard))
         if lineage is None:
-            before, committed = self._lineage(number - 1, shard), self._shards.get((number, shard))
+            run_step, committed = self._run.steps[number - 1], self._shards.get((number, shard))
+            before = (
+                self.source(run_step, shard) if run_step.is_sequential else self._lineage(number - 1, shard)
+            )
             if before is None or committed is None:
                 return None
             lineage = self._lineages[number, shard] = lineage_after(before, committed)
@@ -99,9 +122,14 @@ class Manifest:
         return lineage
 
     def _forget_lineages(self, run_step: RunStep, shard: int) -> None:
-        for number in range(run_step.number, len(self._run.steps) + 1):
-            self._lineages.pop((number, shard), None)
-            self._lineages_of_all.pop(number, None)
+        changed = range(shard, shard + 1)
+        for after in self._run.steps[run_step.number - 1 :]:
+            if after.is_sequential:
+                changed = range(shard, self._run.shards)
+                del self._earlier.get(after.number, [])[shard + 1 :]
+            for each in changed:
+                self._lineages.pop((after.number, each), None)
+            self._lineages_of_all.pop(after.number, None)
 
 
 def lineage_after(lineage: str, committed: Shard) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from magpie.errors import RecipeChangedError, RunError
+from magpie.errors import RecipeChangedError, RecipeError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
+from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
 from magpie.runs.sealing import (
     REUSED,
@@ -73,7 +74,7 @@ def refuse_another_recipe(run: Run) -> None:
     if recorded is None or not run.has_shards:
         return
     differences = _differences(
-        that_shapes_rows(Recipe, recorded), that_shapes_rows(Recipe, _dumped(run.recipe))
+        that_shapes_rows(Recipe, _as_of_today(recorded)), that_shapes_rows(Recipe, _dumped(run.recipe))
     )
     if differences:
         raise RecipeChangedError(
@@ -122,6 +123,14 @@ def recipe_text(recipe: Recipe) -> str:
 
 def _dumped(recipe: Recipe) -> dict[str, Any]:
     return dict(yaml.safe_load(recipe_text(recipe)))
+
+
+def _as_of_today(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version, with the settings that there were not yet; as it is where it cannot be read."""
+    try:
+        return _dumped(parse_recipe(recorded))
+    except RecipeError:
+        return recorded
 
 
 def _differences(there: Any, here: Any, path: str = "") -> list[str]:

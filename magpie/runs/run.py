@@ -18,8 +18,8 @@ from magpie.names import file_name
 from magpie.recipe.loading import parse_recipe
 from magpie.recipe.reading import parse_yaml
 from magpie.runs.sealing import recipe_in
-from magpie.steps import MAGPIE, Method, columns_of, steps_of
-from magpie.steps.base import REJECTED, GlobalStep, RowStep
+from magpie.steps import Method, columns_of, steps_of
+from magpie.steps.base import REJECTED, GlobalStep, RowStep, SequentialStep
 from magpie.storage import MemoryStorage, Storage, open_storage
 from magpie.storage.sealed import read_shard
 
@@ -63,6 +63,11 @@ class RunStep:
         """Whether the step sees every row of the run at once."""
         return isinstance(self.step, GlobalStep)
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether a shard of the step is made from the step's earlier shards too."""
+        return isinstance(self.step, SequentialStep)
+
 
 class Run:
     """One build of a recipe: files in a storage, most often a folder.
@@ -80,8 +85,8 @@ class Run:
         """How its shards are made, for their metadata: see `sealing.py`. Worked out by the first that commits one."""
 
     @classmethod
-    def open(cls, place: str | Path | Storage, method: Method = MAGPIE) -> Run:
-        """The run in a folder, which was built by `method`.
+    def open(cls, place: str | Path | Storage, method: Method | None = None) -> Run:
+        """The run in a folder, which was built by `method`, by default that of its recipe.
 
         Raises RunError when there is none, or its recipe cannot be read.
         """

@@ -1,1 +1,1 @@
-"""The second method, Self-Instruct (Wang et al., 2022): instructions written by example, from seed tasks."""
+"""What the steps of the second method stand on: seed tasks, prompts, parsing, the published rules, ROUGE-L, forms."""

@@ -95,6 +95,14 @@ class RougeFilter:
             on_progress(len(decisions), len(texts))
         return decisions
 
+    def rewind(self, count: int) -> None:
+        """Take the texts that came last out of the pool again, so that `count` are left."""
+        for numbers in reversed(self._pool[count:]):
+            if not self._averages:
+                for element in self._prefix(numbers):
+                    self._having[element].pop()  # the largest number stands last
+        del self._pool[count:], self._lengths[count:]
+
     def _encoded(self, text: str) -> list[int]:
         numbers = self._numbers
         return [numbers.setdefault(token, len(numbers)) for token in tokens(text)]

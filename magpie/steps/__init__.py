@@ -15,6 +15,7 @@ from magpie.recipe import Recipe
 from magpie.recipe.loading import parse_recipe
 from magpie.steps.base import REJECTED, GlobalStep, PlanSteps, RowStep, column, inner
 from magpie.steps.baseline import BaselineStep
+from magpie.steps.bootstrap import BootstrapStep
 from magpie.steps.candidates import CandidatesStep
 from magpie.steps.clean import CleanStep
 from magpie.steps.decontaminate import DecontaminateStep, TurnsStep
@@ -23,12 +24,15 @@ from magpie.steps.embed import EmbedStep
 from magpie.steps.extend import ExtendStep
 from magpie.steps.filter import around_answers
 from magpie.steps.guard import GuardStep
+from magpie.steps.identify import IdentifyStep
+from magpie.steps.instances import InstancesStep
 from magpie.steps.instruct import InstructStep
 from magpie.steps.language import LanguageStep
 from magpie.steps.pii import PiiStep
 from magpie.steps.prefer import PreferStep
 from magpie.steps.respond import RespondStep
 from magpie.steps.reward import RewardStep
+from magpie.steps.screen import ScreenStep
 from magpie.steps.tag import TagStep
 
 FIRST_COLUMNS = pa.schema(
@@ -54,39 +58,53 @@ class Method:
     filtered: bool = True
 
 
+_AFTER_INSTRUCTIONS: tuple[PlanSteps, ...] = (
+    PiiStep.plan_instruction,
+    LanguageStep.plan,
+    EmbedStep.plan,
+    DecontaminateStep.plan,
+    DedupStep.plan,
+    TagStep.plan,
+    GuardStep.plan_early,
+)
+_AFTER_ANSWERS: tuple[PlanSteps, ...] = (
+    ExtendStep.plan,
+    TurnsStep.plan,
+    CandidatesStep.plan,
+    BaselineStep.plan,
+    PiiStep.plan_answers,
+    RewardStep.plan,
+    PreferStep.plan,
+    GuardStep.plan,
+)
+
 MAGPIE = Method(
-    instructions=(
-        InstructStep.plan,
-        CleanStep.plan,
-        PiiStep.plan_instruction,
-        LanguageStep.plan,
-        EmbedStep.plan,
-        DecontaminateStep.plan,
-        DedupStep.plan,
-        TagStep.plan,
-        GuardStep.plan_early,
-    ),
-    answers=(
-        RespondStep.plan,
-        ExtendStep.plan,
-        TurnsStep.plan,
-        CandidatesStep.plan,
-        BaselineStep.plan,
-        PiiStep.plan_answers,
-        RewardStep.plan,
-        PreferStep.plan,
-        GuardStep.plan,
-    ),
+    instructions=(InstructStep.plan, CleanStep.plan, *_AFTER_INSTRUCTIONS),
+    answers=(RespondStep.plan, *_AFTER_ANSWERS),
 )
 """The method of arXiv 2406.08464."""
 
+SELF_INSTRUCT = Method(
+    instructions=(BootstrapStep.plan, *_AFTER_INSTRUCTIONS),
+    answers=(IdentifyStep.plan, InstancesStep.plan, ScreenStep.plan, *_AFTER_ANSWERS),
+)
+"""The method of arXiv 2212.10560."""
 
-def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalStep, ...]:
-    """The steps that a recipe asks for, in order. Loads nothing. Raises RecipeError or FilterError.
+METHODS = {"magpie": MAGPIE, "self-instruct": SELF_INSTRUCT}
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The method that a recipe names."""
+    return METHODS[recipe.method]
+
+
+def steps_of(recipe: Recipe, method: Method | None = None) -> tuple[RowStep | GlobalStep, ...]:
+    """The steps that a recipe asks for by its own method or another, in order. Raises RecipeError or FilterError.
 
     A step that reads a column which only a later one adds is moved behind that one: `dedup` by quality comes after the
     judge.
     """
+    method = method or method_of(recipe)
     steps = _in_order(recipe, method.instructions, FIRST_COLUMNS)
     columns = columns_of(steps)
     answers = _in_order(recipe, method.answers, columns)
@@ -94,8 +112,16 @@ def steps_of(recipe: Recipe, method: Method = MAGPIE) -> tuple[RowStep | GlobalS
     return (*steps, *([before] if before else []), *answers, *([after] if after else []))
 
 
-def whole_recipe() -> Recipe:
-    """A recipe with every step there is and every column that they may add: to explain them, and for no run."""
+def every_step() -> tuple[RowStep | GlobalStep, ...]:
+    """Every step there is, with every column that it may add: to explain them, and for no run."""
+    steps = {step.name: step for name in reversed(METHODS) for step in steps_of(whole_recipe(name))}
+    # Magpie's own stand first, in their order, and so does what it says of a step that both have.
+    first = [step.name for step in steps_of(whole_recipe())]
+    return tuple(steps[name] for name in dict.fromkeys([*first, *steps]))
+
+
+def whole_recipe(method: str = "magpie") -> Recipe:
+    """A recipe of a method with every step of it and every column that they may add."""
     model = {"model": "scripted"}
     roles = ("generator", "judge", "other", "embedder", "reward", "base", "guard")
     everything = {
@@ -117,7 +143,7 @@ def whole_recipe() -> Recipe:
         "guard": {"of": ["instruction", "response", "chosen"]},
         "filter": {"name": "all", "rules": [{"name": "all", "where": "true"}]},
     }
-    return parse_recipe(everything)
+    return parse_recipe(everything if method == "magpie" else everything | {"method": method, "steer": None})
 
 
 def columns_of(steps: tuple[RowStep | GlobalStep, ...], first: pa.Schema = FIRST_COLUMNS) -> pa.Schema:

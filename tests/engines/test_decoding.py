@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from magpie.engines.transformers.decoding import Row, draw, is_repeating
+from magpie.engines.transformers.decoding import Row, draw, is_repeating, penalize
 
 torch = pytest.importorskip("torch")
 
@@ -73,6 +73,17 @@ def test_each_row_has_its_own_settings_and_its_own_generator() -> None:
     assert together[0] == int(logits[0].argmax())
     for i, row in enumerate(rows()):
         assert draw(logits[i : i + 1], [row]) == together[i : i + 1]
+
+
+def test_a_presence_penalty_is_taken_once_from_what_was_written_and_not_from_the_prompt() -> None:
+    logits = torch.zeros(3, 6)
+    rows = [
+        Row(tokens=[1, 2, 3, 3], generator=None, presence_penalty=1.5, prompt_length=2),
+        Row(tokens=[1, 2, 3], generator=None, prompt_length=1),
+        Row(tokens=[4, 4], generator=None, presence_penalty=2.0, prompt_length=2),
+    ]
+    penalize(logits, rows)
+    assert logits.tolist() == [[0, 0, 0, -1.5, 0, 0], [0] * 6, [0] * 6]
 
 
 def test_a_token_of_no_chance_is_never_drawn() -> None:

@@ -19,7 +19,9 @@ def test_a_prompt_goes_out_as_ids_with_neutral_settings_spelled_out() -> None:
     sampling = Sampling(max_tokens=9, seed=3, top_p=0.9, stop_ids=(2, 4), stop=("\n",))
     with serving() as server:
         assert ask(server.url, sampling=sampling) == [Completion("fine", 3, "stop")]
-    [(path, body)] = server.asked
+        ask(server.url, sampling=Sampling(max_tokens=9, seed=3, presence_penalty=1.5))
+    [(path, body), (_, penalized)] = server.asked
+    assert (body["presence_penalty"], penalized["presence_penalty"]) == (0.0, 1.5)
     assert path == "/v1/completions"
     assert body["prompt"] == PROMPT
     assert (body["model"], body["seed"], body["max_tokens"]) == ("served", 3, 9)

@@ -38,11 +38,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> magpie.Run:
 
 
 @pytest.fixture(autouse=True)
-def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It compiles itself for seconds."""
-    monkeypatch.setattr(
-        "magpie.publish.atlas_rows.find_spec", lambda name: None if name == "umap" else find_spec(name)
-    )
+def without_tsne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds, and has tests of its own."""
+    monkeypatch.setattr("magpie.figures.coverage_map.find_spec", lambda name: None)
 
 
 def test_a_run_is_shown_with_its_own_vectors_and_its_rejected_rows(run: magpie.Run) -> None:

@@ -18,7 +18,7 @@ from magpie.build import build
 from magpie.recipe.loading import load_recipe
 from magpie.report.columns import page, print_columns
 from magpie.runs.run import Run
-from magpie.steps import steps_of, whole_recipe
+from magpie.steps import every_step, steps_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,8 +37,8 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_step_of_the_shipped_recipes_is_in_the_whole_one() -> None:
-    whole = {step.name: set(step.adds.names) for step in steps_of(whole_recipe())}
-    for name in ("demo", "demo-full", "demo-dpo", "code", "pro", "air-dpo"):
+    whole = {step.name: set(step.adds.names) for step in every_step()}
+    for name in ("demo", "demo-full", "demo-dpo", "code", "pro", "air-dpo", "self-instruct"):
         for step in steps_of(load_recipe(name)):
             assert set(step.adds.names) <= whole[step.name]
 

@@ -98,6 +98,16 @@ def test_a_pool_that_grows_in_rounds_is_the_pool_at_once(texts: list[str]) -> No
             assert one.average == pytest.approx(other.average, abs=1e-12)
 
 
+def test_a_pool_that_is_rewound_is_what_it_was(texts: list[str]) -> None:
+    for averages in (False, True):
+        pool = RougeFilter(averages=averages)
+        pool.add(texts[:100])
+        first = pool.screen(texts[100:])
+        assert len(pool) > 100
+        pool.rewind(100)
+        assert (len(pool), pool.screen(texts[100:])) == (100, first)
+
+
 def test_what_is_added_counts_and_is_not_judged() -> None:
     pool = RougeFilter()
     pool.add(["Write a poem about the sea.", "Write a poem about the sea."])

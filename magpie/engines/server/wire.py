@@ -50,6 +50,7 @@ def body(
         "top_k": sampling.top_k or -1,
         "min_p": sampling.min_p,
         "repetition_penalty": 1.0,
+        "presence_penalty": sampling.presence_penalty,
         "stop": stops,
         "stop_token_ids": list(sampling.stop_ids),
         "skip_special_tokens": False,
@@ -86,6 +87,7 @@ def raw_body(
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "repeat_penalty": 1.0,
+        "presence_penalty": sampling.presence_penalty,
         "stop": stops,
     }
     body = {"model": model, "prompt": prompt, "raw": True, "stream": False, "think": False}

@@ -26,7 +26,7 @@ from magpie.engines.base import (
     Scorer,
     misfit,
 )
-from magpie.engines.transformers.decoding import Batch, Grammars, Row, draw, is_repeating
+from magpie.engines.transformers.decoding import Batch, Grammars, Row, draw, is_repeating, penalize
 from magpie.engines.transformers.thread import TransformersThread
 from magpie.errors import EngineError
 from magpie.models.tokenizer import open_tokenizer
@@ -43,7 +43,6 @@ _PREFILL_TOKENS = 16_384
 class _Request(Row):
     """One unfinished completion. The first `prompt_length` tokens are its prompt; it may draw up to `limit` more."""
 
-    prompt_length: int
     limit: int
     sampling: Sampling
     stop_ids: frozenset[int]
@@ -104,6 +103,7 @@ class TransformersEngine(TransformersThread[_Request]):
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
         )
         self._enqueue(row)
         return await asyncio.wrap_future(row.future)
@@ -161,6 +161,7 @@ class TransformersEngine(TransformersThread[_Request]):
 
     def _append(self, batch: Batch[_Request], logits: Any) -> None:
         """Draw a token for every row, and drop the rows that are finished or cancelled."""
+        penalize(logits, batch.rows)
         self._grammars.restrict(logits, [row.matcher for row in batch.rows])
         for at, row in enumerate(batch.rows):
             row.change_first_token(logits[at])

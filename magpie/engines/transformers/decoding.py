@@ -16,6 +16,7 @@ class Row:
     """An unfinished text: its tokens, prompt included, and how the next one is drawn.
 
     `generator` is the row's own torch.Generator, on the CPU. Temperature 0 is greedy; top_k 0 and min_p 0 are off.
+    `presence_penalty` is taken from the logits of the tokens that stand behind the prompt, which has `prompt_length`.
     """
 
     tokens: list[int]
@@ -24,6 +25,8 @@ class Row:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    presence_penalty: float = 0.0
+    prompt_length: int = 0
 
 
 R = TypeVar("R", bound=Row)
@@ -175,6 +178,13 @@ def is_repeating(tokens: Sequence[int], *, unit: tuple[int, int], times: int) ->
             if tokens[-times * size : end] == tokens[size - times * size :]:
                 return True
     return False
+
+
+def penalize(logits: Any, rows: Sequence[Row]) -> None:
+    """Take each row's presence penalty from the logits of what it has written, in place."""
+    for at, row in enumerate(rows):
+        if row.presence_penalty and len(row.tokens) > row.prompt_length:
+            logits[at, list(set(row.tokens[row.prompt_length :]))] -= row.presence_penalty
 
 
 def draw(logits: Any, rows: Sequence[Row]) -> list[int]:

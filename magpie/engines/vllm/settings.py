@@ -107,6 +107,7 @@ def sampling_params(sampling: Sampling) -> Any:
         top_p=1.0 if greedy else sampling.top_p,
         top_k=0 if greedy else sampling.top_k,
         min_p=0.0 if greedy else sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
         seed=None if greedy else sampling.seed,
         stop_token_ids=list(sampling.stop_ids),
         stop=list(sampling.stop),

@@ -12,8 +12,10 @@ from magpie.steps.base.columns import (
     token_column,
 )
 from magpie.steps.base.looping import is_looping
+from magpie.steps.base.page import Page
 from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
 from magpie.steps.base.rows import judged_or_not, live, seeds, spread, text_bytes, unit_vectors, values_at
+from magpie.steps.base.sequential import SequentialStep, SequentialWork
 from magpie.steps.base.step import (
     NOTE,
     GlobalStep,
@@ -39,10 +41,13 @@ __all__ = [
     "Instructions",
     "Label",
     "ModelUse",
+    "Page",
     "PlanSteps",
     "PreparedWork",
     "RowStep",
     "RowWork",
+    "SequentialStep",
+    "SequentialWork",
     "Step",
     "Tools",
     "answer_sampling",

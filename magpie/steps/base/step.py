@@ -189,6 +189,11 @@ class Step(ABC):
         """All that shapes the output besides the model and what lies outside the recipe. Reads nothing from disk."""
 
     @property
+    def rewrites(self) -> tuple[str, ...]:
+        """Columns of earlier steps in which it puts something else: what a filter says of them waits for it."""
+        return ()
+
+    @property
     def uses(self) -> ModelUse | None:
         """The model it needs; None where it needs none."""
         return None

@@ -72,7 +72,8 @@ def around_answers(
     columns = pa.schema(list(fields.values()))
     filter, skipped = applicable(recipe.filter, columns)
     check(filter, columns)
-    early, late = split(filter, known.names)
+    rewritten = {name for step in answers for name in step.rewrites}
+    early, late = split(filter, [name for name in known.names if name not in rewritten])
     is_answered = any(step.answers for step in answers)
     answers_every_row = any(step.answers_every_row for step in answers)
     if is_answered and not answers_every_row and early:

@@ -27,6 +27,7 @@ KINDS: tuple[PiiKind, ...] = ("email", "phone", "secret")
 # The columns that may answer an instruction, in the order in which they are looked at.
 _ANSWERS = (
     "response", "reasoning", "later_turns", "later_reasoning", "candidates", "candidate_reasoning", "base_response",
+    "task_input", "instances",
 )  # fmt: skip
 
 _MEANINGS = {
@@ -69,6 +70,8 @@ class PiiStep(RowStep, RowWork[None]):
         answers = tuple(columns.field(name) for name in _ANSWERS if name in columns.names)
         if part is None or "response" not in part.columns or not answers:
             return ()
+        if "instances" in columns.names:  # the message holds the input that came with the output
+            answers = (columns.field("instruction"), *answers)
         return (cls(part, "response", answers),)
 
     @property
@@ -111,6 +114,8 @@ class PiiStep(RowStep, RowWork[None]):
         }
         if "candidates" in self.reads:
             settings |= {"candidates": True, "responded": "response" in self.reads}
+        if "instances" in self.reads:
+            settings |= {"instances": True}
         return settings | ({"baselined": True} if "base_response" in self.reads else {})
 
     @property
@@ -156,11 +161,11 @@ class PiiStep(RowStep, RowWork[None]):
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """A text, a list of texts or a list of messages, each text changed."""
+    """A text, a list of texts, of messages or of instances, each text changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
         return [_each_text(item, change) for item in value]
     if isinstance(value, dict):
-        return {**value, "content": _each_text(value["content"], change)}
+        return {key: text if key == "role" else _each_text(text, change) for key, text in value.items()}
     return value

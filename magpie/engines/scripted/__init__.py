@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from magpie.engines.base import Capabilities, Completion, EngineSpec, ModelInfo, Sampling, Score, oversize
+from magpie.engines.scripted.pages import page_after, until
 from magpie.recipe import Model, Script
 
 _SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
@@ -130,6 +131,8 @@ class ScriptedEngine:
         key = f"{sampling.seed}/{sampling.temperature}/{hash(tuple(prompt))}"
         if sampling.first_token_divisor != 1:
             key += f"/{sampling.first_token_divisor}"
+        if sampling.presence_penalty:
+            key += f"/presence {sampling.presence_penalty}"
         draw = random.Random(hashlib.blake2b(key.encode(), digest_size=8).digest())
         if draw.random() < script.failure_rate:
             return Completion("", 0, "error", "scripted failure")
@@ -140,6 +143,9 @@ class ScriptedEngine:
         if sampling.schema is not None:
             text = json.dumps(_fill(json.loads(sampling.schema), draw))
             return Completion(text[: len(text) // 2] if cut else text, tokens, "length" if cut else "stop")
+        page = page_after(prompt, draw, lambda: _sentence(draw, draw.choice(_OPENINGS), 2))
+        if page is not None:
+            return _within(until(page, sampling.stop), sampling.max_tokens, cut=cut)
         answers = tuple(prompt[-len(_TO_ANSWER) :]) == _TO_ANSWER
         known = _VERBS if answers else _OPENINGS
         starts = [start for start in known if ord(start[0]) not in sampling.hold_back]
@@ -184,6 +190,18 @@ class ScriptedScorer:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _sentence(draw: random.Random, opening: str, details: int) -> str:
+    told = " ".join(draw.choice(_DETAILS) for _ in range(details))
+    return f"{opening} {draw.choice(_VERBS)} {draw.choice(_THINGS)} {told}?"
+
+
+def _within(text: str, max_tokens: int, *, cut: bool) -> Completion:
+    """The text as a completion of four characters a token, cut where it is to be or gets too long."""
+    most = min(4 * max_tokens, len(text) // 2 if cut else len(text))
+    kept = text[:most]
+    return Completion(kept, len(kept) // 4 + 1, "length" if len(kept) < len(text) else "stop")
 
 
 def _fill(schema: dict[str, Any], draw: random.Random) -> Any:

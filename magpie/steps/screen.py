@@ -1,0 +1,118 @@
+"""The rules about instances: which of them stay, and which tasks are left with none."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from magpie.recipe import Recipe
+from magpie.self_instruct.forms import message
+from magpie.self_instruct.parsing import Draft
+from magpie.self_instruct.rules import screen_instances
+from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, column, inner, live, spread, values_at
+
+_INSTANCE = pa.struct([("input", pa.string()), ("output", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenStep(RowStep, RowWork[None]):
+    """Adds the instances that are kept, and makes a conversation of the first: the task with its input, and its output.
+
+    The instruction is the whole message from here on, as everywhere; `task` and `task_input` are its two parts.
+    """
+
+    most: int
+
+    name = "screen"
+    reads = ("instruction", "drafts")
+    version = 1
+    rewrites = ("instruction",)
+    adds = pa.schema(
+        [
+            column("task", pa.string(), "The task, without an input."),
+            column(
+                "task_input", pa.string(), "The input of the first instance; empty where the task needs none."
+            ),
+            column("instances", pa.list_(_INSTANCE), "All instances of the task, the first included."),
+            inner(
+                "dropped_instances", pa.list_(pa.string()), "Why other instances were dropped, a reason each."
+            ),
+            column(
+                "instruction",
+                pa.string(),
+                "The user's message: the task and its input.",
+                published="instruction",
+            ),
+            column("response", pa.string(), "The output of the first instance.", published="response"),
+            column("response_length", pa.int32(), "Characters of the response.", published="response_length"),
+            column("response_finish_reason", pa.string(), '"stop": no instance that was cut is kept.'),
+            REJECTED,
+        ]
+    )
+
+    @classmethod
+    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[ScreenStep, ...]:
+        """The step: every recipe of the method screens."""
+        assert recipe.instances is not None
+        return (cls(recipe.instances.most),)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How many instances stay."""
+        return {"most": self.most}
+
+    @property
+    def bytes_per_row(self) -> int:
+        return 400
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        return ("instances",)
+
+    def outcomes(self, columns: Any) -> list[str]:
+        counts = [len(each or ()) for each in columns["instances"].to_pylist()]
+        return ["no instance" if not each else f"{each} instance{'s' * (each > 1)}" for each in counts]
+
+    def bind(self, _: Tools) -> ScreenStep:
+        return self
+
+    async def run(self, rows: pa.Table, _: None) -> pa.Table:
+        """Screens in a thread, so that an engine fed by the same event loop is not kept waiting."""
+        return await asyncio.to_thread(self._screen, rows)
+
+    def _screen(self, rows: pa.Table) -> pa.Table:
+        at = live(rows)
+        tasks = values_at(rows, "instruction", at)
+        screened = [
+            screen_instances([Draft(**draft) for draft in drafts or ()], most=self.most)
+            for drafts in values_at(rows, "drafts", at)
+        ]
+        firsts = [kept[0] if kept else None for kept, _ in screened]
+        outputs = [None if first is None else first.output for first in firsts]
+        columns: dict[str, list[Any]] = {
+            "task": tasks,
+            "task_input": [None if first is None else first.input for first in firsts],
+            "instances": [[asdict(one) for one in kept] for kept, _ in screened],
+            "dropped_instances": [reasons for _, reasons in screened],
+            "instruction": [
+                task if first is None else message(task, first.input)
+                for task, first in zip(tasks, firsts, strict=True)
+            ],
+            "response": outputs,
+            "response_length": [None if output is None else len(output) for output in outputs],
+            "response_finish_reason": [None if output is None else "stop" for output in outputs],
+            "rejected": [
+                None if kept else f"{self.name}: {reasons[0] if reasons else 'no instance'}"
+                for kept, reasons in screened
+            ],
+        }
+        result = spread(rows, at, columns, self.adds)
+        # `spread` gives null to rejected rows, and those keep the task that they had.
+        place = result.schema.get_field_index("instruction")
+        earlier = rows["instruction"].to_pylist()
+        own = result["instruction"].to_pylist()
+        whole = [mine if mine is not None else before for mine, before in zip(own, earlier, strict=True)]
+        return result.set_column(place, self.adds.field("instruction"), pa.array(whole, pa.string()))
