@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from magpie.figures.counts import commonest_word, openings
 from magpie.figures.report_rows import INSTRUCTION, VECTOR, ReportRows, report_rows
-from magpie.figures.topics import COLLAPSED, Topics, topics
+from magpie.figures.topics import Topics, topics
 from magpie.figures.vectors import MOST_ROWS, sampled
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Collapse:
 def collapse(found: Topics | None, rows: ReportRows) -> Collapse | None:
     """What collapsed, from the topics and the kept rows; None where nothing did."""
     kept = int(rows.kept.sum())
-    largest = found.largest if found is not None and found.largest.share >= COLLAPSED else None
+    largest = found.largest if found is not None and found.collapsed else None
     opening = next((each for each in openings(rows, 1) if each.share >= OPENS_ALIKE), None)
     word = commonest_word(_texts(rows))
     if word is not None and word[1] < IN_MANY:

@@ -121,7 +121,7 @@ def personal_data(rows: ReportRows) -> tuple[Personal, ...]:
 def entropy(counts: Sequence[int]) -> float:
     """The Shannon entropy of a distribution, in bits."""
     total = sum(counts)
-    return -sum(count / total * math.log2(count / total) for count in counts if count) if total else 0.0
+    return sum(count / total * math.log2(total / count) for count in counts if count) if total else 0.0
 
 
 def _counted(column: Any) -> Counter[str | None]:

@@ -23,6 +23,8 @@ FEWEST_ROWS = 100
 """Of fewer rows no topics are told: any group would be chance."""
 COLLAPSED = 0.25
 """A topic with this share of the rows, or more, is worth a warning."""
+CLEARLY_APART = 0.15
+"""Rows that hardly differ from the others are no topic, be they ever so many: where no row is like another."""
 SAME_TOPIC = 0.16
 """Two groups are of one topic when the mean cosine of their rows is this far above the usual one, of the way to 1."""
 
@@ -44,6 +46,8 @@ class Topic:
     rows: int
     share: float
     typical: int
+    apart: float
+    """How much more alike its rows are, by their mean cosine, than a row of it and one of the others."""
 
     @property
     def name(self) -> str:
@@ -69,7 +73,7 @@ class Topics:
     @property
     def collapsed(self) -> bool:
         """Whether the largest takes so much that somebody should look."""
-        return self.largest.share >= COLLAPSED
+        return self.largest.share >= COLLAPSED and self.largest.apart >= CLEARLY_APART
 
     @property
     def entropy(self) -> float:
@@ -91,7 +95,10 @@ def topics(sample: Sampled | None) -> Topics | None:
         here = np.flatnonzero(labels == number)
         middle = vectors[here].mean(axis=0)
         typical = int(sample.positions[here[int(np.argmax(vectors[here] @ middle))]])
-        found.append(Topic(names[number], int(count), float(count / len(labels)), typical))
+        rest = vectors[labels != number]
+        others = float(middle @ rest.mean(axis=0)) if len(rest) else 0.0
+        share, apart = float(count / len(labels)), float(middle @ middle) - others
+        found.append(Topic(names[number], int(count), share, typical, apart))
     return Topics(tuple(found), labels, len(labels), sample.of, sample.made_by)
 
 

@@ -55,6 +55,14 @@ def test_even_groups_are_no_collapse_and_few_rows_have_no_topics() -> None:
     assert topics(planted(0.5, rows=60)) is None
 
 
+def test_rows_of_which_no_two_are_alike_have_not_collapsed() -> None:
+    vectors = np.random.default_rng(1).normal(size=(600, 64)) + 0.5
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = tuple(f"word{number}" for number in range(600))
+    found = topics(Sampled(np.arange(600), texts, vectors.astype(np.float32), 600, "stored"))
+    assert found is not None and not found.collapsed
+
+
 def test_distances_to_another_set_are_those_of_all_pairs() -> None:
     one, other = planted(0.3, rows=120).vectors, planted(0.5, rows=90).vectors
     brute = ((one[:, None, :].astype(np.float64) - other[None, :, :]) ** 2).sum(axis=2).min(axis=1)
@@ -93,7 +101,9 @@ def test_languages_of_responses_are_counted_beside_those_of_instructions(
 ) -> None:
     # Lingua takes a gigabyte and seconds to load: its own tests do that.
     monkeypatch.setattr("magpie.steps.language._load", lambda: None)
-    monkeypatch.setattr("magpie.steps.language.detect", lambda texts: iter(["en", None] * len(texts)))
+    monkeypatch.setattr(
+        "magpie.steps.language.detect", lambda texts: iter((["en", None] * len(texts))[: len(texts)])
+    )
     run = build(small_recipe(language={}), tmp_path / "run")
     rows = report_rows(run)
     found = languages(rows, lambda texts: iter(["fr" if "a" in text[:12] else "en" for text in texts]))
