@@ -113,7 +113,7 @@ def test_a_wrong_option(tmp_path: Path, recipe: Path, options: list[str], line: 
         (["filter", "--input", "nope", "demo", "--out", "x"], r"nope is not there; check the path"),
         (["filter", "--input", ".", "demo", "--out", "x"], r"\. holds no dataset; .*a folder with files that end in"),
         (["filter", "--input", "key.yaml", "demo", "--out", "x"], r"key\.yaml is no dataset; give a file that ends in"),
-        (["filter", "--input", "DATASET", "demo"], r"--input needs --out"),
+        (["filter", "--input", "DATASET", "demo"], r"a dataset needs --out"),
         (["filter", "--input", "DATASET", "column.yaml", "--out", "x"], r"a column the dataset does not have"),
         (["show", "RUN", "nope"], r"no row 'nope'"),
         (["export", "RUN", "--format", "xml", "--out", "x.jsonl"], r"--format 'xml' is not known; .*sharegpt"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -68,7 +69,8 @@ def test_no_step_is_written_and_left_out_of_the_list() -> None:
         if kind.__module__.startswith(f"{all_steps.__name__}.") and not kind.__abstractmethods__:
             written.add(kind.__name__)
     early = full_recipe().model_copy(update={"guard": Guard(early=True)})
-    assert written == {type(step).__name__ for step in (*FULL, *steps_of(early))}
+    others = [steps_of(all_steps.whole_recipe(method)) for method in all_steps.METHODS]
+    assert written == {type(step).__name__ for step in (*FULL, *steps_of(early), *chain(*others))}
 
 
 @each_step

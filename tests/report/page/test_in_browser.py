@@ -90,7 +90,7 @@ def test_the_map_changes_its_color_and_lists_rows(page: Page) -> None:
     assert page.get_attribute("#map-canvas", "data-color") == "topic" or page.locator("#map-color").count()
     page.select_option("#map-color", "difficulty")
     assert page.get_attribute("#map-canvas", "data-color") == "difficulty"
-    assert "easy" in (page.text_content("#map-legend") or "")
+    assert "medium" in (page.text_content("#map-legend") or "")
     box = page.locator("#map-canvas").bounding_box()
     assert box is not None
     page.locator("#map-canvas").click(position={"x": box["width"] / 2, "y": box["height"] / 2})
