@@ -17,6 +17,7 @@ from magpie.engines import find_engine
 from magpie.errors import RunError
 from magpie.figures.bootstrap import Difference, differences, interval
 from magpie.figures.comparison_rows import VALID, VALUES, Facts, SetRows, read_set
+from magpie.figures.comparison_texts import HAS_PAIR, SIZED, of_texts
 from magpie.figures.estimates import (
     Estimate,
     densities,
@@ -165,6 +166,8 @@ def compare_sets(
     )
     drawn = min(_DRAWN, *(len(at) for at in samples))
     estimates = [_estimates(each, at[:drawn]) for each, at in zip(sets, samples, strict=True)]
+    for held, more in zip(estimates, of_texts(sets, samples, drawn, on_progress), strict=True):
+        held.update(more)
     if units is not None and drawn > 1:
         for held, more in zip(
             estimates, _of_vectors(units, samples, drawn, threshold, on_progress), strict=True
@@ -283,8 +286,10 @@ def _of_vectors(
     return found
 
 
-_SIZED_FIGURES = {"distinct-1", "distinct-2", "near copies within", "distance to nearest", "NovelSum"}
-_SHARES = {VALID, "near copies within"}
+_SIZED_FIGURES = {
+    "distinct-1", "distinct-2", "near copies within", "distance to nearest", "NovelSum", *SIZED,
+}  # fmt: skip
+_SHARES = {VALID, HAS_PAIR, "near copies within"}
 
 
 def _figures(

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magpie.data.near import embedder_named
+from magpie.errors import RecipeError
 from magpie.figures.counts import Opening, Personal, TagCounts, openings, personal_data, tag_counts
 from magpie.figures.coverage_map import CoverageMap, OtherRows, coverage_map, nearest_distances, other_rows
 from magpie.figures.funnel import filter_funnel
 from magpie.figures.reading import Row, examples, rows_to_read
 from magpie.figures.report_rows import NUMBERS, Positions, ReportRows, report_rows
+from magpie.figures.reviewed import QUESTIONS, Reviewed, reviewed
+from magpie.figures.seed_overlap import SeedOverlap, seed_overlap
 from magpie.figures.spoken import Languages, languages
 from magpie.figures.spreads import Spread, spread
 from magpie.figures.status import Status, status
@@ -63,6 +66,8 @@ class ReportFigures:
     others: tuple[OtherRows, ...]
     distances: tuple[Distances, ...]
     verbs: VerbNouns | None
+    seeds: SeedOverlap | None
+    review: Reviewed | None
     work: Work | None
     reading: tuple[Row, ...]
     missing: Mapping[str, str]
@@ -125,6 +130,8 @@ def report_figures(
         others=tuple(others),
         distances=_distances(sample, others),
         verbs=verbs,
+        seeds=_seeds(rows, missing),
+        review=reviewed([rows.at(np.flatnonzero(rows.kept), list(QUESTIONS))]),
         work=None if run is None else work(run),
         reading=tuple(steps.take("choosing rows", lambda: rows_to_read(rows, np.array(told, np.int64)))),
         missing=missing,
@@ -156,6 +163,15 @@ def _by_text(
     if verbs is None:
         missing["verbs"] = "spaCy and its English pipeline are not installed, or no instruction is in English"
     return spoken, verbs
+
+
+def _seeds(rows: ReportRows, missing: dict[str, str]) -> SeedOverlap | None:
+    """The overlap with the seeds; None, and why, where their file is gone."""
+    try:
+        return seed_overlap(rows)
+    except RecipeError as error:
+        missing["seeds"] = f"the seeds cannot be read: {error}"
+        return None
 
 
 def _spreads(rows: ReportRows) -> dict[str, Spread]:
