@@ -17,7 +17,7 @@ from magpie.engines import find_engine
 from magpie.errors import RunError
 from magpie.figures.bootstrap import Difference, differences, interval
 from magpie.figures.comparison_rows import VALID, VALUES, Facts, SetRows, read_set
-from magpie.figures.comparison_verbs import PAIRS, VERBS, of_verbs
+from magpie.figures.comparison_texts import HAS_PAIR, SIZED, of_texts
 from magpie.figures.diversity import MOST_ROWS, THRESHOLD, diversities, nearest_distances
 from magpie.figures.estimates import Estimate, distinct, entropy, mean, share
 from magpie.neighbors.vectors import (
@@ -161,8 +161,8 @@ def compare_sets(
             estimates, _of_vectors(units, samples, drawn, threshold, on_progress), strict=True
         ):
             held.update(more)
-    parsed, verbs = of_verbs(sets, samples, on_progress) if with_verbs else (0, [{} for _ in sets])
-    for held, more in zip(estimates, verbs, strict=True):
+    parsed, of_all = of_texts(sets, samples, drawn, on_progress, with_verbs=with_verbs)
+    for held, more in zip(estimates, of_all, strict=True):
         held.update(more)
     figures = _figures(sets, estimates, seed)
     across = _across(sets, samples, units, (threshold, covers), on_progress)
@@ -267,15 +267,9 @@ def _of_vectors(
 
 
 _SIZED_FIGURES = {
-    "distinct-1",
-    "distinct-2",
-    "near copies within",
-    "distance to nearest",
-    "NovelSum",
-    VERBS,
-    PAIRS,
-}
-_SHARES = {VALID, "near copies within"}
+    "distinct-1", "distinct-2", "near copies within", "distance to nearest", "NovelSum", *SIZED,
+}  # fmt: skip
+_SHARES = {VALID, HAS_PAIR, "near copies within"}
 
 
 def _figures(

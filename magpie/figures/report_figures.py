@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magpie.data.near import embedder_named
+from magpie.errors import RecipeError
 from magpie.figures.conversation_tokens import ConversationTokens, conversation_tokens
 from magpie.figures.counts import Opening, Personal, TagCounts, openings, personal_data, tag_counts
 from magpie.figures.coverage_map import CoverageMap, OtherRows, coverage_map, other_rows
@@ -18,6 +19,8 @@ from magpie.figures.diversity import MOST_ROWS, THRESHOLD, Diversity, diversitie
 from magpie.figures.funnel import filter_funnel
 from magpie.figures.reading import WORST, Row, examples, rows_to_read
 from magpie.figures.report_rows import NUMBERS, SEED, Positions, ReportRows, report_rows
+from magpie.figures.reviewed import QUESTIONS, Reviewed, reviewed
+from magpie.figures.seed_overlap import SeedOverlap, seed_overlap
 from magpie.figures.spoken import Languages, languages
 from magpie.figures.spreads import Spread, spread
 from magpie.figures.status import Status, status
@@ -70,6 +73,8 @@ class ReportFigures:
     """By name: of this set first, then of those it is compared with, of equally many rows of each."""
     tokens: ConversationTokens | None
     verbs: VerbNouns | None
+    seeds: SeedOverlap | None
+    review: Reviewed | None
     work: Work | None
     reading: tuple[Row, ...]
     missing: Mapping[str, str]
@@ -141,6 +146,8 @@ def report_figures(
         diversity=lie,
         tokens=None if isinstance(tokens, str) else tokens,
         verbs=verbs,
+        seeds=_seeds(rows, missing),
+        review=reviewed([rows.at(np.flatnonzero(rows.kept), list(QUESTIONS))]),
         work=None if run is None else work(run, price=price),
         reading=tuple(steps.take("choosing rows", lambda: rows_to_read(rows, _spoken_of(found_topics, spoken)))),
         missing=missing,
@@ -170,6 +177,15 @@ def _by_text(
     if verbs is None:
         missing["verbs"] = "spaCy and its English pipeline are not installed, or no instruction is in English"
     return spoken, verbs
+
+
+def _seeds(rows: ReportRows, missing: dict[str, str]) -> SeedOverlap | None:
+    """The overlap with the seeds; None, and why, where their file is gone."""
+    try:
+        return seed_overlap(rows)
+    except RecipeError as error:
+        missing["seeds"] = f"the seeds cannot be read: {error}"
+        return None
 
 
 def _spreads(rows: ReportRows) -> dict[str, Spread]:

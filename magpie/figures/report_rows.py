@@ -29,6 +29,8 @@ SEED = 42
 
 OPENING_WORDS = 6
 INSTRUCTION, RESPONSE, VECTOR = "instruction", "response", "embedding"
+TASK = "task"
+"""The instruction without its input, where rows have them apart."""
 _OPENING_LETTERS = 300  # six words of any language are in these
 _PII = "_pii"  # how the columns that name kinds of personal data end
 

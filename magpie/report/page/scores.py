@@ -79,6 +79,41 @@ def diversity(figures: ReportFigures) -> Iterator[PageFigure]:
     )  # fmt: skip
 
 
+def seeds(figures: ReportFigures) -> Iterator[PageFigure]:
+    """To the nearest seed task, or why that is not known."""
+    found, title = figures.seeds, "ROUGE-L with the nearest seed task"
+    if found is not None:
+        yield PageFigure(
+            "seeds",
+            title,
+            f"The mean is {found.mean:.2f}: 0 has no word in common with any of the {found.seeds:,} seeds, 1 is one of "
+            "them.",
+            f"F1 of the longest common subsequence of words, of {len(found.values):,} of {found.of:,} kept tasks with "
+            "the most similar seed, as in figure 4 of arXiv 2212.10560. What is above the recipe's bound was put out.",
+            Histogram("seeds", title, "ROUGE-L F1", {"kept rows": found.values.tolist()}, log=False),
+        )  # fmt: skip
+    elif "seeds" in figures.missing:
+        yield PageFigure("seeds", title, "", "", why_not=figures.missing["seeds"])
+
+
+def review(figures: ReportFigures) -> Iterator[PageFigure]:
+    """What a judge said of tasks, inputs and outputs."""
+    found = figures.review
+    if found is not None:
+        rows = [
+            (question, f"{yes:,}", percent(yes / found.rows), percent(published))
+            for question, yes, published in found.lines()
+        ]
+        yield PageFigure(
+            "review",
+            "Tasks, inputs and outputs, reviewed",
+            f"The judge finds {percent(found.all / found.rows)} of {found.rows:,} kept tasks right in all three.",
+            "A model's answers. Those of the paper are an expert's, about 200 tasks that GPT-3 wrote (arXiv "
+            "2212.10560): they are of other rows and by another judge.",
+            table=table(("question", "yes", "of all", "in the paper"), rows),
+        )
+
+
 def saturation(figures: ReportFigures) -> Iterator[PageFigure]:
     """How many rows were new, block by block."""
     curve = None if figures.status is None else figures.status.saturation

@@ -7,7 +7,16 @@ from magpie.report.page.covered import coverage, openings, verbs
 from magpie.report.page.figure import Section
 from magpie.report.page.kinds import counts, endings, lengths, mismatch
 from magpie.report.page.known import checked, what_is_known
-from magpie.report.page.scores import agreement, distances, diversity, rewards, safety, saturation
+from magpie.report.page.scores import (
+    agreement,
+    distances,
+    diversity,
+    review,
+    rewards,
+    safety,
+    saturation,
+    seeds,
+)
 from magpie.report.page.times import times
 
 
@@ -20,9 +29,13 @@ def sections(figures: ReportFigures) -> list[Section]:
         Section(
             "repeats",
             "How alike the rows are",
-            (*distances(figures), *diversity(figures), *saturation(figures)),
+            (*distances(figures), *diversity(figures), *seeds(figures), *saturation(figures)),
         ),
-        Section("scores", "What was scored", (*rewards(figures), *safety(figures), *agreement(figures))),
+        Section(
+            "scores",
+            "What was scored",
+            (*review(figures), *rewards(figures), *safety(figures), *agreement(figures)),
+        ),
         Section("work", "What it took", tuple(times(figures))),
         Section("known", "What is known of such texts", tuple(checked(figures)), what_is_known(figures)),
     ]
