@@ -19,6 +19,7 @@ from magpie.execution.log import Log
 from magpie.execution.peek import Peek
 from magpie.execution.progress import Progress
 from magpie.execution.signals import GRACE, Stoppable
+from magpie.figures.gatekeeper import Gatekeeper
 from magpie.figures.pace import PLANNED, planned_rates
 from magpie.figures.run_log import FIRST_STAGE
 from magpie.figures.summary import write_summary
@@ -43,6 +44,7 @@ from magpie.sizing.cards import card_of_device, driver_names
 from magpie.steps import Method
 from magpie.storage import Storage, open_storage
 from magpie.terminal import new_console
+from magpie.user_code import with_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +70,8 @@ def build(
     report: bool | None = None,
     peek: bool = False,
     console: Console | None = None,
+    allow_code: bool = False,
+    go_on: bool = False,
 ) -> Run:
     """Build a recipe (a Recipe, a dict, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
 
@@ -78,12 +82,16 @@ def build(
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
     `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. `report`
     writes the run's report.html at the end; None does so unless MAGPIE_REPORT is 0. Progress is shown on `console`, or
-    in the notebook's cell that calls this; with `peek` the first rows are printed there as they come.
+    in the notebook's cell that calls this; with `peek` the first rows are printed there as they come. `allow_code` lets
+    the recipe's own steps run, which are Python code: say so only of code that you trust.
+
+    `go_on` passes the gate at which the run was paused.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
-    recipe's run, StoppedError on a signal.
+    recipe's run, StoppedError on a signal, GateError where the recipe's gate ends the build.
     """
     recipe = load_recipe(recipe, rows=rows, seed=seed, engine=engine, overrides=overrides)
+    recipe = with_code(recipe, allowed=allow_code)
     cell = None if console is not None else notebook_cell()
     # All that is wrong with the recipe itself comes out before anything is touched.
     plan = make_plan(recipe, method)
@@ -114,7 +122,8 @@ def build(
             on_event = (
                 progress.handle if not peek else Peek(run, console or new_console()).beside(progress.handle)
             )
-            driver = Driver(run, bound, hands, on_event)
+            gatekeeper = Gatekeeper(run, progress.note, go_on=go_on)
+            driver = Driver(run, bound, hands, on_event, check=gatekeeper)
             try:
                 stoppable.run(_drive(driver, hands, stop_after, close=named), drain=driver.drain)
                 storage.sweep()  # what a worker was writing that died on the way

@@ -12,6 +12,8 @@
         ├── RecipeChangedError the folder holds the run of another recipe
         ├── DamagedShardError  a shard that is cut, flipped or not what it says it is
         ├── StorageError       a disk that is full or read-only
+        ├── GateError          a gate of the recipe ended the build
+        │   └── PausedError    it may go on when a person has looked
         └── StoppedError       a person or the system asked the build to stop
 
 A message says what happened, then what to do next, on one line.
@@ -66,6 +68,14 @@ class DamagedShardError(RunError):
 
 class StorageError(RunError):
     """The disk is full, read-only or failing."""
+
+
+class GateError(RunError):
+    """What was made so far is not what the recipe's gate asks for; it is safe."""
+
+
+class PausedError(GateError):
+    """The same, and a person may let the build go on as it is."""
 
 
 class StoppedError(RunError):

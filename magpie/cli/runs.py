@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from magpie.cli.options import EngineName, RunFolder, Sets, open_run, recipe_from
+from magpie.cli.options import AllowCode, EngineName, RunFolder, Sets, open_run, recipe_from
 from magpie.errors import RecipeError
 from magpie.names import file_name
 from magpie.terminal import new_console, print_json, print_line
@@ -53,12 +53,16 @@ def build(
         typer.Option("--report/--no-report", help="Write report.html at the end; MAGPIE_REPORT=0 is no too."),
     ] = None,
     peek: Annotated[bool, typer.Option("--peek", help="Print the first rows as they come.")] = False,
+    allow_code: AllowCode = False,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Pass the gate at which the build was paused.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
     ] = False,
 ) -> None:
     """Build a dataset; run it again to go on where it stopped."""
-    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [])
+    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [], allow_code=allow_code)
     if dry_run:
         from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
@@ -86,6 +90,8 @@ def build(
         grace=grace,
         report=report,
         peek=peek,
+        allow_code=allow_code,
+        go_on=go_on,
         console=console,
     )
     print_outcome(run, console)

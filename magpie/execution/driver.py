@@ -26,6 +26,7 @@ from magpie.execution.base import (
     ShardTask,
     Working,
 )
+from magpie.execution.gate import Check, places
 from magpie.execution.worker import check_result, commit, first_rows, rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.kept import discard_dataset
@@ -37,7 +38,10 @@ from magpie.storage.sealed import Shard
 
 
 class Driver:
-    """Builds `run` by `bound` on an executor, and reports what happens. `shards` are those to make; by default all."""
+    """Builds `run` by `bound` on an executor, and reports what happens. `shards` are those to make; by default all.
+
+    `check` looks at the places of the recipe's gate; without it there is none.
+    """
 
     def __init__(
         self,
@@ -47,10 +51,12 @@ class Driver:
         report: Report,
         *,
         shards: Sequence[int] | None = None,
+        check: Check | None = None,
     ) -> None:
         self._run, self._bound = run, bound
         self._executor, self._report = executor, report
         self._shards = range(run.shards) if shards is None else shards
+        self._check = check
         self._manifest = Manifest(run)
         self._counted: set[tuple[int, int]] = set()
         self._rejected_rows = 0
@@ -157,7 +163,18 @@ class Driver:
         return [shard for shard in self._shards if not self._manifest.is_current(run_step, shard)]
 
     async def _phase(self, phase: Phase) -> None:
+        if self._check is not None:
+            for place in places(self._run, self._run.recipe.gate, phase):
+                if place.part is not None:
+                    await self._steps(place.part, most=place.shards)
+                self._report(Working(f"the gate {place.name}"))
+                await asyncio.to_thread(self._check, place)
+        await self._steps(phase)
+
+    async def _steps(self, phase: Phase, *, most: int | None = None) -> None:
+        """Make what is missing of these steps, of the first `most` shards or of all."""
         missing = sorted({shard for run_step in phase.steps for shard in self._missing(run_step)})
+        missing = [shard for shard in missing if most is None or shard < most]
         if missing:
             await self._make(phase, missing)
         await asyncio.to_thread(self._count_current, phase.steps)

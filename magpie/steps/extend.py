@@ -22,6 +22,8 @@ from magpie.steps.base import (
     Tools,
     column,
     counts_tokens,
+    documents_in,
+    first_messages,
     inner,
     live,
     seeds,
@@ -65,9 +67,9 @@ class ExtendStep(RowStep):
     part: Extend
     seed: int
     model: Model
+    documents: tuple[str, ...] = ()
 
     name = "extend"
-    reads = ("instruction", "response", "response_finish_reason")
     version = 2
     adds = pa.schema(
         [
@@ -94,10 +96,17 @@ class ExtendStep(RowStep):
         return {"seed": self.seed, **part, "many_turns": _MANY_TURNS}
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[ExtendStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[ExtendStep, ...]:
         """The step, where the recipe asks for further turns."""
         part = recipe.extend
-        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
+        if part is None:
+            return ()
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns)),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The first pair, the document that it is about, and how it ended."""
+        return ("instruction", "response", "response_finish_reason", *self.documents)
 
     @property
     def uses(self) -> ModelUse:
@@ -148,7 +157,11 @@ class Extender(RowWork["Engine"]):
             *(
                 self._extend([instruction, response], finish_reason, row_seeds, engine)
                 for instruction, response, finish_reason, row_seeds in zip(
-                    *(values_at(rows, name, at) for name in self.step.reads), self._seeds(index), strict=True
+                    first_messages(rows, at),
+                    values_at(rows, "response", at),
+                    values_at(rows, "response_finish_reason", at),
+                    self._seeds(index),
+                    strict=True,
                 )
             )
         )

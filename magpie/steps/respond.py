@@ -21,12 +21,13 @@ from magpie.steps.base import (
     column,
     complete_each,
     counts_tokens,
+    documents_in,
+    first_messages,
     live,
     seeds,
     spread,
     text_bytes,
     try_system_prompt,
-    values_at,
 )
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ class RespondStep(RowStep):
     part: Respond
     seed: int
     model: Model
+    documents: tuple[str, ...] = ()
 
     name = "respond"
     answers = True
-    reads = ("instruction",)
     version = 2
     adds = pa.schema(
         [
@@ -71,10 +72,17 @@ class RespondStep(RowStep):
     )
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[RespondStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[RespondStep, ...]:
         """The step, where the recipe has responses."""
         part = recipe.respond
-        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
+        if part is None:
+            return ()
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns)),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The instruction, and the document that it is about."""
+        return ("instruction", *self.documents)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -121,7 +129,7 @@ class Responder(RowWork["Engine"]):
         at = live(rows)
         part, chat = self.step.part, self.chat
         row_seeds = seeds(self.step.seed, "respond", rows["index"].to_numpy()[at]).tolist()
-        instructions = values_at(rows, "instruction", at)
+        instructions = first_messages(rows, at)
         completions = await complete_each(
             engine,
             (chat.prompt([instruction], system=part.system_prompt) for instruction in instructions),
