@@ -113,19 +113,19 @@ def build(
             run, bound = Run(storage, plan.recipe, plan.steps), bind(plan, tools)
             _open_record(run, bound, source, progress)
             named = isinstance(executor, str)
-            hands = (
+            executor = (
                 open_executor(executor, plan, address=address, replicas=replicas)
                 if isinstance(executor, str)
                 else executor
             )
-            _log_plan(plan, hands, progress)
+            _log_plan(plan, executor, progress)
             on_event = (
                 progress.handle if not peek else Peek(run, console or new_console()).beside(progress.handle)
             )
             gatekeeper = Gatekeeper(run, progress.note, go_on=go_on)
-            driver = Driver(run, bound, hands, on_event, check=gatekeeper)
+            driver = Driver(run, bound, executor, on_event, check=gatekeeper)
             try:
-                stoppable.run(_drive(driver, hands, stop_after, close=named), drain=driver.drain)
+                stoppable.run(_drive(driver, executor, stop_after, close=named), drain=driver.drain)
                 storage.sweep()  # what a worker was writing that died on the way
                 _finish(run, driver, progress, stop_after, report=_wants_report(report))
             except BaseException as error:

@@ -14,11 +14,11 @@ from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
 from magpie.runs.sealing import (
     REUSED,
-    had_back,
     ingredients_in,
     is_named,
     recipe_in,
     recorded,
+    recovered_record,
     with_seal_key,
     with_seal_line,
 )
@@ -33,7 +33,11 @@ Ingredients = dict[str, Any]
 
 def refuse_other_things(storage: Storage) -> None:
     """Raise RunError when the place holds something and no run."""
-    if storage.exists(RECIPE) or had_back(storage) is not None or recorded_ingredients(storage) is not None:
+    if (
+        storage.exists(RECIPE)
+        or recovered_record(storage) is not None
+        or recorded_ingredients(storage) is not None
+    ):
         return  # a run, whose recipe may be lost
     other = storage.unrelated(frozenset({LOG, PROGRESS}))
     if other is not None:

@@ -15,9 +15,9 @@ from magpie.runs.sealing import (
     REUSED,
     RUN_MANIFEST,
     checksum,
-    had_back,
     read_run_manifest,
     recorded,
+    recovered_record,
     write_run_manifest,
 )
 from magpie.steps.base import REJECTED
@@ -80,7 +80,7 @@ def seal(run: Run, shards: Mapping[str, str]) -> None:
 
 def not_sealed(run: Run) -> str | None:
     """What to say of a finished run of an earlier version, which has no manifest; None of all others."""
-    if run.storage.exists(RUN_MANIFEST) or had_back(run.storage) is not None:
+    if run.storage.exists(RUN_MANIFEST) or recovered_record(run.storage) is not None:
         return None
     return "it is not sealed, as an earlier version made it: build it again with its recipe, which makes nothing anew"
 
@@ -93,7 +93,11 @@ def _wrong_seals(run: Run, manifest: Manifest) -> Iterator[str]:
         files = None
     if files is None:
         yield from run.notes
-        if manifest.end is not None and not run.storage.exists(RUN_MANIFEST) and had_back(run.storage):
+        if (
+            manifest.end is not None
+            and not run.storage.exists(RUN_MANIFEST)
+            and recovered_record(run.storage)
+        ):
             yield f"{run.storage.place(RUN_MANIFEST)}: not there; run the build again to write it"
         return
     whole = {run.shard_name(*place): manifest.get(*place) for place in manifest.places()}
