@@ -18,8 +18,8 @@ from magpie.runs.run import Run, RunStep
 
 _FEWEST_VECTORS = 20
 _APART = 0.25
-"""How much more alike the rows of a topic must be than a row of it and another. A report warns at less; to pause a build
-is dearer, and vectors by rule, as the scripted engine has them, reach 0.17 by chance."""
+"""How much more alike the rows of a topic must be than a row of it and another. A report warns at less; to pause a
+build is dearer, and vectors by rule, as the scripted engine has them, reach 0.17 by chance."""
 
 
 @dataclass(frozen=True, slots=True)
