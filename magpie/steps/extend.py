@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 _ENDED_BADLY = {"length": "cut by length", "repetition": "repeats itself", "error": "engine error"}
+_SYSTEM = "response_system_prompt"
 _MANY_TURNS = (
     "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
     "what was said before, each one specific and different from the last."
@@ -66,8 +67,10 @@ class ExtendStep(RowStep):
     seed: int
     model: Model
 
+    system_column: str | None = None
+    """The column of a system prompt that stays in the messages: later answers are written by it, too."""
+
     name = "extend"
-    reads = ("instruction", "response", "response_finish_reason")
     version = 2
     adds = pa.schema(
         [
@@ -91,13 +94,21 @@ class ExtendStep(RowStep):
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model."""
         part = self.part.model_dump(mode="json", exclude={"model"})
-        return {"seed": self.seed, **part, "many_turns": _MANY_TURNS}
+        kept = {} if self.system_column is None else {"system_column": self.system_column}
+        return {"seed": self.seed, **part, "many_turns": _MANY_TURNS, **kept}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The first turn, and the system prompt where it stays."""
+        return ("instruction", "response", "response_finish_reason", *filter(None, [self.system_column]))
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[ExtendStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[ExtendStep, ...]:
         """The step, where the recipe asks for further turns."""
         part = recipe.extend
-        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
+        kept = recipe.respond is not None and recipe.respond.keep_system_prompt
+        system = _SYSTEM if kept and _SYSTEM in columns.names else None
+        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model), system),)
 
     @property
     def uses(self) -> ModelUse:
@@ -144,11 +155,14 @@ class Extender(RowWork["Engine"]):
         """Every conversation is a task of its own: none waits for another's turn."""
         at = live(rows)
         index = rows["index"].to_numpy()[at]
+        firsts = (values_at(rows, name, at) for name in ("instruction", "response", "response_finish_reason"))
+        kept = self.step.system_column
+        systems: list[str | None] = [None] * len(at) if kept is None else values_at(rows, kept, at)
         conversations = await asyncio.gather(
             *(
-                self._extend([instruction, response], finish_reason, row_seeds, engine)
-                for instruction, response, finish_reason, row_seeds in zip(
-                    *(values_at(rows, name, at) for name in self.step.reads), self._seeds(index), strict=True
+                self._extend([instruction, response], finish_reason, row_seeds, engine, system)
+                for instruction, response, finish_reason, row_seeds, system in zip(
+                    *firsts, self._seeds(index), systems, strict=True
                 )
             )
         )
@@ -162,7 +176,12 @@ class Extender(RowWork["Engine"]):
         return spread(rows, at, columns, self.step.adds)
 
     async def _extend(
-        self, first: list[str], finish_reason: str, row_seeds: Sequence[tuple[int, int]], engine: Engine
+        self,
+        first: list[str],
+        finish_reason: str,
+        row_seeds: Sequence[tuple[int, int]],
+        engine: Engine,
+        system: str | None,
     ) -> _Conversation:
         """One conversation, turn by turn: a message of the user, then the answer to it."""
         # A response that was cut is in the dataset, and is no base for a next message.
@@ -181,9 +200,10 @@ class Extender(RowWork["Engine"]):
             problem = self._problem(instruction, user.finish_reason)
             if problem is not None:
                 return _Conversation(turns[2:], reasonings, tokens, f"instruction {turn}: {problem}")
-            # Without the system prompt, which is for the user's messages: the dataset does not have it either.
+            # Without the prompt above, which is for the user's messages: the dataset does not have it either.
             assistant = await engine.complete(
-                self.chat.prompt([*turns, instruction]), self._assistant_sampling(assistant_seed, engine)
+                self.chat.prompt([*turns, instruction], system=system),
+                self._assistant_sampling(assistant_seed, engine),
             )
             tokens += assistant.token_count
             reasoning, response = self.chat.split_reasoning(self.chat.without_end(assistant.text))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Draw, Instruct, Model, Recipe
-from magpie.recipe.steer import Steer
+from magpie.recipe.steer import Steer, values_in
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
@@ -29,7 +29,7 @@ from magpie.steps.base import (
     try_system_prompt,
 )
 from magpie.steps.instruct.shares import mix_entries
-from magpie.steps.instruct.steering import Steered, every_wording, prompts_by_id, steered, values_in
+from magpie.steps.instruct.steering import Steered, every_wording, prompts_by_id, steered
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -143,7 +143,13 @@ class InstructStep(RowStep):
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model."""
         settings = {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"})}
-        return settings if self.steer is None else settings | {"steer": self.steer.model_dump(mode="json")}
+        return settings if self.steer is None else settings | {"steer": self.steering}
+
+    @property
+    def steering(self) -> dict[str, Any]:
+        """How rows are steered. Refills concern rows that were not there before: the others stay what they are."""
+        assert self.steer is not None
+        return self.steer.model_dump(mode="json", exclude={"refills"})
 
     @property
     def uses(self) -> ModelUse:
