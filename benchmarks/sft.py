@@ -1,5 +1,7 @@
 """Whether what the filter keeps is better to train on: three sets of equal size from one build, one model each.
 
+Or, with `--sets PLACE PLACE ...`, which of several datasets is: equally many rows of each, such as of both methods.
+
 The embedded model writes and answers instructions (or `--run` names a finished run whose filter was off). Three sets
 are taken from the rows that were answered: kept by the filter, rejected by it, and drawn at random from both. The same
 model is fine-tuned on each with TRL, and the loss of response tokens, in nats a token, is measured on kept rows that
@@ -29,12 +31,15 @@ from rich.table import Table
 import magpie
 from magpie import shipped
 from magpie.chat import ChatFormat
+from magpie.data.rows import talks_of
 from magpie.models import resolve
 from magpie.recipe import Model
+from magpie.runs.opened import open_dataset
+from magpie.runs.run import is_run
+from magpie.storage import open_storage
 from magpie.terminal import new_console
 
 _BATCH = 8
-_SETS = ("kept", "rejected", "random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +68,36 @@ def main() -> None:
     parser.add_argument("--filter", default="demo", help="the filter, by its name or its file")
     parser.add_argument("--run", type=Path, help="a finished run without a filter, in the place of a build")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and leave the run")
+    parser.add_argument(
+        "--sets", nargs="+", metavar="PLACE", help="finished runs, or datasets in files, to train on"
+    )
     parser.add_argument("--outside", type=Path, help="seed tasks (JSON lines); those of magpie if not given")
     options = parser.parse_args()
     rows = options.rows or (128 if options.quick else 2_000)
     seeds = options.seeds or (2 if options.quick else 5)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="magpie-sft-") as place:
-        run = options.run or _built(options.keep or Path(place) / "run", rows)
-        kept, rejected = _split(run, options.filter, Path(place) / "kept")
-        held_out, kept = kept[::4], [pair for at, pair in enumerate(kept) if at % 4]
-        size = min(len(kept), len(rejected))
+        if options.sets:
+            pools, held_out = _given(options.sets)
+        else:
+            run = options.run or _built(options.keep or Path(place) / "run", rows)
+            pools, held_out = _split(run, options.filter, Path(place) / "kept")
+        size = min(map(len, pools.values()))
         if size < _BATCH:
-            raise SystemExit(f"{len(kept)} rows were kept and {len(rejected)} rejected: too few; build more")
+            counts = ", ".join(f"{name} {len(pool)}" for name, pool in pools.items())
+            raise SystemExit(f"rows to train on: {counts}: too few; build more")
+        size = min(size, rows) if options.sets else size
         outside = _tasks(options.outside)
         trainer = Training(Path(place), held_out, outside, length=256 if options.quick else 512)
         before = trainer.losses(trainer.model())
-        found: dict[str, list[Losses]] = {name: [] for name in _SETS}
+        found: dict[str, list[Losses]] = {name: [] for name in pools}
         for seed in range(seeds):
-            for name in _SETS:
+            for name, pool in pools.items():
                 console.print(f"seed {seed}: training on {size} rows, {name}", highlight=False)
-                found[name].append(trainer.trained(_drawn(name, kept, rejected, size, seed), seed))
+                found[name].append(trainer.trained(Random(seed).sample(pool, size), seed))
     figures = {
-        "benchmark": "sft", "filter": options.filter, "rows_each": size, "held_out_rows": len(held_out),
-        "outside_rows": len(outside), "seeds": seeds, "before": asdict(before),
+        "benchmark": "sft", "filter": None if options.sets else options.filter, "rows_each": size,
+        "held_out_rows": len(held_out), "outside_rows": len(outside), "seeds": seeds, "before": asdict(before),
         **{name: _spread(losses) for name, losses in found.items()},
     }  # fmt: skip
     _show(figures, console)
@@ -98,8 +110,11 @@ def _built(folder: Path, rows: int) -> Path:
     return magpie.build("demo", folder, rows=rows, overrides=changes, console=new_console()).folder
 
 
-def _split(run: Path, filter_name: str, out: Path) -> tuple[list[Answered], list[Answered]]:
-    """The answered rows that the filter keeps, and those that it rejects, in the order of the run."""
+Pools = dict[str, list[Answered]]
+
+
+def _split(run: Path, filter_name: str, out: Path) -> tuple[Pools, list[Answered]]:
+    """The answered rows that the filter keeps, those that it rejects and all of them, and rows that are put aside."""
     magpie.filter(run, filter_name, out)
     import pyarrow.parquet as pq
 
@@ -107,7 +122,28 @@ def _split(run: Path, filter_name: str, out: Path) -> tuple[list[Answered], list
     table = magpie.Run.open(run).table(["instruction", "response"], rejected=False)
     rows = [row for row in table.to_pylist() if row["instruction"] and row["response"]]
     pairs = [(row["id"] in kept, Answered(row["instruction"], row["response"])) for row in rows]
-    return [pair for is_kept, pair in pairs if is_kept], [pair for is_kept, pair in pairs if not is_kept]
+    inside, aside = _parted([pair for is_kept, pair in pairs if is_kept])
+    outside = [pair for is_kept, pair in pairs if not is_kept]
+    return {"kept": inside, "rejected": outside, "random": [*inside, *outside]}, aside
+
+
+def _given(places: Sequence[str]) -> tuple[Pools, list[Answered]]:
+    """The rows of each set by its name, and as many of each that are put aside."""
+    pools: Pools = {}
+    left = []
+    for place in places:
+        dataset = open_dataset(magpie.Run.open(place) if is_run(open_storage(place)) else place)
+        talks = [talk or [] for table in dataset.tables() for talk in talks_of(table).to_pylist()]
+        rows = [Answered(talk[0]["content"], talk[1]["content"]) for talk in talks if len(talk) > 1]
+        name = dataset.name if dataset.name not in pools else str(place)
+        pools[name], aside = _parted(rows)
+        left.append(aside)
+    return pools, [row for aside in left for row in aside[: min(map(len, left))]]
+
+
+def _parted(rows: list[Answered]) -> tuple[list[Answered], list[Answered]]:
+    """Three of four rows, and the fourth."""
+    return [row for at, row in enumerate(rows) if at % 4], rows[::4]
 
 
 def _tasks(path: Path | None) -> list[Answered]:
@@ -120,13 +156,6 @@ def _tasks(path: Path | None) -> list[Answered]:
         for task in tasks
         for first in task["instances"][:1]
     ]
-
-
-def _drawn(
-    name: str, kept: Sequence[Answered], rejected: Sequence[Answered], size: int, seed: int
-) -> list[Answered]:
-    whole = {"kept": kept, "rejected": rejected, "random": [*kept, *rejected]}[name]
-    return Random(seed).sample(list(whole), size)
 
 
 class Training:
@@ -215,10 +244,10 @@ def _spread(losses: Sequence[Losses]) -> dict[str, float]:
 def _show(figures: dict[str, Any], console: Console) -> None:
     title = f"loss in nats a token after training on {figures['rows_each']} rows, {figures['seeds']} seeds"
     table = Table(title=title, title_justify="left")
-    for heading in ("trained on", "kept rows put aside", "tasks from outside"):
+    for heading in ("trained on", "rows put aside", "tasks from outside"):
         table.add_column(heading, justify="left" if heading == "trained on" else "right")
     table.add_row("nothing", *(f"{figures['before'][name]:.4f}" for name in ("held_out", "outside")))
-    for name in _SETS:
+    for name in (each for each, value in figures.items() if isinstance(value, dict) and each != "before"):
         cells = (
             f"{figures[name][one]:.4f} ± {figures[name][f'{one}_sd']:.4f}" for one in ("held_out", "outside")
         )

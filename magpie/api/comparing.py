@@ -24,6 +24,7 @@ def compare(
     sample: int = 5_000,
     seed: int = 0,
     price: float | None = None,
+    verbs: bool = True,
     split: str | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Comparison | FilterComparison:
@@ -33,7 +34,8 @@ def compare(
     the squared distance of their vectors is below `threshold`, and one covers another below `covers`. The vectors are
     those of `embedder`: by default those that the runs have, where all have them of one model, else the embedded
     embedder's, which are kept in the cache; "none" for none. Of each set at most `sample` rows are embedded, drawn by
-    `seed`. `price` is that of a GPU hour in dollars.
+    `seed`. `price` is what an hour of a GPU costs in dollars, or of the machine where there is none. `verbs` has spaCy
+    parse instructions in English, where it is installed.
 
     With a dataset and two filters (each a Filter, its file, or the name of one that ships, where no dataset has that
     name), it is `compare_filters`. Raises RunError, ModelError, RecipeError and DamagedShardError.
@@ -48,6 +50,7 @@ def compare(
         sample=sample,
         seed=seed,
         price=price,
+        verbs=verbs,
         on_progress=on_progress,
     )
 
@@ -61,6 +64,7 @@ def compare_sets(
     sample: int = 5_000,
     seed: int = 0,
     price: float | None = None,
+    verbs: bool = True,
     on_progress: ProgressCallback | None = None,
 ) -> Comparison:
     """What `compare` does with datasets, whatever their names."""
@@ -76,6 +80,7 @@ def compare_sets(
         sample=sample,
         seed=seed,
         price=price,
+        with_verbs=verbs,
         on_progress=on_progress or no_progress,
     )
 

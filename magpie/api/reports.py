@@ -18,6 +18,8 @@ def report(
     *,
     compare: str | Path | Sequence[str | Path] = (),
     embedder: str | None = None,
+    tokenizer: str | None = None,
+    price: float | None = None,
     figures: bool = True,
     quick: bool = False,
     on_progress: ProgressCallback | None = None,
@@ -27,11 +29,13 @@ def report(
     It lies in the run, or in the folder of the dataset, unless `out` names a file that ends in .html, or a folder. With
     `figures`, each figure is also written as PNG and SVG to `figures/` beside it, where matplotlib is installed.
     `compare` names other runs, datasets or files, whose instructions are laid over the map; they are embedded by the
-    run's embedder, or by `embedder`, which also makes the vectors of rows that have none stored. `quick` leaves out the
-    languages of responses, the verbs, and a map by words. `on_progress` is called with what is being done, the parts
-    of work done and their number.
+    run's embedder, or by `embedder`, which also makes the vectors of rows that have none stored. Tokens of whole
+    conversations are counted by `tokenizer`, by default that of the generator. `price` is what an hour of a GPU costs
+    in dollars, or of the machine where there is none. `quick` leaves out the languages of responses, the verbs, the
+    tokens of conversations, and a map by words. `on_progress` is called with what is being done, the parts of work done
+    and their number.
 
-    Raises RunError where there are no rows, RecipeError for a dataset that cannot be read, ModelError,
+    Raises RunError where there are no rows, RecipeError for a dataset that cannot be read, ModelError, ChatFormatError,
     DamagedShardError and StorageError.
     """
     from magpie.figures.report_figures import report_figures
@@ -43,6 +47,8 @@ def report(
         source,
         compare=[str(each) for each in others],
         embedder=embedder,
+        tokenizer=tokenizer,
+        price=price,
         quick=quick,
         on_progress=on_progress or no_progress,
     )

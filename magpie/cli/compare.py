@@ -34,8 +34,11 @@ def compare(
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
     price: Annotated[
         float | None,
-        typer.Option(min=0, metavar="DOLLARS", help="What a GPU hour costs, for the cost of runs."),
+        typer.Option(min=0, metavar="DOLLARS", help="What an hour of a GPU costs, or of the machine."),
     ] = None,
+    verbs: Annotated[
+        bool, typer.Option("--verbs/--no-verbs", help="Parse instructions for what they ask for (spaCy).")
+    ] = True,
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Compare datasets: what each is, what they share, and what differs beyond noise.
@@ -57,6 +60,7 @@ def compare(
             sample=sample,
             seed=seed,
             price=price,
+            verbs=verbs,
             on_progress=on_progress,
         )
     written = [] if figures is None else write_figures(result, figures)

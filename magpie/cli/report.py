@@ -33,12 +33,22 @@ def report(
             help="What makes the vectors of rows without stored ones, such as demo-embedder; their words by default.",
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Whose tokens of conversations are counted; the generator's by default."
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DOLLARS", help="What an hour of a GPU costs, or of the machine."),
+    ] = None,
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Write each figure as PNG and SVG too.")
     ] = True,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Leave out the responses' languages, and what instructions ask for."),
+        typer.Option("--quick", help="Leave out what takes a library or a model of its own."),
     ] = False,
 ) -> None:
     """Write what is in a run or a dataset as one page to look at, with a map, figures and rows to read."""
@@ -51,6 +61,8 @@ def report(
             out,
             compare=compare or (),
             embedder=embedder,
+            tokenizer=tokenizer,
+            price=price,
             figures=figures,
             quick=quick,
             on_progress=on_progress,

@@ -91,6 +91,14 @@ class Lines:
     series: Mapping[str, Sequence[tuple[float, float]]]
     dashed: frozenset[str] = frozenset()
 
+    def colors(self) -> dict[str, int]:
+        """The number of each line's color: a dashed one has that of the line before it."""
+        numbers, last = dict[str, int](), -1
+        for name in self.series:
+            last += name not in self.dashed
+            numbers[name] = max(last, 0)
+        return numbers
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:

@@ -118,9 +118,10 @@ def _draw_histogram(axes: Any, chart: Histogram, theme: Theme) -> None:
 
 
 def _draw_lines(axes: Any, chart: Lines, theme: Theme) -> None:
-    for number, (name, points) in enumerate(chart.series.items()):
+    colors = chart.colors()
+    for name, points in chart.series.items():
         style = "--" if name in chart.dashed else "-"
-        color = theme.series[number % len(theme.series)]
+        color = theme.series[colors[name] % len(theme.series)]
         across, up = zip(*points, strict=True)
         axes.plot(across, up, style, color=color, label=_letters(name))
     axes.set_ylim(bottom=0)

@@ -96,7 +96,8 @@ def _bars(chart: Bars) -> str:
 
 def _histogram(chart: Histogram) -> tuple[int, Iterable[str]]:
     edges, counts = chart.counted()
-    left, right, top, bottom = 46, WIDTH - 10, 24, 190
+    legend, room = _legend(list(counts), 4, list(range(len(counts))))
+    left, right, top, bottom = 46, WIDTH - 10, room + 8, room + 174
     place = math.log if chart.log else float
     low, high = place(edges[0]), place(edges[-1])
     most = max(max(values) for values in counts.values()) or 1
@@ -122,28 +123,28 @@ def _histogram(chart: Histogram) -> tuple[int, Iterable[str]]:
             )
             parts.append(_text(x(value) + 3, top + 8, name))
     parts.append(_text((left + right) / 2, bottom + 34, chart.unit, "middle"))
-    parts += _legend(list(counts), left)
-    return bottom + 42, parts
+    return bottom + 42, [*legend, *parts]
 
 
 def _lines(chart: Lines) -> tuple[int, Iterable[str]]:
-    left, right, top, bottom = 70, WIDTH - 10, 24, 190
+    colors = chart.colors()
+    legend, room = _legend(list(chart.series), 4, [colors[name] for name in chart.series])
+    left, right, top, bottom = 70, WIDTH - 10, room + 8, room + 174
     xs = [x for points in chart.series.values() for x, _ in points]
     ys = [y for points in chart.series.values() for _, y in points]
     low, high, most = min(xs), max(xs), max(ys) or 1
     parts = [_text(left - 6, top + 8, f"{most:,.4g}", "end"), _text(left - 6, bottom, "0", "end")]
-    for number, (name, points) in enumerate(chart.series.items()):
+    for name, points in chart.series.items():
         path = " ".join(
             f"{_n(left + (right - left) * (x - low) / ((high - low) or 1))},{_n(bottom - (bottom - top) * y / most)}"
             for x, y in points
         )
         dashed = " dashed" if name in chart.dashed else ""
-        parts.append(f'<polyline class="line s{number % 6}{dashed}" points="{path}"/>')
+        parts.append(f'<polyline class="line s{colors[name] % 6}{dashed}" points="{path}"/>')
     parts.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
     parts += [_text(left, bottom + 16, f"{low:,.4g}"), _text(right, bottom + 16, f"{high:,.4g}", "end")]
     parts.append(_text((left + right) / 2, bottom + 34, f"{chart.across}; up: {chart.up}", "middle"))
-    parts += _legend(list(chart.series), left)
-    return bottom + 42, parts
+    return bottom + 42, [*legend, *parts]
 
 
 def _grid(chart: Grid) -> tuple[int, Iterable[str]]:
@@ -215,14 +216,18 @@ def _polar(radius: float, angle: float) -> tuple[str, str]:
     return _n(_SQUARE / 2 + radius * math.sin(angle)), _n(_SQUARE / 2 - radius * math.cos(angle))
 
 
-def _legend(names: list[str], left: int) -> list[str]:
-    parts, x = [], float(left)
-    for number, name in enumerate(names):
-        label = one_line(name, 24)
-        parts.append(f'<rect class="bar s{number % 6}" x="{_n(x)}" y="2" width="10" height="10"/>')
-        parts.append(_text(x + 15, 11, label))
-        x += 32 + 7 * len(label)
-    return parts
+def _legend(names: list[str], left: int, colors: list[int]) -> tuple[list[str], int]:
+    """What each color is, in as many lines as it takes; and how high they are."""
+    parts, x, y = list[str](), float(left), 0
+    for name, color in zip(names, colors, strict=True):
+        label = one_line(name, 60)
+        width = 30 + 7.2 * len(label)
+        if x > left and x + width > WIDTH:
+            x, y = float(left), y + 18
+        parts.append(f'<rect class="bar s{color % 6}" x="{_n(x)}" y="{y + 2}" width="10" height="10"/>')
+        parts.append(_text(x + 15, y + 11, label, letters=60))
+        x += width
+    return parts, y + 16
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", *, letters: int = _LETTERS) -> str:

@@ -17,41 +17,27 @@ from magpie.engines import find_engine
 from magpie.errors import RunError
 from magpie.figures.bootstrap import Difference, differences, interval
 from magpie.figures.comparison_rows import VALID, VALUES, Facts, SetRows, read_set
-from magpie.figures.estimates import (
-    Estimate,
-    densities,
-    distinct,
-    entropy,
-    mean,
-    nearest,
-    novel_sum,
-    repeats,
-    share,
-)
+from magpie.figures.comparison_texts import HAS_PAIR, SIZED, of_texts
+from magpie.figures.diversity import MOST_ROWS, THRESHOLD, diversities, nearest_distances
+from magpie.figures.estimates import Estimate, distinct, entropy, mean, share
 from magpie.neighbors.vectors import (
-    Distances,
     Floats,
     Mask,
     Positions,
     ProgressCallback,
     UnitVectors,
     no_progress,
-    tile_distances,
 )
 from magpie.recipe import Model
 from magpie.runs.run import Run
 from magpie.text import folded
 
-THRESHOLD = 0.05
-"""Squared distance below which two instructions are near copies (arXiv 2406.08464)."""
 COVERED = 0.6
 """Squared distance below which a row of one set is covered by one of another: cosine 0.7, about the same topic."""
 SAMPLE = 5_000
 EMBEDDER = "demo-embedder"
 
-_DRAWN = 2_000
 _MOST_VALUES = 12
-_ROWS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +86,10 @@ class Across:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Sets compared with the first of them. All intervals of `figures`' differences hold together at 95 %."""
+    """Sets compared with the first of them. All intervals of `figures`' differences hold together at 95 %.
+
+    Figures that depend on the number of rows are of `drawn` rows of each set, those of verbs of `parsed` ones.
+    """
 
     sets: tuple[Facts, ...]
     figures: tuple[Figure, ...]
@@ -110,6 +99,7 @@ class Comparison:
     covers: float
     sample: int
     drawn: int
+    parsed: int
     seed: int
 
     @property
@@ -139,6 +129,7 @@ def compare_sets(
     seed: int = 0,
     price: float | None = None,
     with_vectors: bool = True,
+    with_verbs: bool = True,
     on_progress: ProgressCallback = no_progress,
 ) -> Comparison:
     """Compare sets with the first of them.
@@ -163,18 +154,21 @@ def compare_sets(
         if model is None
         else [_units(*pair, model, on_progress) for pair in zip(sets, samples, strict=True)]
     )
-    drawn = min(_DRAWN, *(len(at) for at in samples))
+    drawn = min(MOST_ROWS, *(len(at) for at in samples))
     estimates = [_estimates(each, at[:drawn]) for each, at in zip(sets, samples, strict=True)]
     if units is not None and drawn > 1:
         for held, more in zip(
             estimates, _of_vectors(units, samples, drawn, threshold, on_progress), strict=True
         ):
             held.update(more)
+    parsed, of_all = of_texts(sets, samples, drawn, on_progress, with_verbs=with_verbs)
+    for held, more in zip(estimates, of_all, strict=True):
+        held.update(more)
     figures = _figures(sets, estimates, seed)
     across = _across(sets, samples, units, (threshold, covers), on_progress)
     facts = tuple(each.facts for each in _renamed(sets))
     name = None if model is None else find_engine(model.engine).credited(model)
-    return Comparison(facts, figures, across, name, threshold, covers, sample, drawn, seed)
+    return Comparison(facts, figures, across, name, threshold, covers, sample, drawn, parsed, seed)
 
 
 def _sample(rows: SetRows, most: int, seed: int) -> Positions:
@@ -261,30 +255,21 @@ def _of_vectors(
     on_progress: ProgressCallback,
 ) -> list[dict[tuple[str, str], Estimate]]:
     """The figures of the vectors of the rows drawn, set by set."""
-    parts = [held[:drawn] for held in units]
-    reference = np.unique(np.concatenate(parts), axis=0)
-    found = []
-    for number, (part, sample) in enumerate(zip(parts, samples, strict=True)):
-        on_progress("measuring how the rows lie", number, len(parts))
-        at, table = sample[:drawn], np.maximum(tile_distances(part, part), 0)
-        density = np.concatenate(
-            [
-                densities(np.maximum(tile_distances(part[start : start + _ROWS_AT_ONCE], reference), 0))
-                for start in range(0, drawn, _ROWS_AT_ONCE)
-            ]
-        )
-        found.append(
-            {
-                ("near copies within", ""): repeats(table, threshold, at),
-                ("distance to nearest", ""): nearest(table, at),
-                ("NovelSum", ""): novel_sum(table, density, at),
-            }
-        )
-    return found
+    parts, positions = [held[:drawn] for held in units], [sample[:drawn] for sample in samples]
+    return [
+        {
+            ("near copies within", ""): found.near,
+            ("distance to nearest", ""): found.nearest,
+            ("NovelSum", ""): found.novel_sum,
+        }
+        for found in diversities(parts, positions, threshold, on_progress)
+    ]
 
 
-_SIZED_FIGURES = {"distinct-1", "distinct-2", "near copies within", "distance to nearest", "NovelSum"}
-_SHARES = {VALID, "near copies within"}
+_SIZED_FIGURES = {
+    "distinct-1", "distinct-2", "near copies within", "distance to nearest", "NovelSum", *SIZED,
+}  # fmt: skip
+_SHARES = {VALID, HAS_PAIR, "near copies within"}
 
 
 def _figures(
@@ -350,7 +335,7 @@ def _across(
         same = np.array([folded(text) in held[two] for text in texts], bool)
         shares: list[float | None] = [None, None]
         if units is not None:
-            least = _least_distances(units[one], units[two])
+            least = nearest_distances(units[one], units[two])
             # The very instruction may be of a row of the other set that was not drawn.
             shares = [_share(same | (least < limit)) for limit in limits]
         names = sets[one].facts.name, sets[two].facts.name
@@ -360,18 +345,3 @@ def _across(
 
 def _share(hits: Mask) -> float:
     return float(hits.mean()) if len(hits) else 0.0
-
-
-def _least_distances(of: Floats, to: Floats) -> Distances:
-    """The squared distance of each vector to the nearest of another set."""
-    least = np.full(len(of), np.inf)
-    if not len(to):
-        return least
-    for start in range(0, len(of), _ROWS_AT_ONCE):
-        block = of[start : start + _ROWS_AT_ONCE]
-        for first in range(0, len(to), _ROWS_AT_ONCE):
-            table = np.maximum(tile_distances(block, to[first : first + _ROWS_AT_ONCE]), 0)
-            np.minimum(
-                least[start : start + len(block)], table.min(axis=1), out=least[start : start + len(block)]
-            )
-    return least

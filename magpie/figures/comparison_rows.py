@@ -25,6 +25,7 @@ VALUES = ("task_category", "difficulty", "input_quality", "language")
 NUMBERS = ("instruct_reward", "reward_difference", "chosen_reward", "response_tokens")
 """Columns whose mean is compared."""
 VALID = "valid"
+TASK = "task"
 _FINISH = ("response_finish_reason", "finish_reason")
 _CUT = ("length", "error")
 _SECONDS_AN_HOUR = 3600
@@ -35,7 +36,7 @@ class Facts:
     """What is known of a set without noise; None where it is not known.
 
     `made` are the rows that its run asked for, `tokens` those that models wrote for it, `hours` how long its builds
-    were at work, and `cost` in dollars what so many `gpus` cost at the price that was given.
+    were at work, and `cost` in dollars what so many `gpus`, or the machine without one, cost at the price of an hour.
     """
 
     name: str
@@ -56,6 +57,8 @@ class SetRows:
     dataset: OpenDataset
     run: Run | None
     instructions: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    """The instructions without their inputs, where a set has them apart."""
     numbers: dict[str, Values] = field(default_factory=dict)
     values: dict[str, list[str | None]] = field(default_factory=dict)
 
@@ -99,7 +102,7 @@ def _facts(rows: SetRows, tokens: int | None, price: float | None) -> Facts:
     hours = None if seconds is None else seconds / _SECONDS_AN_HOUR
     planned = [event for event in events_of(run) if event.get("event") == PLANNED]
     gpus = planned[-1].get("gpus") if planned else None
-    cost = None if hours is None or gpus is None or price is None else hours * gpus * price
+    cost = None if hours is None or price is None else hours * (gpus or 1) * price
     return Facts(
         rows.dataset.name,
         str(run.storage.location),
@@ -118,6 +121,11 @@ def _read_table(
     conversations = talks_of(table).to_pylist()
     read = [_of_conversation(turns or []) for turns in conversations]
     rows.instructions += [question for question, *_ in read]
+    apart = table[TASK].to_pylist() if TASK in table.column_names else [None] * len(read)
+    rows.tasks += [
+        task if isinstance(task, str) and task else question
+        for task, (question, *_) in zip(apart, read, strict=True)
+    ]
     finish = next((name for name in _FINISH if name in table.column_names), None)
     ended = [None] * len(read) if finish is None else table[finish].to_pylist()
     columns = {

@@ -16,6 +16,7 @@ from magpie.figures.report_rows import SEED, Positions, report_rows
 from magpie.figures.vectors import Floats, Sampled, sampled
 from magpie.machine import processors
 from magpie.recipe import Model
+from magpie.runs.public import public_name
 from magpie.runs.run import is_run
 from magpie.storage import open_storage
 
@@ -77,7 +78,7 @@ def other_rows(name: str, embedder: Model | None, sample: Sampled | None) -> Oth
             f"{name} cannot be compared with: the embedder gives {vectors.shape[1]} dimensions now, and the stored "
             f"vectors have {sample.vectors.shape[1]}; build the run again with the embedder that is there"
         )
-    return OtherRows(read.name, ids, tuple(texts), vectors, len(read.texts))
+    return OtherRows(public_name(read.name), ids, tuple(texts), vectors, len(read.texts))
 
 
 def _chosen(rows: int) -> Positions:
@@ -101,15 +102,6 @@ def coverage_map(sample: Sampled, others: Sequence[OtherRows] = ()) -> CoverageM
     ends = np.cumsum([len(sample.vectors), *(len(other.vectors) for other in others)])
     parts = np.split(places.astype(np.float32), ends[:-1])
     return CoverageMap(parts[0], tuple(parts[1:]), method)
-
-
-def nearest_distances(vectors: Floats, others: Floats) -> Any:
-    """The squared distance of each vector to the nearest of the others, float64."""
-    nearest = np.empty(len(vectors))
-    for first in range(0, len(vectors), 1024):
-        part = vectors[first : first + 1024]
-        nearest[first : first + 1024] = np.maximum(2 - 2 * (part @ others.T).max(axis=1), 0)
-    return nearest
 
 
 def _principal(vectors: Floats, components: int) -> Floats:

@@ -101,6 +101,11 @@ def distinct(texts: Sequence[str], size: int, at: Positions) -> Estimate:
     grams = [
         Counter(zip(*(held[first:] for first in range(size)), strict=False)) for held in map(words, texts)
     ]
+    return distinct_of(grams, at)
+
+
+def distinct_of(grams: Sequence[Counter[Any]], at: Positions) -> Estimate:
+    """How many different things the rows hold, over how many they hold. It falls with the number of rows."""
     everywhere: Counter[Any] = Counter()
     rows_with: Counter[Any] = Counter()
     for row in grams:
@@ -108,7 +113,7 @@ def distinct(texts: Sequence[str], size: int, at: Positions) -> Estimate:
         rows_with.update(row.keys())
     total, different = everywhere.total(), len(everywhere)
     if not total:
-        return Estimate(0.0, np.zeros(len(texts)), at)
+        return Estimate(0.0, np.zeros(len(grams)), at)
     own = np.array([sum(rows_with[gram] == 1 for gram in row) for row in grams], np.float64)
     held = np.array([row.total() for row in grams], np.float64)
     without = (different - own) / np.maximum(total - held, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.figures.report_rows import NUMBERS, SEED, TAGS, TEXTS, Positions, ReportRows
+from magpie.figures.report_rows import NUMBERS, SEED, TEXTS, Positions, ReportRows
 from magpie.figures.spreads import worst
+from magpie.runs.public import public_reason
 from magpie.steps.base import REJECTED
 
 KEPT, OUT, OF_REASON, WORST = 300, 150, 6, 12
@@ -46,20 +47,22 @@ class Row:
     why: tuple[str, ...]
 
 
-def rows_to_read(rows: ReportRows, more: Positions) -> list[Row]:
-    """The rows to read in their order; `more` are positions of others that the report speaks of."""
+def rows_to_read(rows: ReportRows, more: Mapping[str, Positions]) -> list[Row]:
+    """The rows to read in their order; `more` are positions of others that the report speaks of, by why it does."""
     why = _chosen(rows)
-    for position in more:
-        why.setdefault(int(position), [])
+    for reason, positions in more.items():
+        for position in positions:
+            why.setdefault(int(position), []).append(reason)
     at = np.array(sorted(why), np.int64)
     texts = rows.at(at, TEXTS).to_pylist() if len(at) else []
     values = rows.table.take(pa.array(at)).to_pylist()
+    shown = (*rows.tags(), *NUMBERS, *rows.pii_columns())
     return [
         Row(
             position=int(position),
             id=str(row["id"]),
             rejected=row[REJECTED.name],
-            values={name: row[name] for name in (*TAGS, *NUMBERS, *rows.pii_columns()) if row.get(name) is not None},
+            values={name: row[name] for name in shown if row.get(name) is not None},
             messages=conversation(text),
             why=tuple(why[int(position)]),
         )
@@ -121,11 +124,17 @@ def _chosen(rows: ReportRows) -> dict[int, list[str]]:
     take(rows.sample(KEPT), draw)
     take(rows.sample(OUT, of=~rows.kept), draw)
     for reason, positions in examples(rows).items():
-        take(positions, f"example of: {reason}")
+        take(positions, f"example of: {public_reason(reason)}")
     for name, column, largest in _MEASURES:
         take(worst(rows, column, WORST, largest=largest), name)
     for name, column, values in _POOREST:
         if rows.has(column):
             is_poor = pc.is_in(rows.table[column], pa.array(values)).to_numpy(zero_copy_only=False)
             take(rows.sample(WORST, of=rows.kept & np.asarray(is_poor, bool)), name)
+    for column in rows.pii_columns():
+        found = pc.fill_null(pc.greater(pc.list_value_length(rows.table[column]), 0), False)
+        take(
+            rows.sample(WORST, of=rows.kept & found.to_numpy(zero_copy_only=False)),
+            f"personal data ({column})",
+        )
     return why

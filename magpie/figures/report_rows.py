@@ -29,14 +29,18 @@ SEED = 42
 
 OPENING_WORDS = 6
 INSTRUCTION, RESPONSE, VECTOR = "instruction", "response", "embedding"
+TASK = "task"
+"""The instruction without its input, where rows have them apart."""
 _OPENING_LETTERS = 300  # six words of any language are in these
 _PII = "_pii"  # how the columns that name kinds of personal data end
 
 TAGS = (
     "language", "task_category", "difficulty", "input_quality", "llama_guard", "steer_id", "steer_language",
-    "instruct_finish_reason", "response_finish_reason", "generator",
+    "instruct_finish_reason", "response_finish_reason", "extend_ended", "generator",
 )  # fmt: skip
 """Columns whose values are counted, where the rows have them."""
+FURTHER_TAGS = ("other_task_categories", "guard_category", "instance_order")
+"""Columns that rows can be chosen by, too, as by those that begin with `steer_` or `second_`."""
 NUMBERS = (
     "temperature", "top_p", "instruct_tokens", "response_tokens", "min_neighbor_distance", "repeat_count",
     "instruct_reward", "base_reward", "reward_difference", "turns",
@@ -55,9 +59,9 @@ Reader = Callable[[Sequence[str]], Iterator[pa.Table]]
 class ReportRows:
     """What is known of every row, in order.
 
-    `table` has `id`, `rejected` (null in rows that are in) and those of TAGS, NUMBERS and the kinds of personal data
-    that there are; `instruction_characters`, `response_characters` and `opening`, the first six words. `names` are the
-    columns that can be read. `unfinished` says up to where the build of the run has come; None when it is finished.
+    `table` has `id`, `rejected` (null in rows that are in) and those of the tags, NUMBERS and the kinds of personal
+    data that there are; `instruction_characters`, `response_characters` and `opening`, the first six words. `names` are
+    the columns that can be read. `unfinished` says up to where the build of the run has come; None when it is finished.
     """
 
     name: str
@@ -77,6 +81,11 @@ class ReportRows:
     def has(self, column: str) -> bool:
         """Whether any row has a value in this column of the table."""
         return column in self.table.column_names and self.table[column].null_count < self.table.num_rows
+
+    def tags(self) -> list[str]:
+        """The columns that rows can be chosen by: those of TAGS, and the further ones that have a value."""
+        names = self.table.column_names
+        return [*TAGS, *(name for name in names if name not in TAGS and _is_tag(name) and self.has(name))]
 
     def pii_columns(self) -> list[str]:
         """The columns that name kinds of personal data."""
@@ -145,7 +154,7 @@ def _of_run(run: Run, most: int | None) -> ReportRows:
 
 def _gathered(read: Reader, names: tuple[str, ...]) -> pa.Table:
     texts = [name for name in (INSTRUCTION, RESPONSE) if name in names]
-    held = [name for name in names if name in TAGS or name in NUMBERS or _names_pii(name)]
+    held = [name for name in names if _is_tag(name) or name in NUMBERS or _names_pii(name)]
     parts = []
     for table in read(["id", *held, *texts]):
         rows = {"id": _text(table["id"]), REJECTED.name: _text(table[REJECTED.name])}
@@ -163,6 +172,16 @@ def opening_of(text: str | None) -> str | None:
     return None if text is None else " ".join(words(text[:_OPENING_LETTERS])[:OPENING_WORDS]) or None
 
 
+def _is_tag(name: str) -> bool:
+    """Whether rows can be chosen by the column: it has one of few values, not a text of its own."""
+    return (
+        name in TAGS
+        or name in FURTHER_TAGS
+        or name.startswith("steer_")
+        or (name.startswith("second_") and name.removeprefix("second_") in (*TAGS, *FURTHER_TAGS))
+    )
+
+
 def _names_pii(name: str) -> bool:
     return f"_{name}".endswith(_PII)
 
@@ -173,7 +192,8 @@ def _text(column: Any) -> Any:
 
 def _plain(column: Any, name: str) -> Any:
     """The column in the one type that its figures are made from; null where a dataset has something else there."""
-    wanted = pa.float64() if name in NUMBERS else pa.list_(pa.string()) if _names_pii(name) else pa.string()
+    is_list = _names_pii(name) or name.endswith("other_task_categories")
+    wanted = pa.float64() if name in NUMBERS else pa.list_(pa.string()) if is_list else pa.string()
     try:
         return column.cast(wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

@@ -37,13 +37,19 @@ def phase_seconds(run: Run) -> dict[str, float]:
 
 def seconds_at_work(run: Run) -> float | None:
     """How long all the builds of the run were at work, one after the other, loading included; None without a log."""
+    times = [seconds for _, seconds in at_work(run)]
+    return round(times[-1], 1) if times else None
+
+
+def at_work(run: Run) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each event, and how many seconds builds of the run had been at work by then: between two nobody was."""
     seconds, before = 0.0, None
     for event in events_of(run):
         begins = event.get("event") == "doing" and event.get("what") == FIRST_STAGE
-        if before is not None and not begins:  # between two builds nobody was at work
+        if before is not None and not begins:
             seconds += max(event["time"] - before, 0.0)
         before = event["time"]
-    return None if before is None else round(seconds, 1)
+        yield event, seconds
 
 
 def events_of(run: Run) -> Iterator[dict[str, Any]]:

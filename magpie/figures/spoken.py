@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from magpie.figures.report_rows import RESPONSE, ReportRows
+from magpie.figures.report_rows import RESPONSE, Positions, ReportRows
 
 MOST_ROWS = 1000
 """The most rows whose response is looked at: telling a language is slow."""
@@ -23,13 +23,15 @@ Detect = Callable[[list[str]], Iterator[str | None]]
 class Languages:
     """Pairs of the instruction's language and the response's over `rows` rows, a seeded sample of the `of` kept ones.
 
-    `differ` is the share of those pairs with two different languages, among the rows where both can be told.
+    `differ` is the share of those pairs with two different languages, among the rows where both can be told, and
+    `others` are the positions of these rows.
     """
 
     pairs: Mapping[tuple[str, str], int]
     rows: int
     of: int
     differ: float
+    others: Positions
 
 
 def languages(rows: ReportRows, detect: Detect) -> Languages | None:
@@ -43,9 +45,14 @@ def languages(rows: ReportRows, detect: Detect) -> Languages | None:
         return None
     texts = [text[:_LETTERS] for text in rows.at(at, [RESPONSE])[RESPONSE].to_pylist()]
     asked = [str(rows.table["language"][int(position)]) for position in at]
-    pairs = Counter(
-        (one, other) for one, other in zip(asked, detect(texts), strict=True) if other is not None
-    )
+    answered = list(detect(texts))
+    pairs = Counter((one, other) for one, other in zip(asked, answered, strict=True) if other is not None)
+    differ = [other is not None and one != other for one, other in zip(asked, answered, strict=True)]
     told = pairs.total()
-    differ = sum(count for (one, other), count in pairs.items() if one != other)
-    return Languages(dict(pairs.most_common()), told, int(of.sum()), differ / told if told else 0.0)
+    return Languages(
+        dict(pairs.most_common()),
+        told,
+        int(of.sum()),
+        sum(differ) / told if told else 0.0,
+        at[np.array(differ)],
+    )

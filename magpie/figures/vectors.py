@@ -11,6 +11,7 @@ import numpy as np
 from magpie.engines.embedder import encode_all
 from magpie.figures.report_rows import INSTRUCTION, VECTOR, Positions, ReportRows
 from magpie.recipe import Model
+from magpie.runs.public import public_name
 
 MOST_ROWS = 4000
 """The most rows whose vectors a report looks at."""
@@ -39,7 +40,7 @@ class Sampled:
         """What the vectors are, in words."""
         if self.kind == "words":
             return "the words of the instructions (TF-IDF, reduced by an SVD), as no embedding is stored"
-        name = "the embedder" if self.model is None else self.model.model
+        name = "the embedder" if self.model is None else public_name(self.model.model)
         return f"the embeddings {'stored with the run' if self.kind == 'stored' else 'made for this report'}, by {name}"
 
 

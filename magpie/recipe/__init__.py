@@ -18,7 +18,9 @@ from magpie.recipe.models import EngineKind, Model, Script, Server
 from magpie.recipe.pii import Pii, PiiKind
 from magpie.recipe.prefer import Prefer
 from magpie.recipe.recipe import Recipe
+from magpie.recipe.refine import Refine
 from magpie.recipe.respond import Respond
+from magpie.recipe.review import Review
 from magpie.recipe.reward import Baseline, Reward
 from magpie.recipe.screen import Screen
 from magpie.recipe.steer import Steer, SteerText
@@ -49,7 +51,9 @@ __all__ = [
     "Prefer",
     "Quotas",
     "Recipe",
+    "Refine",
     "Respond",
+    "Review",
     "Reward",
     "Role",
     "RoleName",

@@ -24,6 +24,8 @@ class Bootstrap(Section):
     """`plain` gives the model the bare list to go on with. `chat` asks for the list in its chat format."""
     seeds: Text | None = None
     """A file with the tasks to begin with, in the form of docs/self-instruct.md. null are the 175 that ship."""
+    heading: Text | None = None
+    """The line above the list; in a chat format, the request for it. null is our own."""
     shots: int = Field(default=8, ge=1)
     """How many tasks a prompt shows."""
     machine_shots: int = Field(default=2, ge=0)

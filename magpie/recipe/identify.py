@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from magpie.recipe.base import Role, Section
+from magpie.recipe.base import Role, Section, Text
 from magpie.recipe.bootstrap import Speech
 
 
@@ -15,6 +15,8 @@ class Identify(Section):
     """The role that is asked."""
     speech: Speech = "plain"
     """`plain` gives the model a page of answered questions to go on with. `chat` puts it into its chat format."""
+    heading: Text | None = None
+    """The text above the page. null is our own."""
     yes_shots: int = Field(default=12, ge=0)
     """How many seeds that are classification the page shows."""
     no_shots: int = Field(default=19, ge=0)

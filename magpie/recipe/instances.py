@@ -9,7 +9,10 @@ from magpie.recipe.bootstrap import Speech
 
 
 class Instances(Section):
-    """A model writes examples of each task: the output first where it is classification, else the input first."""
+    """A model writes examples of each task: the output first where it is classification, else the input first.
+
+    The settings are those of the paper's code, which allows 300 tokens where any task of a batch is classification.
+    """
 
     model: Role = "generator"
     """The role that writes them."""
@@ -17,6 +20,10 @@ class Instances(Section):
     """`plain` gives the model a page of tasks with examples to go on with. `chat` puts it into its chat format."""
     examples: Text | None = None
     """A file with the tasks of that page, in the form of the seeds. null are those that ship."""
+    input_first_heading: Text | None = None
+    """The text above the page where inputs come first. null is our own."""
+    output_first_heading: Text | None = None
+    """The text above it where outputs do. null is our own."""
     most: int = Field(default=5, ge=1)
     """How many instances one task may have."""
     temperature: float = Field(default=0.0, ge=0)

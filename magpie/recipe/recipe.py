@@ -27,7 +27,9 @@ from magpie.recipe.models import Model
 from magpie.recipe.pii import Pii
 from magpie.recipe.prefer import Prefer
 from magpie.recipe.problems import NAME
+from magpie.recipe.refine import Refine
 from magpie.recipe.respond import Respond
+from magpie.recipe.review import Review
 from magpie.recipe.reward import Reward
 from magpie.recipe.screen import Screen
 from magpie.recipe.short_forms import write_out
@@ -36,7 +38,9 @@ from magpie.recipe.tag import Tag
 from magpie.recipe.until import Until
 
 _EMBEDDER = "demo-embedder"  # comes with magpie, so that it is always there
-_SELF_INSTRUCT = ("bootstrap", "identify", "instances", "screen")
+_USUAL = ("bootstrap", "identify", "instances", "screen")
+"""The sections of `method: self-instruct` that are on unless a recipe says otherwise."""
+_SELF_INSTRUCT = (*_USUAL, "refine", "review")
 """The sections that only `method: self-instruct` has."""
 
 
@@ -107,6 +111,10 @@ class Recipe(Part):
     """Write instances of each task: for `method: self-instruct`, where it is always on."""
     screen: Screen | None = None
     """Throw tasks and instances out: for `method: self-instruct`, where it is always on."""
+    refine: Refine | None = None
+    """Have an aligned model rewrite tasks and instances: for `method: self-instruct`."""
+    review: Review | None = None
+    """Have a judge say which tasks are valid and which outputs right: for `method: self-instruct`."""
 
     def __init__(self, /, **settings: Any) -> None:
         """A recipe made in Python: the short forms of recipe files work here too. Raises RecipeError."""
@@ -120,7 +128,7 @@ class Recipe(Part):
         """The sections of `method: self-instruct` where the recipe does not write them, and none of Magpie's."""
         if not isinstance(settings, dict) or settings.get("method") != "self-instruct":
             return settings
-        own: dict[str, Any] = {name: {} for name in _SELF_INSTRUCT} | {"respond": None}
+        own: dict[str, Any] = {name: {} for name in _USUAL} | {"respond": None}
         filled = own | settings
         for name in ("bootstrap", "instances", "screen"):
             filled[name] = {} if filled[name] is None else filled[name]

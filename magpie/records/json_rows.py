@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from magpie.errors import RecipeError
+from magpie.records.conversation import ANSWERS, COLUMNS, written_names
 from magpie.records.encoding import MARK, unreadable
 
 DATA_KEYS = ("data", "rows", "examples", "instances", "train", "questions", "items")
@@ -174,11 +175,22 @@ def _rows_in(line: int, value: Any) -> Iterator[tuple[int, Any]]:
         yield from ((line, row) for row in value)
         return
     held = {key.lower(): rows for key, rows in value.items()} if isinstance(value, dict) else {}
-    for key in DATA_KEYS:
-        if isinstance(held.get(key), list) and any(isinstance(row, dict) for row in held[key]):
-            yield from ((line, row) for row in held[key])
-            return
+    if not _is_row(value):
+        for key in DATA_KEYS:
+            if isinstance(held.get(key), list) and any(isinstance(row, dict) for row in held[key]):
+                yield from ((line, row) for row in held[key])
+                return
     yield line, value
+
+
+def _is_row(value: Any) -> bool:
+    """Whether an object says something itself: then a list in it is a part of its row, and holds no rows."""
+    # A seed task has `instances`, and a conversation may have `examples`. A file of rows says what they are in other
+    # words than theirs: `version`, `name`, `Definition`.
+    if not isinstance(value, dict):
+        return False
+    names = written_names(value)
+    return any(isinstance(value[names[name]], str | list) for name in (*COLUMNS, *ANSWERS) if name in names)
 
 
 def _mended(value: Any) -> Any:

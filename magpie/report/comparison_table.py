@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.execution.progress import clock
+from magpie.figures.comparison_texts import OF_VERBS
 from magpie.report.text import as_text, counted
 
 if TYPE_CHECKING:
@@ -36,11 +37,17 @@ def print_sets(comparison: Comparison, console: Console) -> None:
     )
     console.print(as_text(verdict, "bold"), soft_wrap=True)
     first = comparison.sets[0].name
-    sized = ", ".join(figure.name for figure in comparison.figures if figure.sized)
+    sized = ", ".join(
+        figure.name for figure in comparison.figures if figure.sized and figure.name not in OF_VERBS
+    )
     notes = [
         f"Differences are from {first}; all their intervals hold together at 95 %. * is beyond noise.",
         f"Of {comparison.drawn:,} rows each: {sized}.",
     ]
+    if comparison.parsed:
+        notes.append(
+            f"Of {comparison.parsed:,} instructions each, as spaCy parses them: {', '.join(OF_VERBS)}."
+        )
     if comparison.embedder is not None:
         notes.append(
             f"Near: squared distance of instructions below {comparison.threshold:g}; covered: below "

@@ -7,12 +7,33 @@ and the row's id decide.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from magpie.self_instruct.tasks import Instance
 
 
 def message(task: str, input: str) -> str:
     """The user's message for a task: the task, and below it its input, where it has one."""
     return f"{task}\n\n{input}" if input else task
+
+
+def conversations(tasks: Sequence[str], instances: Sequence[Sequence[Instance]]) -> dict[str, list[Any]]:
+    """The columns of tasks with their instances: the first instance of each is its conversation, if it has any."""
+    firsts = [kept[0] if kept else None for kept in instances]
+    outputs = [None if first is None else first.output for first in firsts]
+    return {
+        "task": list(tasks),
+        "task_input": [None if first is None else first.input for first in firsts],
+        "instances": [[asdict(one) for one in kept] for kept in instances],
+        "instruction": [
+            task if first is None else message(task, first.input)
+            for task, first in zip(tasks, firsts, strict=True)
+        ],
+        "response": outputs,
+        "response_length": [None if output is None else len(output) for output in outputs],
+    }
 
 
 @dataclass(frozen=True, slots=True)

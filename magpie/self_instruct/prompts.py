@@ -54,16 +54,16 @@ def kind_question(instruction: str) -> str:
     return f"Task: {one_line(instruction)}\nIs it classification?\n"
 
 
-def kind_page(shots: Sequence[Task]) -> str:
-    """Answered questions of that kind."""
+def kind_page(shots: Sequence[Task], heading: str | None = None) -> str:
+    """Answered questions of that kind, below a heading of one's own or the one above."""
     answers = {True: '"yes"', False: '"no"'}
-    return KIND + "".join(
+    return (KIND if heading is None else f"{heading}\n\n") + "".join(
         f"{kind_question(task.instruction)}{answers[task.is_classification]}\n\n" for task in shots
     )
 
 
-def instances_page(shots: Sequence[Task], *, output_first: bool) -> str:
-    """Tasks with their instances, in the order in which a model is to write them."""
+def instances_page(shots: Sequence[Task], *, output_first: bool, heading: str | None = None) -> str:
+    """Tasks with their instances, in the order in which a model is to write them, below a heading."""
     pages = []
     for task in shots:
         examples = [
@@ -75,7 +75,8 @@ def instances_page(shots: Sequence[Task], *, output_first: bool) -> str:
             for number, one in enumerate(task.instances, start=1)
         ]
         pages.append(f"Task: {one_line(task.instruction)}\n" + "\n".join(examples) + "\n\n")
-    return (OUTPUT_FIRST if output_first else INPUT_FIRST) + "".join(pages)
+    usual = OUTPUT_FIRST if output_first else INPUT_FIRST
+    return (usual if heading is None else f"{heading}\n\n") + "".join(pages)
 
 
 def instances_question(instruction: str, *, output_first: bool) -> str:

@@ -1,34 +1,32 @@
 """The filter of Self-Instruct: a text stays only if its ROUGE-L with every text before it is low enough.
 
-ROUGE-L is the F1 of the longest common subsequence of two texts' tokens, as Google's `rouge_score` computes it without
-a stemmer: tokens are runs of a-z and 0-9 of the lower-cased text, and two texts of which one has no token have 0.
-`most_similar` and `average` are the `most_similar_instructions` and `avg_similarity_score` of the original's files.
-
-The original compares every text with every earlier one in Python, about 6,500 pairs a second. Here tokens are numbers,
-and RapidFuzz finds the subsequences of a block of texts at once. Where only the decision is asked for, most pairs are
-never compared: too different in length, or without a rare token in common.
+`most_similar` and `average` are the `most_similar_instructions` and `avg_similarity_score` of the original's files. The
+original compares every text with every earlier one in Python, about 6,500 pairs a second. Here RapidFuzz compares a
+block of texts at once. Where only the decision is asked for, most pairs are never compared: too different in length, or
+without a rare token in common.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Matrix = np.ndarray[Any, Any]
+from magpie.self_instruct.overlap import Encoded, Matrix, Vocabulary, common_lengths, f1, scores
+
 OnProgress = Callable[[int, int], None]
 
 THRESHOLD = 0.7
 """A text is rejected when its F1 with an earlier one is above this: the published setting."""
 
-_TOKEN = re.compile(r"[a-z0-9]+")
 _BLOCK = 512  # texts that are compared at once
-_COLUMNS = 16_384  # texts that they are compared with at once: the numbers of a block take some 100 MB
+_COLUMNS = 16_384  # texts that they are compared with at once: the numbers of a block take 8 MB
+_FEW = 1024  # of these, the highest are a first bound
+_ROUGH = 1e-9  # more than rounding makes of a sum
+_REORDERED = 4  # the index is made anew when the pool has grown by this
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +43,12 @@ class Decision:
     average: float | None = None
 
 
-def tokens(text: str) -> list[str]:
-    """The tokens of `rouge_score`."""
-    return _TOKEN.findall(text.lower())
-
-
 class RougeFilter:
     """Texts that were accepted, numbered from 0, and what is decided about the next ones.
 
     With `averages` every text is compared with the whole pool, so that the most similar ones and the mean are known;
-    without, only as far as the decision needs it, and the decisions are the same. Memory grows with the pool: a number
-    for each token. `workers` are threads; all processors by default.
+    without, only as far as the decision needs it, and the decisions are the same. Memory grows with the pool: a few
+    bytes for each token. `workers` are threads; all processors by default.
     """
 
     def __init__(
@@ -70,11 +63,12 @@ class RougeFilter:
             raise ValueError(f"a threshold is above 0 and at most 1, not {threshold}")
         self.threshold = threshold
         self._averages, self._top, self._workers = averages, top, workers
-        self._numbers: dict[str, int] = {}
-        self._pool: list[list[int]] = []
+        self._vocabulary = Vocabulary()
+        self._pool: list[Encoded] = []
         self._lengths = array("i")
         # For each element of a prefix (see `_prefix`), the texts of the pool that have it there.
-        self._having: dict[tuple[int, int], array[int]] = {}
+        self._having: dict[tuple[str | int, int], array[int]] = {}
+        self._reorder_at = _BLOCK
 
     def __len__(self) -> int:
         return len(self._pool)
@@ -82,7 +76,7 @@ class RougeFilter:
     def add(self, texts: Sequence[str]) -> None:
         """Take texts into the pool as they are, such as seed tasks."""
         for text in texts:
-            self._accept(self._encoded(text))
+            self._accept(self._vocabulary.encode(text))
 
     def screen(
         self, texts: Sequence[str], on_progress: OnProgress = lambda done, total: None
@@ -90,124 +84,127 @@ class RougeFilter:
         """Decide about texts in their order; each that is accepted counts for those after it."""
         decisions: list[Decision] = []
         for start in range(0, len(texts), _BLOCK):
-            block = [self._encoded(text) for text in texts[start : start + _BLOCK]]
+            if not self._averages and len(self._pool) >= self._reorder_at:
+                self._reorder()
+            block = [self._vocabulary.encode(text) for text in texts[start : start + _BLOCK]]
             decisions += self._against_all(block) if self._averages else map(self._decided, block)
             on_progress(len(decisions), len(texts))
         return decisions
 
     def rewind(self, count: int) -> None:
         """Take the texts that came last out of the pool again, so that `count` are left."""
-        for numbers in reversed(self._pool[count:]):
+        for text in reversed(self._pool[count:]):
             if not self._averages:
-                for element in self._prefix(numbers):
+                for element in self._prefix(text):
                     self._having[element].pop()  # the largest number stands last
         del self._pool[count:], self._lengths[count:]
 
-    def _encoded(self, text: str) -> list[int]:
-        numbers = self._numbers
-        return [numbers.setdefault(token, len(numbers)) for token in tokens(text)]
-
-    def _accept(self, numbers: list[int]) -> None:
+    def _accept(self, text: Encoded) -> None:
         if not self._averages:
-            for element in self._prefix(numbers):
-                self._having.setdefault(element, array("i")).append(len(self._pool))
-        self._pool.append(numbers)
-        self._lengths.append(len(numbers))
+            self._index(len(self._pool), text)
+        self._pool.append(text)
+        self._lengths.append(len(text))
 
     # Only the decision
 
-    def _decided(self, numbers: list[int]) -> Decision:
-        candidates = self._candidates(numbers)
+    def _decided(self, text: Encoded) -> Decision:
+        candidates = self._candidates(text)
         if len(candidates):
-            similar = self._f1([numbers], [self._pool[number] for number in candidates])[0]
+            similar = f1([text], [self._pool[number] for number in candidates.tolist()], self._workers)[0]
             best = int(similar.argmax())
             if similar[best] > self.threshold:
                 return Decision(False, ((int(candidates[best]), float(similar[best])),))
-        self._accept(numbers)
+        self._accept(text)
         return Decision(True, ())
 
-    def _candidates(self, numbers: list[int]) -> Matrix:
+    def _candidates(self, text: Encoded) -> Matrix:
         """The texts of the pool, in order, that may have an F1 above the threshold."""
-        lists = [self._having[element] for element in self._prefix(numbers) if element in self._having]
+        lists = [self._having[element] for element in self._prefix(text) if element in self._having]
         if not lists:
             return np.empty(0, np.int32)
         found = np.unique(np.concatenate([np.frombuffer(numbers, np.int32) for numbers in lists]))
         lengths = np.frombuffer(self._lengths, np.int32)[found]
         # The shorter text can be common to both at the most.
-        return found[_scores(np.minimum(lengths, len(numbers)), lengths, len(numbers)) > self.threshold]
+        return found[scores(np.minimum(lengths, len(text)), lengths, len(text)) > self.threshold]
 
-    def _prefix(self, numbers: list[int]) -> Iterator[tuple[int, int]]:
+    def _prefix(self, text: Encoded) -> Iterator[tuple[str | int, int]]:
         """So many of a text's rarest tokens that a text with an F1 above the threshold has one of them in its own.
 
         A token that comes twice is two elements.
         """
         # F1 is 2c / (m + n) with c tokens in common, and n is at least c: so c is at least tm / (2 - t). If two texts
         # have c elements in common, and all elements one order, then the first m - c + 1 of both share one.
-        least = math.ceil(self.threshold * len(numbers) / (2 - self.threshold) - 1e-9)
-        # A token that was seen late is rare, as a rule. Any fixed order is right; this one needs no second look at
-        # texts that were there before.
-        ordered = sorted(numbers, reverse=True)
+        least = math.ceil(self.threshold * len(text) / (2 - self.threshold) - 1e-9)
+        # Any fixed order is right. High numbers are rare: of tokens seen since the last reordering, and before it.
+        numbers = map(ord, text) if isinstance(text, str) else text
         times: dict[int, int] = {}
-        for number in ordered[: max(0, len(ordered) - least + 1)]:
+        for number in sorted(numbers, reverse=True)[: max(0, len(text) - least + 1)]:
             times[number] = times.get(number, 0) + 1
             yield number, times[number]
 
+    def _index(self, number: int, text: Encoded) -> None:
+        for element in self._prefix(text):
+            self._having.setdefault(element, array("i")).append(number)
+
+    def _reorder(self) -> None:
+        """Order tokens by how rare they are in the pool now: fewer texts then share the rarest of theirs."""
+        self._pool = self._vocabulary.by_rarity(self._pool)
+        self._having.clear()
+        for number, text in enumerate(self._pool):
+            self._index(number, text)
+        self._reorder_at = _REORDERED * len(self._pool)
+
     # Every pair
 
-    def _against_all(self, block: list[list[int]]) -> list[Decision]:
+    def _against_all(self, block: list[Encoded]) -> list[Decision]:
         before = len(self._pool)
-        sums = np.zeros(len(block))
-        most: list[tuple[Matrix, Matrix]] = [(np.empty(0, np.int64), np.empty(0))] * len(block)
+        lengths = np.frombuffer(self._lengths, np.int32).copy()  # the pool grows below
+        best = [_Best(self._top) for _ in block]
         for start in range(0, before, _COLUMNS):
-            similar = self._f1(block, self._pool[start : start + _COLUMNS])
-            sums += similar.sum(axis=1)
-            for row, values in enumerate(similar):
-                most[row] = self._best(most[row], np.arange(start, start + len(values)), values)
-        within = self._f1(block, block)
+            common = common_lengths(block, self._pool[start : start + _COLUMNS], self._workers)
+            for one, text, row in zip(best, block, common, strict=True):
+                one.take(start, row, len(text), lengths[start : start + len(row)])
+        within = common_lengths(block, block, self._workers)
+        own_lengths = np.array([len(text) for text in block], np.int32)
         accepted: list[int] = []  # places in the block
         decisions = []
-        for row, numbers in enumerate(block):
-            own = within[row, accepted]
-            places, values = self._best(most[row], before + np.arange(len(accepted)), own)
+        for row, text in enumerate(block):
+            best[row].take(before, within[row, accepted], len(text), own_lengths[accepted])
             count = before + len(accepted)
-            average = float((sums[row] + own.sum()) / count) if count else None
-            is_new = not len(values) or bool(values[0] <= self.threshold)
-            decisions.append(
-                Decision(is_new, tuple(zip(places.tolist(), values.tolist(), strict=True)), average)
-            )
+            similar = best[row].pairs()
+            is_new = not similar or similar[0][1] <= self.threshold
+            decisions.append(Decision(is_new, similar, best[row].sum / count if count else None))
             if is_new:
                 accepted.append(row)
-                self._accept(numbers)
+                self._accept(text)
         return decisions
 
-    def _best(self, earlier: tuple[Matrix, Matrix], places: Matrix, values: Matrix) -> tuple[Matrix, Matrix]:
-        """The most similar of those found earlier and of these, the most similar first; of equals, the first."""
-        if len(values) > self._top:  # the others need no sorting
-            kept = np.sort(np.argpartition(values, -self._top)[-self._top :])
-            # Equals of the least that is kept: the first of them, whichever the partition took.
-            least = values[kept].min()
-            kept = np.union1d(kept, np.flatnonzero(values == least)[: self._top])
-            places, values = places[kept], values[kept]
-        places, values = np.concatenate([earlier[0], places]), np.concatenate([earlier[1], values])
+
+class _Best:
+    """The F1 of one text with others, given part by part: their sum, and the highest of them, of equals the first."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self.sum = 0.0
+        self._places, self._values = np.empty(0, np.int64), np.empty(0)
+
+    def take(self, first: int, common: Matrix, length: int, lengths: Matrix) -> None:
+        """The next ones: what the text has in common with those from number `first` on, and the lengths of all."""
+        # 2c / (m + n) is F1 but for the last digits: near enough for a sum, and to see which may be the highest.
+        rough = common / np.maximum(length + lengths, 1)
+        self.sum += 2 * float(rough.sum())
+        bound = 0.0
+        if len(self._values) == self._top:
+            bound = self._values[-1] / 2
+        elif len(rough) > 4 * self._top:
+            # The highest of a few of them are no higher than those of all.
+            bound = np.partition(rough[:_FEW], -self._top)[-self._top]
+        at = np.flatnonzero(rough >= bound - _ROUGH)
+        values = np.concatenate([self._values, scores(common[at], length, lengths[at])])
+        places = np.concatenate([self._places, first + at])
         order = np.lexsort((places, -values))[: self._top]
-        return places[order], values[order]
+        self._places, self._values = places[order], values[order]
 
-    def _f1(self, rows: list[list[int]], columns: list[list[int]]) -> Matrix:
-        """The F1 of each row with each column."""
-        from rapidfuzz.distance import LCSseq
-        from rapidfuzz.process import cdist
-
-        # To start threads takes longer than to compare one text with its few candidates.
-        workers = 1 if len(rows) == 1 else self._workers or -1
-        common = cdist(rows, columns, scorer=LCSseq.similarity, dtype=np.int32, workers=workers)
-        row_lengths = np.array([len(row) for row in rows], np.int32)[:, None]
-        return _scores(common, row_lengths, np.array([len(column) for column in columns], np.int32))
-
-
-def _scores(common: Matrix, one: Any, other: Any) -> Matrix:
-    """F1 from the length of the common subsequence and the lengths of both texts, term by term as in `rouge_score`."""
-    # The same operations in the same order give the same float, and so the same side of the threshold.
-    precision, recall = common / np.maximum(one, 1), common / np.maximum(other, 1)
-    both = precision + recall
-    found: Matrix = np.divide(2 * precision * recall, both, out=np.zeros(both.shape), where=both > 0)
-    return found
+    def pairs(self) -> tuple[tuple[int, float], ...]:
+        """The numbers of the highest and their F1, the highest first."""
+        return tuple(zip(self._places.tolist(), self._values.tolist(), strict=True))

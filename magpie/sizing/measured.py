@@ -12,12 +12,14 @@ from typing import Any
 from magpie import shipped
 from magpie.recipe.reading import read_yaml
 from magpie.sizing.cards import Card
-from magpie.sizing.roofline import Request, requests_per_second
+from magpie.sizing.lengths import longest_of
+from magpie.sizing.roofline import Request, requests_per_second, step_seconds
 from magpie.sizing.shapes import ModelShape
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 """Measured runs, in a checkout. A plan reads of each JSON file there what is under `throughput`: a list of objects with
-`card`, `parameters`, `tensor_parallel`, `slots`, `prompt`, `output`, `tokens_per_second` (of one engine) and `date`."""
+`card`, `parameters`, `tensor_parallel`, `slots`, `prompt`, `output`, `tokens_per_second` (of one engine), `date` and,
+where the run was so short that its last rows count, `rows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,20 @@ def correction(
             continue  # figures of another kind
         for run in runs if isinstance(runs, list) else ():
             if _is_alike(run, shape, card, tensor_parallel):
-                request = Request(float(run["prompt"]), float(run["output"]))
-                bound = requests_per_second(shape, card, request, float(run["slots"]), tensor_parallel)
-                factor = float(run["tokens_per_second"]) / (bound * request.output)
+                factor = _reached(run, shape, card, tensor_parallel)
                 return Correction(factor, f"benchmarks/results/{path.name}, {run.get('date', 'undated')}")
     return None
+
+
+def _reached(run: Mapping[str, Any], shape: ModelShape, card: Card, tensor_parallel: int) -> float:
+    """The share of the roofline's speed that a measured run reached."""
+    request = Request(float(run["prompt"]), float(run["output"]))
+    seconds = 1 / requests_per_second(shape, card, request, float(run["slots"]), tensor_parallel)
+    if rows := run.get("rows"):
+        # As in a plan: the longest row is written to its end, alone.
+        alone = step_seconds(shape, card, request, 1, tensor_parallel)
+        seconds += max(longest_of(float(rows)) - request.output, 0.0) * alone / float(rows)
+    return seconds * float(run["tokens_per_second"]) / request.output
 
 
 def _is_alike(run: Any, shape: ModelShape, card: Card, tensor_parallel: int) -> bool:

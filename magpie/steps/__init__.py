@@ -7,6 +7,7 @@ entry in the list of its method. Nothing else in the package knows its name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,7 +31,9 @@ from magpie.steps.instruct import InstructStep
 from magpie.steps.language import LanguageStep
 from magpie.steps.pii import PiiStep
 from magpie.steps.prefer import PreferStep
+from magpie.steps.refine import RefineStep
 from magpie.steps.respond import RespondStep
+from magpie.steps.review import ReviewStep
 from magpie.steps.reward import RewardStep
 from magpie.steps.screen import ScreenStep
 from magpie.steps.tag import TagStep
@@ -86,7 +89,14 @@ MAGPIE = Method(
 
 SELF_INSTRUCT = Method(
     instructions=(BootstrapStep.plan, *_AFTER_INSTRUCTIONS),
-    answers=(IdentifyStep.plan, InstancesStep.plan, ScreenStep.plan, *_AFTER_ANSWERS),
+    answers=(
+        IdentifyStep.plan,
+        InstancesStep.plan,
+        ScreenStep.plan,
+        RefineStep.plan,
+        ReviewStep.plan,
+        *_AFTER_ANSWERS,
+    ),
 )
 """The method of arXiv 2212.10560."""
 
@@ -123,7 +133,7 @@ def every_step() -> tuple[RowStep | GlobalStep, ...]:
 def whole_recipe(method: str = "magpie") -> Recipe:
     """A recipe of a method with every step of it and every column that they may add."""
     model = {"model": "scripted"}
-    roles = ("generator", "judge", "other", "embedder", "reward", "base", "guard")
+    roles = ("generator", "judge", "other", "embedder", "reward", "base", "guard", "refiner")
     everything = {
         "name": "every-step",
         "rows": 1,
@@ -143,7 +153,8 @@ def whole_recipe(method: str = "magpie") -> Recipe:
         "guard": {"of": ["instruction", "response", "chosen"]},
         "filter": {"name": "all", "rules": [{"name": "all", "where": "true"}]},
     }
-    return parse_recipe(everything if method == "magpie" else everything | {"method": method, "steer": None})
+    own: dict[str, Any] = {"method": method, "steer": None, "refine": {}, "review": {}}
+    return parse_recipe(everything if method == "magpie" else everything | own)
 
 
 def columns_of(steps: tuple[RowStep | GlobalStep, ...], first: pa.Schema = FIRST_COLUMNS) -> pa.Schema:

@@ -71,7 +71,10 @@ class IdentifyStep(RowStep):
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model and the seeds."""
-        return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"})}
+        part = self.part.model_dump(mode="json", exclude={"model"})
+        if self.part.heading is None:  # as it was before there was the setting
+            del part["heading"]
+        return {"seed": self.seed, **part}
 
     def fingerprint(self, _: Tools) -> dict[str, Any]:
         return {
@@ -102,7 +105,7 @@ class IdentifyStep(RowStep):
         return [words[answer] for answer in columns["is_classification"].to_pylist()]
 
     def bind(self, tools: Tools) -> Identifier:
-        page = kind_page(shots_of(seed_tasks(self.seeds), self.part, self.seed))
+        page = kind_page(shots_of(seed_tasks(self.seeds), self.part, self.seed), self.part.heading)
         return Identifier(self, Page.of(self.part.speech, self.model, tools), page)
 
 

@@ -91,6 +91,9 @@ class InstancesStep(RowStep):
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model and the examples."""
         part = self.part.model_dump(mode="json", exclude={"model", "examples"})
+        for heading in ("input_first_heading", "output_first_heading"):
+            if part[heading] is None:  # as it was before there was the setting
+                del part[heading]
         return {"seed": self.seed, **part, "identified": self.identified}
 
     def fingerprint(self, _: Tools) -> dict[str, Any]:
@@ -122,7 +125,9 @@ class InstancesStep(RowStep):
         tasks = example_tasks(self.part.examples)
         pages = {
             first: instances_page(
-                [task for task in tasks if task.is_classification is first], output_first=first
+                [task for task in tasks if task.is_classification is first],
+                output_first=first,
+                heading=self.part.output_first_heading if first else self.part.input_first_heading,
             )
             for first in (False, True)
         }

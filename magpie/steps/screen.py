@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from magpie.recipe import Recipe
-from magpie.self_instruct.forms import message
+from magpie.self_instruct.forms import conversations
 from magpie.self_instruct.parsing import Draft
 from magpie.self_instruct.rules import screen_instances
 from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, column, inner, live, spread, values_at
@@ -90,29 +90,13 @@ class ScreenStep(RowStep, RowWork[None]):
             screen_instances([Draft(**draft) for draft in drafts or ()], most=self.most)
             for drafts in values_at(rows, "drafts", at)
         ]
-        firsts = [kept[0] if kept else None for kept, _ in screened]
-        outputs = [None if first is None else first.output for first in firsts]
         columns: dict[str, list[Any]] = {
-            "task": tasks,
-            "task_input": [None if first is None else first.input for first in firsts],
-            "instances": [[asdict(one) for one in kept] for kept, _ in screened],
+            **conversations(tasks, [kept for kept, _ in screened]),
             "dropped_instances": [reasons for _, reasons in screened],
-            "instruction": [
-                task if first is None else message(task, first.input)
-                for task, first in zip(tasks, firsts, strict=True)
-            ],
-            "response": outputs,
-            "response_length": [None if output is None else len(output) for output in outputs],
-            "response_finish_reason": [None if output is None else "stop" for output in outputs],
+            "response_finish_reason": ["stop" if kept else None for kept, _ in screened],
             "rejected": [
                 None if kept else f"{self.name}: {reasons[0] if reasons else 'no instance'}"
                 for kept, reasons in screened
             ],
         }
-        result = spread(rows, at, columns, self.adds)
-        # `spread` gives null to rejected rows, and those keep the task that they had.
-        place = result.schema.get_field_index("instruction")
-        earlier = rows["instruction"].to_pylist()
-        own = result["instruction"].to_pylist()
-        whole = [mine if mine is not None else before for mine, before in zip(own, earlier, strict=True)]
-        return result.set_column(place, self.adds.field("instruction"), pa.array(whole, pa.string()))
+        return spread(rows, at, columns, self.adds, rewritten=self.rewrites)

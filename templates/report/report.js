@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const PAGE = 20, COLORS = 6, SHAPES = 4;
+  const PAGE = 20, COLORS = 6, SHAPES = 4, MOST = 60;
 
   // Elements are only ever made here, and texts only ever set as text: nothing that a model wrote becomes markup.
   const make = (name, attributes = {}, ...children) => {
@@ -85,19 +85,22 @@
 
   // Rows to read.
   const status = (row) => (row.out === null ? "kept" : "out");
-  const columns = { status: (row) => [status(row)], reason: (row) => (row.out === null ? [] : [row.out]), "shown as": (row) => row.why };
+  const named = { status: (row) => [status(row)], reason: (row) => (row.out === null ? [] : [row.out]), "shown as": (row) => row.why };
+  const columns = { ...named };
   for (const row of data.rows)
-    for (const name of Object.keys(row.tags)) columns[name] ??= (other) => (name in other.tags ? [other.tags[name]] : []);
+    for (const name of Object.keys(row.tags)) columns[name] ??= (other) => (name in other.tags ? [other.tags[name]].flat() : []);
   const chosen = new Map();
   const filters = at("filters"), search = at("search"), list = at("list");
   for (const [name, values] of Object.entries(columns)) {
     const counts = new Map();
     for (const row of data.rows) for (const value of values(row)) counts.set(value, (counts.get(value) ?? 0) + 1);
-    if (counts.size < 1 || counts.size > 60) continue;
+    // A number that nearly every row has its own of is nothing to choose by.
+    if (counts.size < 1 || (counts.size > MOST && !data.tags.includes(name) && !(name in named))) continue;
     const id = `by-${name.replace(/\W/g, "-")}`;
     const select = make("select", { id }, make("option", { value: "" }, "any"));
     const order = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-    for (const [value, count] of order) select.append(make("option", { value }, `${value} (${count})`));
+    for (const [value, count] of order.slice(0, MOST)) select.append(make("option", { value }, `${value} (${count})`));
+    if (order.length > MOST) select.append(make("option", { value: "", disabled: "" }, `${order.length - MOST} more: search for them`));
     select.addEventListener("change", () => {
       if (select.value) chosen.set(name, select.value); else chosen.delete(name);
       first = 0;
@@ -106,7 +109,7 @@
     filters.append(make("span", { class: "field" }, make("label", { for: id }, name.replaceAll("_", " ")), select));
   }
   let first = 0, found = data.rows;
-  const textOf = (row) => (row.text ??= [row.id, row.out ?? "", ...Object.values(row.tags), ...row.talk.map((turn) => turn[1])].join("\n").toLowerCase());
+  const textOf = (row) => (row.text ??= [row.id, row.out ?? "", ...Object.values(row.tags).flat(), ...row.talk.map((turn) => turn[1])].join("\n").toLowerCase());
   const pick = () => {
     const wanted = search.value.toLowerCase().trim();
     return data.rows.filter((row) =>
@@ -116,7 +119,7 @@
     if (row.out !== null) body.append(make("p", {}, "Out because of: ", make("span", { class: "reason" }, row.out)));
     const tags = make("dl", { class: "tags" });
     for (const [name, value] of Object.entries(row.tags))
-      tags.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+      tags.append(make("div", {}, make("dt", {}, name), make("dd", {}, [value].flat().join(", "))));
     body.append(tags);
     if (row.why.length) body.append(make("p", { class: "quiet" }, `Here as: ${row.why.join("; ")}`));
     for (const [role, text] of row.talk)

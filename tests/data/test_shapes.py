@@ -21,6 +21,7 @@ from magpie.data.select import refilter
 from magpie.errors import RecipeError
 from magpie.recipe import Filter, NamedDataset, Rule
 from magpie.recipe.reading import read_texts
+from magpie.records.rows import read_rows
 
 QUESTIONS = ("Warum ist der Himmel blau?", "Sing a “song”.", "Übersetze: 猫")
 ANSWERS = ("Streuung.", "La.", "Cat.")
@@ -160,6 +161,25 @@ def test_every_shape_in_every_file_is_read_by_all_that_read_records(
     assert set(pq.read_table(tmp_path / "out").column_names) == set(ROWS[shape][0])
     greeted = [f"{path}: 3 of 3 rows begin with the assistant: its first turn is left out"]
     assert list(dict.fromkeys(notes)) == (greeted if shape == "the assistant first" else [])
+
+
+@pytest.mark.parametrize("key", ["instances", "examples", "questions", "items", "data"])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_in_a_row_is_a_part_of_it_however_many_rows_a_file_has(
+    tmp_path: Path, key: str, count: int, indent: int | None
+) -> None:
+    """A file of one seed task was read as a file of that task's instances."""
+    path = tmp_path / "seeds.jsonl"
+    rows = [
+        {"id": str(number), "Instruction": "Say it.", key: [{"input": "It", "output": "it"}]}
+        for number in range(count)
+    ]
+    path.write_text("".join(json.dumps(row, indent=indent) + "\n" for row in rows))
+    assert [record.value for record in read_rows(path)] == rows
+    # A file that says nothing itself holds the rows of its list.
+    path.write_text(json.dumps({"version": 1, "Definition": "To say it", key: rows}, indent=indent))
+    assert [record.value for record in read_rows(path)] == rows
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

@@ -45,6 +45,7 @@ def test_one_loaded_model_does_all_it_promises() -> None:
         await seeds_decide(engine, chat)
         await stops_end_and_are_left_out(engine, chat)
         await schemas_hold(engine, chat)
+        await a_presence_penalty_is_taken_from_what_was_written(engine, chat)
         await prompts_of_a_judge_are_cached(engine, chat)
         await controls_hold(engine, chat, resolve(MODEL))
         await too_long_a_prompt_is_one_failed_completion(engine)
@@ -102,6 +103,21 @@ async def schemas_hold(engine: Engine, chat: ChatFormat) -> None:
         assert list(answer) == ["why", "label"]
         assert answer["label"] in {"good", "poor"}
         assert len(answer["why"]) <= 60
+
+
+async def a_presence_penalty_is_taken_from_what_was_written(engine: Engine, chat: ChatFormat) -> None:
+    """What is in the prompt costs nothing: the first token is the same. After that new tokens come up more often."""
+    greedy = replace(SAMPLING, temperature=0.0, max_tokens=120)
+    prompt = chat.prompt(["Write the word magpie ten times."])
+    kinds = []
+    for penalty in (0.0, 2.0):
+        drawn = replace(greedy, presence_penalty=penalty)
+        done = await engine.complete(prompt, drawn)
+        first = await engine.complete(prompt, replace(drawn, max_tokens=1))
+        written = chat.encode(done.text)
+        kinds.append((first.text, len(set(written)) / len(written)))
+    (first, plain), (again, penalized) = kinds
+    assert first == again and penalized > plain
 
 
 async def prompts_of_a_judge_are_cached(engine: Engine, chat: ChatFormat) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.faults`, or `make faults`: everything that may go wrong with a build, at 200 seeded points.
+"""`python -m tests.faults`, or `make faults`: everything that may go wrong with a build, at 230 seeded points.
 
 A table by kind, and one JSON object as the last line. `--points` takes fewer of each kind, `--only` kinds whose name
 holds a word, `--seed` other points.
@@ -33,7 +33,7 @@ def main() -> None:
     console = Console(stderr=True)
     may_mount = "FAULTS_MAY_MOUNT" in os.environ
     kinds = {
-        name: (max(1, round(points * arguments.points / 200)), point)
+        name: (max(1, round(points * arguments.points / 230)), point)
         for name, (points, point) in (KINDS | RAY_KINDS | ENGINE_KINDS).items()
         if arguments.only in name and (may_mount or name != "a full disk")
     }
@@ -75,7 +75,7 @@ def _line(row: object) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument(
-        "--points", type=int, default=200, help="how many in all, about; one of each kind at least"
+        "--points", type=int, default=230, help="how many in all, about; one of each kind at least"
     )
     parser.add_argument("--only", default="", metavar="WORD", help="only kinds with this word in their name")
     parser.add_argument("--seed", type=int, default=0)

@@ -17,11 +17,13 @@ from typing import Any
 
 import httpx
 from bad_store import Fault, Road
-from builds import scripted
+from builds import scripted, small_self_instruct
 from command import write_recipe, write_tokenizer
 from engines.loopback import Answer, Loopback, completion
 from forks import Mother
 from stores import ACCESS
+
+from magpie.runs.record import recipe_text
 
 ROWS, SHARD_ROWS, SLOTS = 96, 16, 8
 
@@ -39,13 +41,19 @@ class Setting:
     mother: Mother
     recipe: Path
     server_recipe: Path
+    rounds_recipe: Path
     seconds: float = 0.0
+    rounds_seconds: float = 0.0
     road: Road | None = None
     server: Loopback | None = None
 
     def build(self, out: Path | str) -> list[str | Path]:
         """The command of a build, which is also the one that goes on."""
         return ["build", self.recipe, "--out", out, "--grace", "0.3"]
+
+    def rounds(self, out: Path | str) -> list[str | Path]:
+        """The command of a build of the second method, whose shards stand on one another."""
+        return ["build", self.rounds_recipe, "--out", out]
 
     def asking(self, out: Path | str) -> list[str | Path]:
         """The command of a build that asks the server."""
@@ -74,8 +82,8 @@ class Hit:
     environment: dict[str, str] | None = None
 
 
-def write_recipes(folder: Path) -> tuple[Path, Path]:
-    """A recipe for the scripted engine, which takes about a second, and one that asks a server."""
+def write_recipes(folder: Path) -> tuple[Path, Path, Path]:
+    """A recipe for the scripted engine, which takes about a second, one that asks a server, and one of rounds."""
     script = scripted(tokens_per_second=1500, min_tokens=20, max_tokens=60, slots=SLOTS)
     recipe = write_recipe(folder / "small.yaml", rows=ROWS, shard_rows=SHARD_ROWS, models=script)
     server = {"url": "http://127.0.0.1:9/v1", "timeout": 5, "retries": 4, "backoff": 0.02, "concurrency": 8}
@@ -91,7 +99,11 @@ def write_recipes(folder: Path) -> tuple[Path, Path]:
         filter=None,
         extend=None,
     )
-    return recipe, asks
+    slow = scripted(tokens_per_second=1500, slots=SLOTS)
+    slow["refiner"] = "generator"
+    tasks = folder / "rounds.yaml"
+    tasks.write_text(recipe_text(small_self_instruct(models=slow, refine={}, review={})), encoding="utf-8")
+    return recipe, asks, tasks
 
 
 def signalled(number: signal.Signals) -> Callable[[random.Random, Setting, Path], Hit]:
@@ -101,13 +113,7 @@ def signalled(number: signal.Signals) -> Callable[[random.Random, Setting, Path]
         out = folder / "run"
         command = setting.build(out)
         process = setting.mother.start(*command, count=str(folder / "requests"))
-        if draw.random() < 0.5:
-            time.sleep(draw.random() * setting.seconds)
-        else:
-            lines = draw.randint(1, 40)
-            end = time.monotonic() + 60
-            while _lines(out) < lines and time.monotonic() < end and not _has_ended(process.pid):
-                time.sleep(0.001)
+        _wait(draw, process.pid, out, setting.seconds)
         process.kill(number)
         ended = process.wait()
         stopped = ended.returncode in {-number, 130}
@@ -116,6 +122,28 @@ def signalled(number: signal.Signals) -> Callable[[random.Random, Setting, Path]
         return Hit(out, setting.again(out, folder / "requests"), did=stopped)
 
     return hit
+
+
+def _wait(draw: random.Random, pid: int, out: Path, seconds: float) -> None:
+    """Until a moment of the clock in the life of a build, or a line of its log."""
+    if draw.random() < 0.5:
+        time.sleep(draw.random() * seconds)
+        return
+    lines = _lines(out) + draw.randint(1, 40)
+    end = time.monotonic() + 60
+    while _lines(out) < lines and time.monotonic() < end and not _has_ended(pid):
+        time.sleep(0.001)
+
+
+def killed_in_rounds(draw: random.Random, setting: Setting, folder: Path) -> Hit:
+    """A build of the second method is killed once, twice or three times on its way."""
+    out, did = folder / "run", False
+    for _ in range(draw.randint(1, 3)):
+        process = setting.mother.start(*setting.rounds(out))
+        _wait(draw, process.pid, out, setting.rounds_seconds)
+        process.kill()
+        did |= process.wait().returncode == -signal.SIGKILL
+    return Hit(out, lambda: setting.mother.magpie(*setting.rounds(out)), did=did, whole="undisturbed-rounds")
 
 
 def full_disk(draw: random.Random, setting: Setting, folder: Path) -> Hit:

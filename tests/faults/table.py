@@ -30,6 +30,7 @@ from points import (
     file_limit,
     flip,
     full_disk,
+    killed_in_rounds,
     signalled,
     tear,
     write_recipes,
@@ -45,6 +46,7 @@ Point = Callable[[random.Random, Setting, Path], Hit]
 
 KINDS: dict[str, tuple[int, Point]] = {
     "kill -9 of the driver": (60, signalled(signal.SIGKILL)),
+    "rounds: kill -9 of the driver": (30, killed_in_rounds),
     "SIGTERM": (15, signalled(signal.SIGTERM)),
     "SIGUSR1": (8, signalled(signal.SIGUSR1)),
     "SIGINT": (7, signalled(signal.SIGINT)),
@@ -98,6 +100,10 @@ def setting(folder: Path, kinds: Collection[str], *, real_store: bool) -> Iterat
             given = replace(given, server=open_things.enter_context(serving(written)))
             _well(given.mother.magpie(*given.asking(folder / "undisturbed-server")))
         _well(given.mother.magpie(*given.build(folder / "first")))
+        if any(kind.startswith("rounds") for kind in kinds):
+            began = time.monotonic()
+            _well(given.mother.magpie(*given.rounds(folder / "undisturbed-rounds")))
+            given = replace(given, rounds_seconds=time.monotonic() - began)
         began = time.monotonic()
         _well(given.mother.magpie(*given.build(folder / "undisturbed"), count=str(folder / "requests")))
         yield replace(given, seconds=time.monotonic() - began), store

@@ -11,6 +11,7 @@ from table import KINDS, Row, in_all, run_point, setting
 
 SAMPLE = (
     "kill -9 of the driver",
+    "rounds: kill -9 of the driver",
     "SIGUSR1",
     "a flipped bit",
 )

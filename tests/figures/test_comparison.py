@@ -16,6 +16,7 @@ import magpie
 from magpie.data import vectors
 from magpie.errors import RunError
 from magpie.figures.comparison import Across, Comparison, Figure, compare_sets
+from magpie.figures.verbs import parser_here
 from magpie.recipe import Model
 
 HALVES = 20
@@ -49,7 +50,9 @@ def figure(comparison: Comparison, name: str) -> Figure:
 
 
 def compared(*sources: Any, **options: Any) -> Comparison:
-    result = magpie.compare(*sources, embedder=options.pop("embedder", "scripted"), **options)
+    # Parsing takes seconds: one test does it.
+    options = {"embedder": "scripted", "verbs": False} | options
+    result = magpie.compare(*sources, **options)
     assert isinstance(result, Comparison)
     return result
 
@@ -138,13 +141,14 @@ def test_a_run_is_known_with_its_tokens_hours_and_cost(demo: magpie.Run, code: m
     assert (first.rows, first.made) == (status.kept, 320)
     assert first.tokens == sum(step.tokens or 0 for step in status.steps)
     assert first.hours is not None and first.hours * 3600 == pytest.approx(status.seconds)
-    assert first.cost is None  # no GPU was at work
+    assert first.cost == pytest.approx(2.0 * first.hours)  # no GPU was at work: the machine's own hours
     assert result.embedder == "scripted"
 
 
 def test_runs_with_vectors_of_one_model_are_compared_by_these(demo: magpie.Run, code: magpie.Run) -> None:
     own, given = (
-        compare_sets([demo, code], sample=150, **options) for options in ({}, {"embedder": "scripted"})
+        compare_sets([demo, code], sample=150, with_verbs=False, **options)
+        for options in ({}, {"embedder": "scripted"})
     )
     assert own.figures == given.figures and own.across == given.across
 
@@ -152,7 +156,7 @@ def test_runs_with_vectors_of_one_model_are_compared_by_these(demo: magpie.Run, 
 def test_the_command_prints_tables_json_and_figures(
     demo: magpie.Run, code: magpie.Run, tmp_path: Path
 ) -> None:
-    words = ("compare", demo.folder, code.folder, "--sample", "60", "--embedder", "scripted")
+    words = ("compare", demo.folder, code.folder, "--sample", "60", "--embedder", "scripted", "--no-verbs")
     printed = typed(*words, "--figures", tmp_path / "figures")
     assert "NovelSum" in printed and "near copies within" in printed and "the same" in printed
     names = {path.name for path in (tmp_path / "figures").iterdir()}
@@ -181,6 +185,25 @@ def test_without_an_embedder_what_needs_none_is_compared(tmp_path: Path) -> None
     result = compared(a, a, embedder="none")
     assert result.embedder is None and result.across[0].near is None and result.across[0].same == 1
     assert "NovelSum" not in {each.name for each in result.figures}
+
+
+def test_what_instructions_ask_for_is_compared_by_verbs_and_nouns(tmp_path: Path) -> None:
+    if parser_here() is None:
+        pytest.skip("spaCy and its English pipeline are not installed")
+    nouns = ("poem", "letter", "story", "song", "plan", "report", "list", "recipe")
+    verbs = ("Write", "Explain", "Describe", "Compare", "Draw", "Read", "Find", "Make")
+    one = [talk(f"Write a {nouns[at % 2]} about number {at}.") for at in range(40)]
+    many = [talk(f"{verbs[at % 8]} the {nouns[at // 8]} about number {at}.") for at in range(40)]
+    result = compared(
+        lines(one, tmp_path / "a.jsonl"), lines(many, tmp_path / "b.jsonl"), verbs=True, embedder="none"
+    )
+    entropy, pairs = figure(result, "entropy of verb-noun"), figure(result, "distinct verb-noun pairs")
+    assert result.parsed == 40 and entropy.sized and pairs.sized
+    assert (
+        pairs.sides[0] is not None and pairs.sides[0].value == 2 / pairs.sides[0].rows
+    )  # a poem or a letter
+    assert entropy.sides[0] is not None and entropy.sides[0].value == pytest.approx(1, abs=0.1)
+    assert {"entropy of verb-noun", "distinct verb-noun pairs"} <= {each.name for each in result.findings}
 
 
 def test_vectors_are_kept_by_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

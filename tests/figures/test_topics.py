@@ -15,12 +15,12 @@ import magpie
 from magpie.build import build
 from magpie.figures.collapse import collapse
 from magpie.figures.counts import commonest_word, entropy
-from magpie.figures.coverage_map import nearest_distances
+from magpie.figures.diversity import nearest_distances
 from magpie.figures.report_rows import report_rows
 from magpie.figures.spoken import languages
 from magpie.figures.topics import topics
 from magpie.figures.vectors import Sampled, sampled
-from magpie.figures.verbs import pairs_of, parser_here
+from magpie.figures.verbs import pair_of, pairs_of, parser_here
 from magpie.report.run_table import print_status
 
 
@@ -132,3 +132,32 @@ def test_verbs_and_their_objects_are_those_that_spacy_parses() -> None:
             ["Write a poem about the sea.", "Is it late?", "Could you explain the rules?"], parser
         )
     assert found == [("write", "poem"), None, ("explain", "rule")]
+
+
+def test_a_verb_is_looked_for_in_every_branch_and_not_in_the_first_alone() -> None:
+    """The original's walk goes down the first child of each word, and gives up where that one ends."""
+    spacy = pytest.importorskip("spacy", reason="spaCy is not installed")
+    from spacy.tokens import Doc
+
+    # "Please kindly, write a long poem": the root is no verb, and its first child leads nowhere.
+    words = ["Please", "kindly", "write", "a", "long", "poem"]
+    document = Doc(
+        spacy.blank("en").vocab,
+        words=words,
+        heads=[0, 0, 0, 5, 5, 2],
+        deps=["ROOT", "advmod", "xcomp", "det", "amod", "dobj"],
+        pos=["INTJ", "ADV", "VERB", "DET", "ADJ", "NOUN"],
+        lemmas=words,
+    )
+    assert pair_of(document) == ("write", "poem")
+    # A verb without an object is passed by, where another one has one: the original takes it with no noun.
+    words = ["Try", "to", "find", "mistakes"]
+    document = Doc(
+        spacy.blank("en").vocab,
+        words=words,
+        heads=[0, 2, 0, 2],
+        deps=["ROOT", "aux", "xcomp", "dobj"],
+        pos=["VERB", "PART", "VERB", "NOUN"],
+        lemmas=words,
+    )
+    assert pair_of(document) == ("find", "mistakes")

@@ -140,6 +140,13 @@ def test_a_measured_run_corrects_the_roofline(tmp_path: Any) -> None:
     assert found is not None and found.factor == pytest.approx(0.8) and "gpu.json, 2026-11-26" in found.source
     assert correction(shape, card, 2, tmp_path) is None
     assert correction(shape, find_card("h200"), 1, tmp_path) is None
+    # A short run spends part of its time on its longest row, which a plan counts apart.
+    (tmp_path / "gpu.json").write_text(json.dumps({"throughput": [run | {"rows": 2048}]}))
+    short = correction(shape, card, 1, tmp_path)
+    assert short is not None and 0.85 < short.factor < 1.5
+    (tmp_path / "gpu.json").write_text(json.dumps({"throughput": [run | {"rows": 10_000_000}]}))
+    long = correction(shape, card, 1, tmp_path)
+    assert long is not None and long.factor == pytest.approx(0.8, rel=0.01)
 
 
 def test_published_runs_are_found_by_recipe_and_by_filter() -> None:

@@ -15,6 +15,9 @@ from typed import typed
 import magpie
 from magpie.data.dataset import DatasetFiles
 from magpie.errors import RecipeError, RunError
+from magpie.figures.report_rows import report_rows
+from magpie.figures.topics import topics
+from magpie.figures.vectors import sampled
 from magpie.publish.card.making import Card, make_card
 from magpie.publish.card.terms import parse_licence
 from magpie.publish.source import open_source
@@ -253,14 +256,37 @@ def test_what_the_generators_licence_asks(
     assert says in text.replace("&#34;", '"')
 
 
+def test_topics_and_the_map_of_a_run_are_in_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # t-SNE takes seconds, and has tests of its own.
+    monkeypatch.setattr("magpie.figures.coverage_map.find_spec", lambda name: None)
+    run = magpie.build(small_recipe(rows=160, extend=None, filter=None), out=tmp_path / "run")
+    card = make_card(open_source(run), license="mit")
+    assert {"figures/topics-light.png", "figures/map-dark.png"} <= card.figures.keys()
+    found = topics(sampled(report_rows(run)))
+    assert found is not None
+    assert f"The largest topic, {found.largest.name}, holds " in card.text
+    assert f"of {found.rows} rows; they are spread as over {2**found.entropy:.1f} equal topics" in card.text
+    assert "figures/map-light.png" in card.text
+    kept = magpie.filter(run, "strict", tmp_path / "kept")
+    assert kept is not None
+    assert "largest topic" not in make_card(open_source(tmp_path / "kept"), license="mit").text
+
+
 def test_no_place_of_this_machine_is_in_a_card_or_a_manifest(tmp_path: Path) -> None:
     from magpie.publish.hub.publishing import Publisher, Wish
 
     exam = tmp_path / "secret-project" / "exam.txt"
     exam.parent.mkdir()
     exam.write_text("What is the answer to everything?\n")
-    recipe = small_recipe(rows=16, tag=None, extend=None, filter=None, decontaminate={"files": [str(exam)]})
+    first = magpie.build(small_recipe(rows=16, shard_rows=16), out=tmp_path / "first", stop_after="clean")
+    earlier = exam.parent / "earlier.txt"
+    earlier.write_text(next(row["instruction"] for row in first.table().to_pylist() if row["instruction"]))
+    recipe = small_recipe(
+        rows=16, tag=None, extend=None, filter=None, decontaminate={"files": [str(exam)]},
+        dedup={"against": [str(earlier)]},
+    )  # fmt: skip
     run = magpie.build(recipe, out=tmp_path / "run")
+    assert [row["rejected"] for row in run.table().to_pylist() if "earlier.txt" in (row["rejected"] or "")]
     parcel = Publisher(open_source(run), Wish("me/small", license="mit")).parcel()
     for item in parcel.items:
         data = item.content if isinstance(item.content, bytes) else item.content.read_bytes()

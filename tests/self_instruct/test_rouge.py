@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 import magpie
 from magpie.errors import MagpieError, RecipeError
-from magpie.self_instruct.rouge import RougeFilter, tokens
+from magpie.self_instruct import overlap, rouge
+from magpie.self_instruct.overlap import nearest_f1, tokens
+from magpie.self_instruct.rouge import RougeFilter
 
 rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge-score is not installed")
 
@@ -106,6 +109,47 @@ def test_a_pool_that_is_rewound_is_what_it_was(texts: list[str]) -> None:
         assert len(pool) > 100
         pool.rewind(100)
         assert (len(pool), pool.screen(texts[100:])) == (100, first)
+
+
+def test_a_pool_that_is_ordered_anew_decides_the_same(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every few texts, with a rewind behind it: the index is of the order that there is then."""
+    expected = RougeFilter().screen(texts)
+    monkeypatch.setattr(rouge, "_BLOCK", 16)
+    monkeypatch.setattr(rouge, "_REORDERED", 1.1)
+    assert RougeFilter().screen(texts) == expected
+    pool = RougeFilter()
+    found = []
+    for start in range(0, len(texts), 50):
+        part = texts[start : start + 50]
+        count = len(pool)
+        again = pool.screen(part)
+        pool.rewind(count)
+        assert pool.screen(part) == again
+        found += again
+    assert found == expected
+
+
+def test_more_tokens_than_code_points_decide_the_same(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for averages in (False, True):
+        expected = RougeFilter(averages=averages).screen(texts)
+        with monkeypatch.context() as patch:
+            # As if there were 30: texts from some point on are lists of numbers.
+            patch.setattr(overlap, "sys", SimpleNamespace(maxunicode=30))
+            patch.setattr(rouge, "_BLOCK", 64)
+            found = RougeFilter(averages=averages).screen(texts)
+        assert [one.accepted for one in found] == [one.accepted for one in expected]
+        assert [one.most_similar for one in found] == [one.most_similar for one in expected]
+
+
+def test_the_nearest_of_others_is_that_of_the_original(texts: list[str]) -> None:
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+    for text, found in zip(texts[:40], nearest_f1(texts[:40], texts[100:140]), strict=True):
+        assert found == max(scorer.score(other, text)["rougeL"].fmeasure for other in texts[100:140])
+    assert nearest_f1(texts[:3], []).tolist() == [0, 0, 0] and len(nearest_f1([], texts)) == 0
 
 
 def test_what_is_added_counts_and_is_not_judged() -> None:

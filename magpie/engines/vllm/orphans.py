@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import psutil
@@ -53,12 +53,17 @@ def watch() -> Iterator[None]:
 
 
 def main(parent: int, mark: str) -> None:
-    """The watcher: remember the parent's marked processes until its pipe closes, then kill what is left of them."""
+    """The watcher: remember the parent's marked processes until it ends, then kill what is left of them."""
     import psutil
 
+    # The pipe alone is not enough: a child that was forked while it was open holds its other end, and it never closes.
+    ends: list[Any] = [sys.stdin]
+    # Where there is no such call, or the parent has ended already, the pipe says so.
+    with contextlib.suppress(AttributeError, OSError):
+        ends.append(os.pidfd_open(parent))
     # They are remembered, because a process that renames itself overwrites its environment, and with it the mark.
     ours: set[psutil.Process] = set()
-    while not select.select([sys.stdin], [], [], _EVERY)[0]:
+    while not select.select(ends, [], [], _EVERY)[0]:
         with contextlib.suppress(psutil.Error):
             ours.update(_ours(psutil.Process(parent), mark, ours))
     # All processes are searched for the mark, in several rounds: a child may be half started when the parent dies.

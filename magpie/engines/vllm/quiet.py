@@ -33,8 +33,11 @@ class Said:
 
     def reason(self) -> str | None:
         """The last error in it that names a reason: a process of vLLM's says there, and only there, what it died of."""
-        size = os.fstat(self.fileno()).st_size
-        text = os.pread(self.fileno(), _MOST, max(0, size - _MOST)).decode(errors="replace")
+        try:
+            size = os.fstat(self.fileno()).st_size
+            text = os.pread(self.fileno(), _MOST, max(0, size - _MOST)).decode(errors="replace")
+        except OSError:
+            return None  # Python is ending and has closed the file, while the thread that watches vLLM still runs
         found = [match[1] for line in text.splitlines() if (match := _ERROR.match(line.strip()))]
         return next((error for error in reversed(found) if not _SAYS_NOTHING.search(error)), None)
 

@@ -29,8 +29,6 @@ def prepare_environment() -> None:
     for key, value in (
         ("VLLM_LOGGING_LEVEL", "ERROR"),
         ("VLLM_LOGGING_STREAM", "ext://sys.stderr"),  # standard output is for what was asked for
-        # A forked child would hold our run's lock, and would not carry the mark of `orphans.watch`.
-        ("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn"),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
         ("TQDM_DISABLE", "1"),
@@ -39,6 +37,9 @@ def prepare_environment() -> None:
         ("PYTHONSAFEPATH", "1"),
     ):
         os.environ.setdefault(key, value)
+    # Whatever it was: a forked child would hold our run's lock and the watcher's pipe, and would not carry the mark of
+    # `orphans.watch`, so that it would outlive us and keep the GPU.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
 def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from magpie.engines.vllm import orphans
 from magpie.engines.vllm.endings import LAST_WORDS, ProcessWatch, death_message, last_line, load_message
 from magpie.engines.vllm.quiet import Said, silence_stderr
 from magpie.engines.vllm.settings import prepare_environment
+from magpie.engines.vllm.spawn import without_main
 from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.recipe import Model
@@ -193,7 +194,10 @@ class VllmThread(ABC, Generic[A]):
         self._configure(config)
         has_processes = separate or self._settings.tensor_parallel > 1
         before = set(multiprocessing.active_children())
-        with orphans.watch() if has_processes else contextlib.nullcontext():
+        with contextlib.ExitStack() as started:
+            if has_processes:
+                started.enter_context(orphans.watch())
+                started.enter_context(without_main())
             llm = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
         self._watch.begin(llm, before)
         info = ModelInfo(

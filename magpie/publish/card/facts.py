@@ -6,21 +6,20 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
-
-import yaml
 
 from magpie import __version__
 from magpie.data.select import FILTERS
 from magpie.figures.funnel import filter_funnel
 from magpie.figures.status import Status, status
+from magpie.publish.card.coverage import Coverage
 from magpie.publish.card.measures import COUNTED, Lengths, Measures, Size, lengths, ordered
 from magpie.publish.card.terms import Terms, UsedModel
 from magpie.publish.card.tokens import Tokens
 from magpie.publish.source import REASON, Part, Source
 from magpie.recipe import Recipe
 from magpie.runs.catalogue import Explanation, explain_dataset
+from magpie.runs.public import dumped, public_recipe
 from magpie.steps.base import meaning_of
 from magpie.steps.filter import FunnelLine
 
@@ -52,6 +51,7 @@ class Facts:
     terms: Terms
     tokens: Tokens | str
     columns: tuple[Explanation, ...]
+    coverage: Coverage | None
     status: Status | None
     funnel: tuple[FunnelLine, ...] | None
     lengths: Mapping[str, Lengths]
@@ -83,6 +83,7 @@ def gather(
     terms: Terms,
     tokens: Tokens | str,
     files: Sequence[File],
+    coverage: Coverage | None,
     repo: str | None,
 ) -> Facts:
     """The facts of a dataset. Raises DamagedShardError where a shard of its run cannot be read."""
@@ -92,7 +93,7 @@ def gather(
         name=source.name,
         repo=repo,
         recipe=recipe,
-        recipe_text=None if recipe is None else public_recipe(source.about or {"recipe": _dumped(recipe)}),
+        recipe_text=None if recipe is None else public_recipe(source.about or dumped(recipe)),
         parts=tuple(parts),
         sizes=sizes,
         measures=measures,
@@ -100,6 +101,7 @@ def gather(
         terms=terms,
         tokens=tokens,
         columns=_columns(source, parts),
+        coverage=coverage,
         status=found,
         funnel=None if source.run is None or found is None else filter_funnel(source.run, found),
         lengths={
@@ -114,34 +116,6 @@ def gather(
         made_by_filter=source.run is None and recipe is not None and "split" not in source.about,
         about=source.about,
     )
-
-
-def public_recipe(about: Mapping[str, Any]) -> str:
-    """The recipe as YAML, without the addresses of servers, and of places on one machine their last names alone."""
-    return yaml.safe_dump(public(about["recipe"]), sort_keys=False, allow_unicode=True, width=100)
-
-
-def public(value: Any) -> Any:
-    """`value` without what is of one machine: of each path, its last name is left."""
-    if isinstance(value, Mapping):
-        return {str(key): public(item) for key, item in value.items() if key != "server"}
-    if isinstance(value, list | tuple):
-        return [public(item) for item in value]
-    if isinstance(value, str) and _is_place(value):
-        # On either kind of system; only one of the two knows the path's parts.
-        return PureWindowsPath(PurePosixPath(value).name).name
-    return value
-
-
-def _is_place(text: str) -> bool:
-    if "\n" in text or len(text) > 4096:
-        return False
-    rooted = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-    return (rooted and len(text) > 1) or text.startswith(("~/", "./", "../", "~\\", ".\\", "..\\"))
-
-
-def _dumped(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"models": {"__all__": {"server"}}})
 
 
 def _columns(source: Source, parts: Sequence[Part]) -> tuple[Explanation, ...]:

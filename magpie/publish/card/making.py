@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from magpie.drawing.charts import Bars, Chart, Histogram
 from magpie.drawing.files import can_draw, draw
+from magpie.publish.card.coverage import coverage
 from magpie.publish.card.facts import Facts, File, gather
 from magpie.publish.card.front import front_matter
 from magpie.publish.card.measures import measure, size_of
@@ -57,9 +58,12 @@ def make_card(
     terms = terms_of(models, measures, license)
     sizes = {part.prefix: size_of(part) for part in parts}
     files = _files(parts, checksums if checksums is not None else _checksums(parts, bar))
+    with bar("drawing the map", 1) as done:
+        covered = coverage(source.run, with_map=with_figures and can_draw())
+        done(1)
     facts = gather(
         source, parts=parts, sizes=sizes, measures=measures, models=models, terms=terms, tokens=tokens, files=files,
-        repo=repo,
+        coverage=covered, repo=repo,
     )  # fmt: skip
     wanted = _figures(facts) if with_figures and can_draw() else []
     front = front_matter(source, parts, sizes, measures, terms)
@@ -87,6 +91,8 @@ def _figures(facts: Facts) -> list[Chart]:
     lengths = {name: values for name, values in facts.measures.characters.items() if values}
     if lengths:
         figures.append(Histogram("lengths", "How long the texts are", "characters", lengths))
+    if facts.coverage is not None:
+        figures += facts.coverage.charts()
     return figures
 
 

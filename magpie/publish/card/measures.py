@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.data.dataset import PAIR
+from magpie.figures.reviewed import Reviewed, reviewed
 from magpie.publish.source import Part, Source
 
 SHOWN_ROWS, SEED = 5, 42
@@ -59,6 +60,7 @@ class Measures:
     characters: dict[str, list[int]] = field(default_factory=dict)
     shown: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
     conversations: list[list[str]] = field(default_factory=list)
+    review: Reviewed | None = None
 
 
 def measure(source: Source, *, for_tokens: int, on_rows: OnRows = lambda _: None) -> Measures:
@@ -71,6 +73,9 @@ def measure(source: Source, *, for_tokens: int, on_rows: OnRows = lambda _: None
     pairs, first = source.has_pairs, 0
     for table in source.dataset.tables():
         _count(table, measures)
+        found = reviewed([table])
+        if found is not None:
+            measures.review = found if measures.review is None else measures.review.with_(found)
         for at in _here(tokenized, first, table.num_rows):
             measures.conversations.append([each["content"] for each in _conversation(table, at, pairs)])
         for at in _here(shown, first, table.num_rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from magpie.publish.card.escape import Markdown, inline
 from magpie.publish.card.facts import Facts
 from magpie.publish.card.front import CONFIG_NAMES, languages
 from magpie.publish.card.measures import SEED
+from magpie.runs.public import public_name, public_reason
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
@@ -56,13 +57,15 @@ def _environment() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[[Any], object]] = {
         "number": lambda value: f"{value:,}",
         "percent": lambda share: "under 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %"),
         "size": _size,
         "figure_of": lambda value: "–" if value is None else f"{value:.2f}",
-        "place": _last_name,
+        "place": public_name,
+        "reason": public_reason,
     }
+    environment.filters |= filters
     environment.globals |= {
         "code": escape.code,
         "block": escape.block,
@@ -86,14 +89,6 @@ def _figure(name: str, what: str, drawn: tuple[str, ...], folder_url: str) -> Ma
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{place}-dark.png">'
         f'<img alt="{inline(what)}" src="{place}-light.png" width="680"></picture>\n'
     )
-
-
-def _last_name(value: Any) -> str:
-    """A dataset or a model by its name; of a path on somebody's machine, its last part alone."""
-    text = str(getattr(value, "path", value))
-    if text.count("/") == 1 and not text.startswith(("/", ".", "~")):
-        return text
-    return PureWindowsPath(PurePosixPath(text).name).name
 
 
 def _size(count: int) -> str:

@@ -89,7 +89,8 @@ def models_of(source: Source) -> tuple[UsedModel, ...]:
         identity = identity if isinstance(identity, dict) else {}
         entry = used.setdefault((model.model, model.revision), {"did": [], "writes": False, "identity": {}})
         entry["did"].append(step.name)
-        entry["writes"] |= _writes(step.uses)
+        # An answer may be held to a form, as those of a judge are: a step that writes answers writes them anyway.
+        entry["writes"] |= step.answers or _writes(step.uses)
         entry["model"] = model
         entry["identity"] = entry["identity"] or identity
     return tuple(_used(**entry) for entry in used.values())

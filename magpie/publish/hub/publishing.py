@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from magpie.errors import HubError
-from magpie.publish.card.facts import public
 from magpie.publish.card.making import Card, make_card
 from magpie.publish.hub.checks import Target, check_name, check_target
 from magpie.publish.hub.client import Patience, open_hub, quiet_client
@@ -16,6 +15,7 @@ from magpie.publish.hub.parcel import CARD, Item
 from magpie.publish.hub.push import Push, Pushed, Request
 from magpie.publish.progress import Bar, no_bar
 from magpie.publish.source import Part, Source, What
+from magpie.runs.public import public
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

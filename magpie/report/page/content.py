@@ -14,6 +14,7 @@ from magpie.escaping import harmless, one_line
 from magpie.figures.reading import Row
 from magpie.figures.report_figures import ReportFigures
 from magpie.report.page.kinds import setting
+from magpie.runs.public import public_reason
 
 MOST_LETTERS, MOST_OF_ROW = 5000, 12_000
 """The most characters of one message, and of one row, that a page holds."""
@@ -32,7 +33,7 @@ def page_data(figures: ReportFigures) -> dict[str, Any]:
     return {
         "rows": [_row(row, figures) for row in figures.reading],
         "map": _map(figures),
-        "place": _place(figures),
+        "tags": figures.rows.tags(),
     }
 
 
@@ -46,16 +47,16 @@ def _row(row: Row, figures: ReportFigures) -> dict[str, Any]:
     tags = {name: _value(value) for name, value in row.values.items()}
     return {
         "id": one_line(row.id, _SHORT),
-        "out": None if row.rejected is None else one_line(row.rejected, 300),
-        "tags": {name: value for name, value in tags.items() if value not in (None, "")},
+        "out": None if row.rejected is None else one_line(public_reason(row.rejected), 300),
+        "tags": {name: value for name, value in tags.items() if value not in (None, "", [])},
         "talk": _messages(row.messages),
         "why": [one_line(why, 120) for why in row.why],
     }
 
 
-def _value(value: Any) -> str | None:
+def _value(value: Any) -> str | list[str] | None:
     if isinstance(value, list):
-        return one_line(", ".join(map(str, value)), _SHORT)
+        return [one_line(str(each), _SHORT) for each in dict.fromkeys(value) if each is not None]
     return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), _SHORT)
 
 
@@ -115,8 +116,3 @@ def _coded(values: Sequence[str | None]) -> dict[str, Any]:
     ranked = sorted(counts, key=lambda value: (-counts[value], value))[:_MOST_VALUES]
     number = {value: at for at, value in enumerate(ranked)}
     return {"values": ranked, "of": [number.get(value, -1) for value in named]}
-
-
-def _place(figures: ReportFigures) -> str:
-    """How to read a row in full."""
-    return "" if figures.rows.run is None else "magpie show RUN ID"

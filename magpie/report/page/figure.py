@@ -19,7 +19,7 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class PageFigure:
     """One figure. `says` is one sentence on what it shows, `how` how it was computed; `why_not` stands for a picture
-    that could not be made.
+    that could not be made. `examples` are texts to read, below a name each.
     """
 
     name: str
@@ -29,6 +29,7 @@ class PageFigure:
     chart: Chart | None = None
     table: Table | None = None
     why_not: str | None = None
+    examples: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ def percent(share: float) -> str:
     if 0 < share < 0.001:
         return "under 0.1 %"
     return f"{share * 100:.1f} %" if 0 < share < 0.1 or 0.9 < share < 1 else f"{share * 100:.0f} %"
+
+
+def dollars(amount: float) -> str:
+    """A cost in words: "$1,234", "$0.0041"."""
+    return f"${amount:,.0f}" if amount >= 1000 else f"${amount:,.2f}" if amount >= 1 else f"${amount:.2g}"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

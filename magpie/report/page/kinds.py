@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from magpie.drawing.charts import Bars, Grid, Histogram
 from magpie.figures.counts import CUT
 from magpie.figures.report_figures import ReportFigures
 from magpie.figures.spreads import LIMITS
 from magpie.report.page.figure import PageFigure, Table, percent, table
+from magpie.runs.public import public_name
 
+_MARKS = tuple((float(limit), f"{limit:,}") for limit in LIMITS)
 _NO_ANSWER = "no answer"
 _COUNTED = {
     "categories": (
@@ -115,11 +119,28 @@ def lengths(figures: ReportFigures) -> Iterator[PageFigure]:
                 Histogram(name, f"Lengths in {unit}", unit, series),
                 _over(figures) if name == "tokens" else None,
             )
+    yield _conversations(figures)
+
+
+def _conversations(figures: ReportFigures) -> PageFigure:
+    """What a trainer's window has to hold."""
+    name, title, found = "conversation-tokens", "Tokens of whole conversations", figures.tokens
+    if found is None:
+        return PageFigure(name, title, "", "", why_not=figures.missing[name])
+    shares = [f"{percent(found.share_over(limit))} over {limit:,}" for limit in LIMITS]
+    return PageFigure(
+        name,
+        title,
+        f"Half of the conversations have {np.median(found.values):,.0f} tokens or fewer; of all, {', '.join(shares)}.",
+        f"All turns of {len(found.values):,} of {found.of:,} kept rows, a seeded sample, as the chat template of "
+        f"{public_name(found.tokenizer)} renders them, counted by its tokenizer.",
+        Histogram(name, title, "tokens", {"kept rows": found.values.tolist()}, marks=_MARKS),
+    )
 
 
 def _tokenizer(figures: ReportFigures) -> str:
     recipe = figures.rows.recipe
-    named = "the generator" if recipe is None else recipe.model("generator").model
+    named = "the generator" if recipe is None else public_name(recipe.model("generator").model)
     return f"Tokens as the engine counted them, by the tokenizer of {named}; reasoning is counted with the response."
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
+from magpie.figures.diversity import THRESHOLD
 from magpie.figures.report_figures import ReportFigures
 from magpie.recipe import Recipe
+from magpie.report.page.figure import PageFigure, percent, table
+from magpie.runs.public import public_name
 
 _KNOWN = (
     "A model that is given only the opening of its chat template writes what its own fine-tuning taught it to expect "
@@ -12,6 +18,9 @@ _KNOWN = (
     "a tenth of them (arXiv 2510.18554). Treat the rows as you would treat the generator's own training data: its "
     "licences, its personal data and its benchmarks may shine through."
 )
+_NOT_KNOWN = (
+    "What these rows were checked against when they were made is not known: their recipe is not here."
+)
 _NOT_CHECKED = (
     "These rows were not compared with any evaluation set: before you report a benchmark, name it under "
     "`decontaminate`."
@@ -19,49 +28,59 @@ _NOT_CHECKED = (
 
 
 def what_is_known(figures: ReportFigures) -> tuple[str, ...]:
-    """Paragraphs: what is known, and what was checked."""
+    """Paragraphs: what is known of such texts, and whether anything was checked."""
     recipe = figures.rows.recipe
-    said = [_KNOWN, *_checked(recipe)]
-    lost = 0 if figures.status is None else sum(
-        count for step in figures.status.steps for reason, count in step.rejected.items() if "contaminat" in reason
-    )  # fmt: skip
-    if lost:
-        said.append(
-            f"{lost:,} rows were put out because they share words, or meaning, with an evaluation set."
-        )
-    for distance in figures.distances:
-        said.append(
-            f"Compared for this report with {distance.name}: {distance.near:.1%} of the sampled rows are nearer than "
-            "0.05 to a row of it, which is the published threshold of a repeat."
-        )
-    return tuple(said)
-
-
-def _checked(recipe: Recipe | None) -> list[str]:
     if recipe is None:
-        return [
-            "What these rows were checked against when they were made is not known: their recipe is not here."
-        ]
-    said = []
-    if recipe.decontaminate is None:
-        said.append(_NOT_CHECKED)
-    else:
-        names = ", ".join(_name(each) for each in recipe.decontaminate.files)
-        distance = recipe.decontaminate.distance
-        by_meaning = "" if distance is None else f", and by meaning within a squared distance of {distance:g}"
-        said.append(
-            f"Checked against these evaluation sets, by {recipe.decontaminate.ngram} words in a row{by_meaning}: "
-            f"{names}."
+        return _KNOWN, _NOT_KNOWN
+    return (_KNOWN,) if recipe.decontaminate is not None else (_KNOWN, _NOT_CHECKED)
+
+
+def checked(figures: ReportFigures) -> Iterator[PageFigure]:
+    """The sets that the rows were compared with, and how many rows were found in each."""
+    rows = [*_by_recipe(figures), *_for_this_report(figures)]
+    if rows:
+        yield PageFigure(
+            "checked",
+            "Checked against",
+            f"Near copies and shared words were looked for in {len(rows)} sets of others.",
+            "Rows that the build found were put out; each counts for the first set that it was found in. Rows found "
+            "for this report are shares of its sample, and stay in.",
+            table=table(("set", "how", "rows found"), rows),
+        )  # fmt: skip
+
+
+def _by_recipe(figures: ReportFigures) -> Iterator[tuple[str, str, str]]:
+    """Evaluation sets and earlier datasets that the recipe names, with what the run's steps say of them."""
+    recipe = figures.rows.recipe
+    if recipe is None:
+        return
+    outcomes, reasons = Counter[str](), Counter[str]()
+    for step in () if figures.status is None else figures.status.steps:
+        outcomes.update(step.outcomes or {})
+        reasons.update(step.rejected)
+    known = figures.status is not None
+    for each in () if recipe.decontaminate is None else recipe.decontaminate.files:
+        yield (
+            public_name(each),
+            _words_and_meaning(recipe),
+            f"{outcomes[f'in {each}']:,}" if known else "",
         )
-    if recipe.dedup is not None and recipe.dedup.against:
-        names = ", ".join(_name(each) for each in recipe.dedup.against)
-        said.append(f"Rows near an instruction of these datasets were put out: {names}.")
-    return said
+    for each in () if recipe.dedup is None else recipe.dedup.against:
+        how = f"instructions nearer than {recipe.dedup.threshold:g}" if recipe.dedup is not None else ""
+        # The reason of such a row ends in the name of the set, as the recipe has it.
+        found = sum(count for reason, count in reasons.items() if reason.endswith(f" of {each}"))
+        yield public_name(each), how, f"{found:,}" if known else ""
 
 
-def _name(dataset: object) -> str:
-    """A dataset by its last name: a report is given to others."""
-    text = str(getattr(dataset, "path", dataset))
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        return text
-    return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+def _words_and_meaning(recipe: Recipe) -> str:
+    assert recipe.decontaminate is not None
+    distance = recipe.decontaminate.distance
+    by_meaning = "" if distance is None else f", or nearer than {distance:g}"
+    return f"{recipe.decontaminate.ngram} words in a row{by_meaning}"
+
+
+def _for_this_report(figures: ReportFigures) -> Iterator[tuple[str, str, str]]:
+    for each in figures.distances:
+        found = int((each.values < THRESHOLD).sum())
+        share = f"{found:,} of {len(each.values):,} sampled ({percent(each.near)})"
+        yield each.name, f"for this report: nearer than {THRESHOLD:g}", share

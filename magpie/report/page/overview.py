@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from magpie.drawing.charts import Bars
+from magpie.escaping import one_line
 from magpie.execution.progress import clock
 from magpie.figures.collapse import collapse
 from magpie.figures.counts import CUT
 from magpie.figures.report_figures import ReportFigures
-from magpie.report.page.figure import PageFigure, percent, table
+from magpie.report.page.figure import PageFigure, dollars, percent, table
+from magpie.runs.public import public_name, public_reason
 
+_EXAMPLES, _READ, _SHOWN = 3, 600, 160  # of a reason; characters read, and shown
 _CUT, _OTHER_LANGUAGE, _UNSAFE, _LOST, _NEAR = 0.05, 0.05, 0.02, 0.9, 0.01
 """From which shares on something is worth a warning."""
 
@@ -20,7 +23,7 @@ def facts(figures: ReportFigures) -> list[tuple[str, str]]:
     rows, recipe = figures.rows, figures.rows.recipe
     found = [("Rows kept", f"{figures.kept:,} of {rows.table.num_rows:,}")]
     if recipe is not None:
-        models = sorted({(role, model.model) for role, model in recipe.models.items()})
+        models = sorted({(role, public_name(model.model)) for role, model in recipe.models.items()})
         found += [("Recipe", recipe.name), ("Asked for", f"{recipe.rows:,} instructions")]
         found += [(role.capitalize(), name) for role, name in models]
         turns = figures.spreads.get("turns")
@@ -37,9 +40,19 @@ def facts(figures: ReportFigures) -> list[tuple[str, str]]:
         found.append(
             ("Largest topic", f"{percent(figures.topics.largest.share)}: {figures.topics.largest.name}")
         )
-    if figures.work is not None and figures.work.seconds is not None:
-        found.append(("Time at work", clock(figures.work.seconds)))
-    return found
+    return [*found, *_work(figures)]
+
+
+def _work(figures: ReportFigures) -> Iterator[tuple[str, str]]:
+    done = figures.work
+    if done is None or done.seconds is None:
+        return
+    yield "Time at work", clock(done.seconds)
+    if done.gpu_hours is not None:
+        yield "GPU hours", f"{done.gpu_hours:,.2f}"
+    if done.cost is not None and done.price is not None:
+        what = "a GPU hour" if done.gpus else "an hour of the machine"
+        yield "Cost", f"{dollars(done.cost)} at {dollars(done.price)} {what}"
 
 
 def warnings(figures: ReportFigures) -> list[str]:
@@ -90,17 +103,30 @@ def funnel(figures: ReportFigures) -> PageFigure:
         tuple((name, left) for name, left in lines),
     )
     lost = [
-        (reason, f"{count:,}", percent(count / total))
+        (public_reason(reason), f"{count:,}", percent(count / total))
         for reason, count in _reasons(figures).items()
     ]  # fmt: skip
     return PageFigure(
         "funnel",
         "The funnel",
         f"Of {total:,} rows {figures.kept:,} are kept ({percent(figures.kept / total) if total else 'none'}).",
-        "Counted from the run's `rejected` column: a row counts for the first reason that put it out. Read examples "
-        "behind each reason below, under “Rows to read”.",
+        "Counted from the run's `rejected` column: a row counts for the first reason that put it out. Examples are "
+        "drawn by a seed; there are more of them below, under “Rows to read”.",
         bars,
         table(("reason", "rows out", "of all"), lost) if lost else None,
+        examples=_examples(figures),
+    )  # fmt: skip
+
+
+def _examples(figures: ReportFigures) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """For each reason the beginnings of a few texts that it put out."""
+    texts = {row.position: row.messages[0][1] if row.messages else "" for row in figures.reading}
+    return tuple(
+        (
+            public_reason(reason),
+            tuple(one_line(texts[at][:_READ], _SHOWN) or "(empty)" for at in positions[:_EXAMPLES].tolist()),
+        )
+        for reason, positions in figures.examples.items()
     )
 
 
@@ -123,5 +149,5 @@ def _lines(figures: ReportFigures) -> list[tuple[str, int]]:
     for step in figures.status.steps:
         for reason, lost in step.rejected.items():
             left -= lost
-            lines.append((reason, left))
+            lines.append((public_reason(reason), left))
     return lines

@@ -16,6 +16,7 @@ from magpie.report.page import overview
 from magpie.report.page.content import as_script, page_data
 from magpie.report.page.figure import Section
 from magpie.report.page.sections import sections
+from magpie.runs.public import dumped, public_recipe
 
 _TEMPLATE, _STYLE, _SCRIPT = "report.html.jinja", "report.css", "report.js"
 _MOST_DATA_ROWS = 200
@@ -69,13 +70,9 @@ def _made_from(figures: ReportFigures) -> str:
 
 
 def recipe_text(figures: ReportFigures) -> str | None:
-    """The recipe as YAML, without the addresses of servers."""
-    import yaml
-
-    if figures.rows.recipe is None:
-        return None
-    dumped = figures.rows.recipe.model_dump(mode="json", exclude={"models": {"__all__": {"server"}}})
-    return yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True, width=100)
+    """The recipe as YAML, without what is of one machine: a report is given to others."""
+    recipe = figures.rows.recipe
+    return None if recipe is None else public_recipe(dumped(recipe))
 
 
 def _environment() -> Any:

@@ -13,6 +13,7 @@ from magpie.steps.base.columns import (
 )
 from magpie.steps.base.looping import is_looping
 from magpie.steps.base.page import Page
+from magpie.steps.base.quoting import QuotingPrompt
 from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
 from magpie.steps.base.rows import judged_or_not, live, seeds, spread, text_bytes, unit_vectors, values_at
 from magpie.steps.base.sequential import SequentialStep, SequentialWork
@@ -44,6 +45,7 @@ __all__ = [
     "Page",
     "PlanSteps",
     "PreparedWork",
+    "QuotingPrompt",
     "RowStep",
     "RowWork",
     "SequentialStep",

@@ -62,17 +62,25 @@ def unit_vectors(rows: pa.Table, at: Positions) -> UnitVectors:
 
 
 def spread(
-    rows: pa.Table, at: Sequence[int], columns: Mapping[str, Sequence[Any]], schema: pa.Schema
+    rows: pa.Table,
+    at: Sequence[int],
+    columns: Mapping[str, Sequence[Any]],
+    schema: pa.Schema,
+    *,
+    rewritten: Sequence[str] = (),
 ) -> pa.Table:
     """A step's result: `id` of every row, and `columns`, whose values are for the rows at positions `at`.
 
-    Every column of `schema` must be in `columns`, each value list as long as `at`; the other rows get null.
+    Every column of `schema` must be in `columns`, each value list as long as `at`; the other rows get null. In columns
+    that are `rewritten` a row keeps the value that `rows` has of it where the step has none.
     """
     arrays: dict[str, pa.Array | pa.ChunkedArray] = {"id": rows["id"]}
     for field in schema:
-        values: list[Any] = [None] * rows.num_rows
+        is_rewritten = field.name in rewritten
+        values: list[Any] = rows[field.name].to_pylist() if is_rewritten else [None] * rows.num_rows
         for position, value in zip(at, columns[field.name], strict=True):
-            values[position] = value
+            if value is not None or not is_rewritten:
+                values[position] = value
         arrays[field.name] = pa.array(values, type=field.type)
     return pa.table(arrays)
 

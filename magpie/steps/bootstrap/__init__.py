@@ -96,6 +96,8 @@ class BootstrapStep(SequentialStep):
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model and the seeds."""
         part = self.part.model_dump(mode="json", exclude={"model", "seeds"})
+        if self.part.heading is None:  # as it was before there was the setting
+            del part["heading"]
         return {"seed": self.seed, **part, "screen": self.screen.model_dump(mode="json")}
 
     def fingerprint(self, _: Tools) -> dict[str, Any]:
@@ -176,7 +178,9 @@ class TaskWriter(SequentialWork["Engine"]):
         return self._table(rows, candidates, written, list_seeds)
 
     def _ids_of(self, prompt: Prompt) -> list[int]:
-        shown = numbered_list(prompt.shown)
+        shown, heading = numbered_list(prompt.shown), self.step.part.heading
+        if heading is not None:
+            return self.page.ids(heading, shown, plain=f"{heading}\n{shown}")
         return self.page.ids(LIST_REQUEST.format(count=prompt.last), shown, plain=LIST + shown)
 
     def _sampling(self, prompt: Prompt, seed: int, engine: Engine) -> Sampling:

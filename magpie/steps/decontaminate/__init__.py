@@ -32,7 +32,7 @@ from magpie.steps.base import (
     unit_vectors,
 )
 from magpie.steps.base.unread import first_like, misses
-from magpie.steps.decontaminate.sets import NGrams, digest_of
+from magpie.steps.decontaminate.sets import NGrams, digest_of, found_in
 from magpie.steps.decontaminate.turns import TurnsStep
 
 __all__ = ["NEAR", "SHARED_WORDS", "DecontaminateStep", "TurnsStep"]
@@ -95,8 +95,7 @@ class DecontaminateStep(GlobalStep):
 
     def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
         """For each row the evaluation set that it was found in, or that it was found in none."""
-        names = sorted((str(name) for name in self.part.files), key=len, reverse=True)
-        return [_found_in(place, names) for place in columns["contaminated_by"].to_pylist()]
+        return found_in(columns["contaminated_by"], self.part)
 
     def fingerprint(self, tools: Tools) -> dict[str, Any]:
         files = {str(name): digest_of(tools.instructions(name)) for name in self.part.files}
@@ -160,14 +159,6 @@ def _instructions(rows: pa.Table, at: Sequence[int]) -> Iterator[str]:
     assert len(chosen) == len(at)
     for chunk in chosen.chunks:
         yield from chunk.to_pylist()
-
-
-def _found_in(place: str | None, names: Sequence[str]) -> str:
-    """The evaluation set that `contaminated_by` begins with. `names` are the longest first: one may begin another."""
-    if place is None:
-        return "in no evaluation set"
-    name = next((name for name in names if place.startswith(f"{name}:")), place.partition(":")[0])
-    return f"in {name}"
 
 
 def _cut(text: str) -> str:

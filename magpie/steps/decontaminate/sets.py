@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from magpie.recipe import Decontaminate
 from magpie.steps.base import Instructions
 from magpie.text import words as words_of
 
@@ -48,3 +50,17 @@ def digest_of(dataset: Instructions) -> str:
     """A digest of all its questions, for fingerprints."""
     # Without later turns it is the digest alone: runs that were made before those were compared go on.
     return dataset.digest if dataset.later_digest is None else f"{dataset.digest}+{dataset.later_digest}"
+
+
+def found_in(places: Any, part: Decontaminate) -> list[str]:
+    """For each place, FILE:LINE: the words, or null, the evaluation set that it is in."""
+    # The longest first: the name of one may begin that of another.
+    names = sorted((str(name) for name in part.files), key=len, reverse=True)
+    return [_set_of(place, names) for place in places.to_pylist()]
+
+
+def _set_of(place: str | None, names: Sequence[str]) -> str:
+    if place is None:
+        return "in no evaluation set"
+    name = next((name for name in names if place.startswith(f"{name}:")), place.partition(":")[0])
+    return f"in {name}"

@@ -6,6 +6,7 @@ Later turns are written after the instruction was compared, so they are compared
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from magpie.recipe import Decontaminate, Recipe
 from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, inner, live, spread, values_at
-from magpie.steps.decontaminate.sets import NGrams, digest_of
+from magpie.steps.decontaminate.sets import NGrams, digest_of, found_in
 
 SHARED_IN_A_LATER_TURN = "decontaminate_turns: words of an evaluation set"
 
@@ -52,6 +53,15 @@ class TurnsStep(RowStep):
     @property
     def bytes_per_row(self) -> int:
         return 1
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """What a later message shares with an evaluation set."""
+        return ("contaminated_turn",)
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        """For each row the evaluation set that a later message was found in, or that it was found in none."""
+        return found_in(columns["contaminated_turn"], self.part)
 
     def fingerprint(self, tools: Tools) -> dict[str, Any]:
         files = {str(name): digest_of(tools.instructions(name)) for name in self.part.files}

@@ -27,7 +27,7 @@ KINDS: tuple[PiiKind, ...] = ("email", "phone", "secret")
 # The columns that may answer an instruction, in the order in which they are looked at.
 _ANSWERS = (
     "response", "reasoning", "later_turns", "later_reasoning", "candidates", "candidate_reasoning", "base_response",
-    "task_input", "instances",
+    "task_input", "instances", "unrefined_instances",
 )  # fmt: skip
 
 _MEANINGS = {
@@ -72,6 +72,10 @@ class PiiStep(RowStep, RowWork[None]):
             return ()
         if "instances" in columns.names:  # the message holds the input that came with the output
             answers = (columns.field("instruction"), *answers)
+        if (
+            "unrefined_instances" in columns.names
+        ):  # the task was written anew behind the look at instructions
+            answers = (columns.field("task"), *answers)
         return (cls(part, "response", answers),)
 
     @property
@@ -116,6 +120,8 @@ class PiiStep(RowStep, RowWork[None]):
             settings |= {"candidates": True, "responded": "response" in self.reads}
         if "instances" in self.reads:
             settings |= {"instances": True}
+        if "unrefined_instances" in self.reads:
+            settings |= {"refined": True}
         return settings | ({"baselined": True} if "base_response" in self.reads else {})
 
     @property

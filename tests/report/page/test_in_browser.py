@@ -79,6 +79,7 @@ def test_rows_are_searched_and_filtered_by_two_tags_and_a_rejected_one_says_why(
     page.select_option("#by-difficulty", options[1])
     assert 0 < count(page) <= out
     page.locator("#list summary").first.click()
+    page.locator("#list .reason").wait_for()
     assert (page.text_content("#list .reason") or "").startswith(("filter:", "dedup:"))
     page.click("#clear")
     assert count(page) == every
@@ -111,7 +112,7 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
         if page.evaluate("document.activeElement.localName") == "summary":
             break
     page.keyboard.press("Enter")
-    assert page.locator("#list details[open] .turn").count() > 0
+    page.locator("#list details[open] .turn").first.wait_for()  # it is filled a moment after it opens
     page.focus("#theme")
     page.keyboard.press("Enter")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
