@@ -62,6 +62,7 @@ def test_every_verb_reads_it(tmp_path: Path, bucket: str) -> None:  # noqa: F811
     assert kept > 0
     assert magpie.export(bucket, "messages", tmp_path / "x.jsonl").rows == kept
     magpie.show(bucket)
+    assert len(Run.open(bucket).dataset()) == magpie.status(bucket).kept
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ class Part:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """The Parquet files on this machine, by their paths on the Hub. Raises StorageError where they are not here."""
+        """The Parquet files, or copies of them on this machine, by their paths on the Hub. Raises StorageError."""
         return {
             f"{self.prefix}{file.name}": self.files.storage.local_path(f"{self.files.prefix}{file.name}")
             for file in self.manifest.files

@@ -60,7 +60,6 @@ class Draft:
 
 CUT = "cut by length"
 UNFINISHED = "no output"
-NO_INPUT_GIVEN = "no input"
 LABEL_INSIDE = "a label inside"
 
 
@@ -104,8 +103,9 @@ def _draft(part: str, second: str, *, output_first: bool) -> Draft:
     input, output = (behind or "", before) if output_first else (before, behind or "")
     if input.lower() in _NOTHING:
         input = ""
-    if behind is None:
-        return Draft(input, output, NO_INPUT_GIVEN if output_first else UNFINISHED)
-    if _LABEL_LINE.search(before) or _LABEL_LINE.search(behind):
+    # A label alone is an instance: its task needs no input. The original's code takes it for one, too.
+    if behind is None and not output_first:
+        return Draft(input, output, UNFINISHED)
+    if _LABEL_LINE.search(before) or _LABEL_LINE.search(behind or ""):
         return Draft(input, output, LABEL_INSIDE)
     return Draft(input, output)

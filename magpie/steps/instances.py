@@ -56,7 +56,7 @@ class InstancesStep(RowStep):
 
     name = "instances"
     answers = True
-    version = 1
+    version = 2
     adds = pa.schema(
         [
             inner(

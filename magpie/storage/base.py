@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-
-from magpie.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +130,15 @@ class Storage(ABC):
         return f"{self.location}/{name}"
 
     def local_path(self, name: str) -> Path:
-        """The path of a file, for libraries that take nothing else. Raises StorageError where it has none."""
-        raise StorageError(f"{self.place(name)} is no file on a local disk; export the dataset first")
+        """A file on this machine with the contents of `name`, for libraries that take nothing else.
+
+        Of what lies elsewhere it is a copy, made once, which is deleted when this object is.
+        """
+        if not hasattr(self, "_copies"):
+            self._copies = Path(tempfile.mkdtemp(prefix="magpie-"))
+            weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+        # Under a name of its own: what a file there is called is no path here.
+        path = self._copies / (hashlib.sha256(name.encode()).hexdigest() + PurePosixPath(name).suffix)
+        if not path.exists():
+            path.write_bytes(self.read(name))
+        return path

@@ -14,7 +14,6 @@ from magpie.errors import RecipeError
 from magpie.self_instruct.parsing import (
     CUT,
     LABEL_INSIDE,
-    NO_INPUT_GIVEN,
     UNFINISHED,
     Draft,
     parse_instances,
@@ -175,13 +174,22 @@ def test_a_cut_costs_the_instance_that_it_cut_and_no_other() -> None:
 def test_what_is_unfinished_says_so() -> None:
     (draft,) = parse_instances(" just a text", output_first=False, most=5, is_cut=False)
     assert draft == Draft("just a text", "", UNFINISHED)
-    (draft,) = parse_instances(" label", output_first=True, most=5, is_cut=False)
-    assert draft == Draft("", "label", NO_INPUT_GIVEN)
     (draft,) = parse_instances(
         " a\nOutput: b\n\nInput: c\nOutput: d", output_first=False, most=5, is_cut=False
     )
     assert draft.problem == LABEL_INSIDE
     assert parse_instances("\n ", output_first=False, most=5, is_cut=False) == []
+
+
+def test_a_label_alone_is_an_instance_of_a_task_that_needs_no_input() -> None:
+    """As what the embedded model writes where a question asks for one of two words, and as the original takes it."""
+    written = " brother\nExample 2\nOutput: sister\n"
+    found = parse_instances(written, output_first=True, most=5, is_cut=False)
+    assert found == [Draft("", "brother"), Draft("", "sister")]
+    assert parse_instances(written + "Example 3\nOutput: no", output_first=True, most=5, is_cut=True) == [
+        *found,
+        Draft("", "no", CUT),
+    ]
 
 
 def test_no_more_than_asked_for() -> None:

@@ -166,7 +166,7 @@ def test_the_answers_are_counted_in_the_report_and_on_the_card(run: Run) -> None
     all_three = sum(all(row.values()) for row in rows)
     figures = report_figures(run, quick=True)
     assert figures.review == Reviewed(len(rows), tuple(yes), all_three)
-    shown = next(each for section in sections(figures) for each in section.figures if each.name == "review")
+    shown = next(each for section in sections(figures) for each in section.figures if each.name == "reviewed")
     assert shown.table is not None
     assert [line[1] for line in shown.table.rows] == [f"{count:,}" for count in (*yes, all_three)]
     assert [line[3] for line in shown.table.rows] == ["92.0 %", "79 %", "58 %", "54 %"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import threading
@@ -189,8 +190,18 @@ def test_the_storage_a_person_names_is_a_folder(tmp_path: Path) -> None:
     assert isinstance(named, LocalStorage)
     assert named.place("a/b") == str(tmp_path / "run" / "a" / "b")
     assert named.local_path("a/b") == tmp_path / "run" / "a" / "b"
-    with pytest.raises(StorageError, match="no file on a local disk"):
-        MemoryStorage().local_path("a")
+    # Elsewhere it is a copy, wherever the name points, and it goes with the storage.
+    elsewhere = MemoryStorage()
+    elsewhere.create("../a.parquet", b"rows")
+    copy = elsewhere.local_path("../a.parquet")
+    assert (
+        copy.read_bytes() == b"rows"
+        and copy.suffix == ".parquet"
+        and copy == elsewhere.local_path("../a.parquet")
+    )
+    del elsewhere
+    gc.collect()
+    assert not copy.parent.exists()
 
 
 def test_files_that_one_disk_holds_are_shared_and_not_copied(tmp_path: Path) -> None:

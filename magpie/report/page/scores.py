@@ -105,7 +105,7 @@ def review(figures: ReportFigures) -> Iterator[PageFigure]:
             for question, yes, published in found.lines()
         ]
         yield PageFigure(
-            "review",
+            "reviewed",
             "Tasks, inputs and outputs, reviewed",
             f"The judge finds {percent(found.all / found.rows)} of {found.rows:,} kept tasks right in all three.",
             "A model's answers. Those of the paper are an expert's, about 200 tasks that GPT-3 wrote (arXiv "
