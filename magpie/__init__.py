@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from magpie.recipe import Filter, Recipe
     from magpie.recipe.loading import load_filter, load_recipe
     from magpie.runs.run import Run
+    from magpie.user_code import step
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ _HOMES = {
     "show": "magpie.api",
     "split": "magpie.api",
     "status": "magpie.api",
+    "step": "magpie.user_code",
     "tune": "magpie.doctor.tune",
     "verify": "magpie.api",
 }
@@ -112,6 +114,7 @@ __all__ = [
     "show",
     "split",
     "status",
+    "step",
     "tune",
     "verify",
 ]

@@ -24,6 +24,7 @@ from magpie.runs.record import refuse_other_things
 from magpie.runs.run import Run
 from magpie.steps import Method
 from magpie.storage import open_storage
+from magpie.user_code import with_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,8 @@ def build(
     ask: Callable[[str], bool] | None = None,
     keep_old: bool = False,
     console: Console | None = None,
+    allow_code: bool = False,
+    go_on: bool = False,
 ) -> Run:
     """Build a recipe (a Recipe, a dict, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
 
@@ -70,14 +73,19 @@ def build(
     that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
     `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. `report`
     writes the run's report.html at the end; None does so unless MAGPIE_REPORT is 0. Progress is shown on `console`, or
-    in the notebook's cell that calls this; with `peek` the first rows are printed there as they come.
+    in the notebook's cell that calls this; with `peek` the first rows are printed there as they come. `allow_code` lets
+    the recipe's own steps run, which are Python code: say so only of code that you trust.
+
+    `go_on` passes the gate at which the run was paused.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
-    recipe's run, StoppedError on a signal, ShortError where the finished dataset has fewer rows than `until` asks for.
+    recipe's run, StoppedError on a signal, GateError where the recipe's gate ends the build, ShortError where the
+    finished dataset has fewer rows than `until` asks for.
     """
     recipe = load_recipe(
         recipe, rows=rows, seed=seed, engine=engine, overrides=with_until(overrides, until_kept, rows)
     )
+    recipe = with_code(recipe, allowed=allow_code)
     if recipe.until is not None and stop_after is not None:
         raise RecipeError("`until` counts rows that are kept at the end; leave out --stop-after")
     cell = None if console is not None else notebook_cell()
@@ -107,6 +115,7 @@ def build(
             ask=ask,
             keep_old=keep_old,
             accept_short=accept_short,
+            go_on=go_on,
             console=console,
             cell=cell,
         )

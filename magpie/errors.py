@@ -13,6 +13,8 @@
         ├── ShortError         fewer rows are kept, of some kind or in all, than `until` asks for
         ├── DamagedShardError  a shard that is cut, flipped or not what it says it is
         ├── StorageError       a disk that is full or read-only
+        ├── GateError          a gate of the recipe ended the build
+        │   └── PausedError    it may go on when a person has looked
         └── StoppedError       a person or the system asked the build to stop
 
 A message says what happened, then what to do next, on one line.
@@ -71,6 +73,14 @@ class DamagedShardError(RunError):
 
 class StorageError(RunError):
     """The disk is full, read-only or failing."""
+
+
+class GateError(RunError):
+    """What was made so far is not what the recipe's gate asks for; it is safe."""
+
+
+class PausedError(GateError):
+    """The same, and a person may let the build go on as it is."""
 
 
 class StoppedError(RunError):

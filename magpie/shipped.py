@@ -12,6 +12,7 @@ Kind = Literal[
     "filters",
     "templates/chat",
     "templates/judge",
+    "templates/topics",
     "templates/baseline",
     "templates/models",
     "templates/licences",

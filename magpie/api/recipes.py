@@ -10,6 +10,7 @@ from magpie.errors import RecipeError
 from magpie.recipe.loading import load_recipe
 from magpie.runs.opened import as_run
 from magpie.runs.run import Run
+from magpie.user_code import with_code
 
 if TYPE_CHECKING:
     from magpie.plan import DryRun
@@ -36,6 +37,7 @@ def plan(
     overrides: dict[str, Any] | None = None,
     stop_after: str | None = None,
     reuse: str | Path | None = None,
+    allow_code: bool = False,
 ) -> DryRun:
     """What a build would do: its phases, what it lacks on this machine, what it would take over from run `reuse`.
 
@@ -44,7 +46,7 @@ def plan(
     """
     from magpie.plan import dry_run
 
-    loaded = load_recipe(source, overrides=overrides)
+    loaded = with_code(load_recipe(source, overrides=overrides), allowed=allow_code)
     folder = Path(out) if out is not None else Path("runs") / loaded.name
     return dry_run(loaded, folder, stop_after=stop_after, reuse=None if reuse is None else Path(reuse))
 
@@ -57,6 +59,7 @@ def plan_costs(
     price: float = 0.0,
     like: Run | str | Path | None = None,
     overrides: dict[str, Any] | None = None,
+    allow_code: bool = False,
 ) -> Costs:
     """What a build would take of `gpus` GPUs: memory, tokens, hours, dollars at `price` for a GPU hour, disk.
 
@@ -71,7 +74,7 @@ def plan_costs(
 
     card = card_here() if gpu is None else find_card(gpu)
     measured = None if like is None else measured_by(as_run(like))
-    plan = make_plan(load_recipe(source, overrides=overrides))
+    plan = make_plan(with_code(load_recipe(source, overrides=overrides), allowed=allow_code))
     here = gpus_here() if gpu is None else 0
     return costs_of(plan, card, gpus=gpus or here or 1, price=price, measured=measured)
 

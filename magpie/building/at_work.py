@@ -18,6 +18,7 @@ from magpie.execution.log import Log
 from magpie.execution.peek import Peek
 from magpie.execution.progress import Cell, Progress
 from magpie.execution.signals import Stoppable
+from magpie.figures.gatekeeper import Gatekeeper
 from magpie.figures.run_log import FIRST_STAGE
 from magpie.figures.summary import write_summary
 from magpie.plan import BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
@@ -69,6 +70,7 @@ class Building:
     ask: Callable[[str], bool] | None
     keep_old: bool
     accept_short: bool
+    go_on: bool
     console: Console | None
     cell: Cell | None
     tools: BuildTools = field(default_factory=BuildTools)
@@ -135,7 +137,12 @@ class Building:
             else Peek(run, self.console or new_console()).beside(progress.handle)
         )
         driver = Driver(
-            run, bound, hands, on_event, find_sources=lambda: self._sources(run, ingredients, progress)
+            run,
+            bound,
+            hands,
+            on_event,
+            find_sources=lambda: self._sources(run, ingredients, progress),
+            check=Gatekeeper(run, progress.note, go_on=self.go_on),
         )
         self.current = Round(run, plan, driver, hands, progress)
 

@@ -1,6 +1,6 @@
 """The command `magpie`: arguments in, exit code out. Only here are all exceptions caught, and errors printed.
 
-Exit codes: 0 done; 1 an error, printed in one line; 2 wrong arguments; 130 stopped by a signal.
+Exit codes: 0 done; 1 an error, printed in one line; 2 wrong arguments; 3 paused at a gate; 130 stopped by a signal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from magpie.cli.rouge import rouge
 from magpie.cli.runs import build, filter_, runs_, show, status, verify
 from magpie.cli.serve import serve
 from magpie.cli.view import view
-from magpie.errors import MagpieError, StoppedError
+from magpie.errors import MagpieError, PausedError, StoppedError
 from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
 
@@ -40,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-WRONG_ARGUMENTS, INTERRUPTED = 2, 130
+WRONG_ARGUMENTS, PAUSED, INTERRUPTED = 2, 3, 130
 
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
@@ -89,10 +89,9 @@ def _run() -> int:
         prepare()
         # Completion scripts call the command by this name, also when it was started as `python -m magpie`.
         code = app(standalone_mode=False, prog_name="magpie")
-    except StoppedError as error:
-        return _print_error(str(error), INTERRUPTED)
     except MagpieError as error:
-        return _print_error(str(error), 1)
+        codes: dict[type[MagpieError], int] = {StoppedError: INTERRUPTED, PausedError: PAUSED}
+        return _print_error(str(error), codes.get(type(error), 1))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except Exception as error:

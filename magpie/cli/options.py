@@ -21,6 +21,12 @@ EngineName = Annotated[
     str | None,
     typer.Option("--engine", help="The engine for every model, such as auto, vllm or transformers."),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Run the recipe's own steps: Python code. Say so only of code you trust."
+    ),
+]
 
 
 def open_run(folder: str) -> Run:
@@ -56,9 +62,11 @@ def recipe_from(
     seed: int | None = None,
     engine: str | None = None,
     sets: list[str],
+    allow_code: bool = False,
 ) -> Recipe:
     """The recipe with the changes that the arguments make to it. Raises RecipeError."""
     from magpie.recipe.loading import load_recipe, parse_value
+    from magpie.user_code import with_code
 
     overrides = {}
     for item in sets:
@@ -66,4 +74,5 @@ def recipe_from(
         if not equals:
             raise RecipeError(f"--set {item}: write it as a.b=value")
         overrides[key.strip()] = parse_value(value)
-    return load_recipe(source, rows=rows, seed=seed, engine=engine_kind(engine), overrides=overrides)
+    loaded = load_recipe(source, rows=rows, seed=seed, engine=engine_kind(engine), overrides=overrides)
+    return with_code(loaded, allowed=allow_code)

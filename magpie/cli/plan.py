@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, Sets, recipe_from
+from magpie.cli.options import AllowCode, EngineName, Sets, recipe_from
 from magpie.terminal import new_console, print_json
 
 
@@ -30,14 +30,15 @@ def plan(
     rows: Annotated[int | None, typer.Option(help="How many instructions to ask for.")] = None,
     set_: Sets = None,
     engine: EngineName = None,
+    allow_code: AllowCode = False,
     json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Say what a build would take: GPUs, memory, tokens, hours, dollars, disk."""
     from magpie import api
     from magpie.report.costs_table import print_costs
 
-    loaded = recipe_from(recipe, rows=rows, seed=None, engine=engine, sets=set_ or [])
-    costs = api.plan_costs(loaded, gpu=gpu, gpus=gpus, price=price, like=like)
+    loaded = recipe_from(recipe, rows=rows, seed=None, engine=engine, sets=set_ or [], allow_code=allow_code)
+    costs = api.plan_costs(loaded, gpu=gpu, gpus=gpus, price=price, like=like, allow_code=allow_code)
     if json_:
         print_json(costs.to_json())
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from magpie.cli.options import EngineName, RunFolder, Sets, open_run, recipe_from
+from magpie.cli.options import AllowCode, EngineName, RunFolder, Sets, open_run, recipe_from
 from magpie.errors import RecipeError
 from magpie.names import file_name
 from magpie.terminal import answered_yes, can_ask, new_console, print_json, print_line
@@ -70,6 +70,10 @@ def build(
     keep_old: Annotated[
         bool, typer.Option("--keep-old", help="Leave what a change replaces in RUN/replaced.")
     ] = False,
+    allow_code: AllowCode = False,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Pass the gate at which the build was paused.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the plan and what stands already; load and write nothing."),
@@ -77,7 +81,7 @@ def build(
 ) -> None:
     """Build a dataset; run it again to go on where it stopped."""
     sets = [*(set_ or []), *_until(until_kept, rows)]
-    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=sets)
+    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=sets, allow_code=allow_code)
     if dry_run:
         from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
@@ -109,6 +113,8 @@ def build(
         ask=answered_yes if can_ask() else None,
         keep_old=keep_old,
         accept_short=accept_short,
+        allow_code=allow_code,
+        go_on=go_on,
         console=console,
     )
     print_outcome(run, console)

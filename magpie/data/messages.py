@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.records.conversation import ROLES
-from magpie.steps.base import MESSAGE
+from magpie.steps.base import MESSAGE, first_messages
 
 MESSAGES = pa.list_(MESSAGE)
 
@@ -32,21 +32,17 @@ def messages_of(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
     `with_reasoning` puts the model's reasoning before each answer, in the tags `<think>` and `</think>`. A system
     prompt that the recipe keeps comes first.
     """
-    names = ("instruction", "response", "later_turns", "reasoning", "later_reasoning", SYSTEM)
+    names = ("response", "later_turns", "reasoning", "later_reasoning", SYSTEM)
     if "response" not in rows.column_names:
-        names = (
-            "instruction",
-            "chosen_response",
-            "later_turns",
-            "chosen_reasoning",
-            "later_reasoning",
-            SYSTEM,
-        )
+        names = ("chosen_response", "later_turns", "chosen_reasoning", "later_reasoning", SYSTEM)
     nothing = [None] * rows.num_rows
     columns = (rows[name].to_pylist() if name in rows.column_names else nothing for name in names)
     conversations = []
-    for instruction, response, later, first_reasoning, later_reasoning, system in zip(*columns, strict=True):
-        messages = [user(instruction)]
+    firsts = _first_messages(rows)
+    for first, response, later, first_reasoning, later_reasoning, system in zip(
+        firsts, *columns, strict=True
+    ):
+        messages = [user(first)]
         if response is not None:
             messages.append(assistant(response))
         messages += later or []
@@ -60,7 +56,7 @@ def messages_of(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
 
 def pairs_of(rows: pa.Table, *, with_reasoning: bool) -> dict[str, pa.Array]:
     """`prompt`, and `chosen` and `rejected`, which go on from it: a message each, as a list, as TRL takes pairs."""
-    columns = {"prompt": pa.array([[user(text)] for text in rows["instruction"].to_pylist()], type=MESSAGES)}
+    columns = {"prompt": pa.array([[user(text)] for text in _first_messages(rows)], type=MESSAGES)}
     for side in ("chosen", "rejected"):
         answers = [[assistant(text)] for text in rows[f"{side}_response"].to_pylist()]
         if with_reasoning:
@@ -70,6 +66,11 @@ def pairs_of(rows: pa.Table, *, with_reasoning: bool) -> dict[str, pa.Array]:
             ]
         columns[side] = pa.array(answers, type=MESSAGES)
     return columns
+
+
+def _first_messages(rows: pa.Table) -> list[str]:
+    """The user's first message in each row, with the document that it is about, where the run has documents."""
+    return first_messages(rows, range(rows.num_rows))
 
 
 def user(text: Any) -> Message:

@@ -1,12 +1,14 @@
 """Can this model write instructions? Its chat format, a sample of what it writes, and what to change.
 
 The sample goes through the steps of a build: `instruct`, `clean` and `language`. It is drawn at temperature 1.0 and
-top_p 1.0, with at most 256 tokens, and ends at the first newline. `measures.py` says what is counted, `verdict.py` when
-a model is ready or usable, and `trials.py` how changes are tried out.
+top_p 1.0, with at most 256 tokens, and ends at the first newline. `measures.py` says what is counted, `sense.py`
+whether it reads as messages of users, `verdict.py` when a model is ready or usable, and `trials.py` how changes are
+tried out.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,21 @@ from magpie import models
 from magpie.chat import ChatFormat
 from magpie.chat.families import compare, fitting, for_model
 from magpie.chat.tokenizer import ModelTokenizer
-from magpie.doctor.measures import Neighbors, Sample, measure
+from magpie.doctor.measures import Mean, Neighbors, Sample, Written, measure
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
-from magpie.doctor.trials import Trial, differing, judge_trials, neighbors_json, try_out, with_neighbors
+from magpie.doctor.sense import Sense, ended_share, read_sense
+from magpie.doctor.trials import (
+    Trial,
+    differing,
+    judge_fallback,
+    judge_trials,
+    neighbors_json,
+    try_asking,
+    try_out,
+    with_neighbors,
+)
 from magpie.doctor.verdict import has_problems, judge, propose
+from magpie.engines import find_engine
 from magpie.errors import ChatFormatError, RecipeError
 from magpie.execution.signals import run_to_end
 from magpie.neighbors.vectors import no_progress
@@ -36,6 +49,8 @@ INSTRUCT = Instruct(mix=(Draw(temperature=1.0, top_p=1.0),), max_tokens=256, sto
 # Room for any pre-query template and 1024 tokens. A longer context would only take more memory.
 _CONTEXT = 2048
 
+_ENDLESS = 32  # texts that are drawn to see how the model ends them
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -50,7 +65,8 @@ class Diagnosis:
     compared with.
 
     `sample` is None when only the format was checked. `neighbors` is None then, and when they could not be measured:
-    `no_neighbors` says why. `trials` are the changes that were tried out, if any.
+    `no_neighbors` says why. `trials` are the changes that were tried out, if any. `sense` says whether the texts read
+    as messages of users; None where there is no sample.
     """
 
     model: str
@@ -64,6 +80,7 @@ class Diagnosis:
     neighbors: Neighbors | None = None
     no_neighbors: str | None = None
     trials: tuple[Trial, ...] = ()
+    sense: Sense | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -87,6 +104,8 @@ class Diagnosis:
         if self.sample is not None:
             diagnosis |= self.sample.to_json() | neighbors_json(self.neighbors)
             diagnosis["no_neighbors"] = self.no_neighbors
+        if self.sense is not None:
+            diagnosis |= self.sense.to_json()
         if self.trials:
             diagnosis["trials"] = [trial.to_json() for trial in self.trials]
         return diagnosis
@@ -142,12 +161,17 @@ async def _with_sample(
     async with Sampler(on_progress) as sampler:
         written = await sampler.write(recipe, count)
         sample = measure(written)
+        sense = await _sense(sampler, recipe, written, on_progress)
         verdict, changes = judge(sample, written.chat)
         trials: tuple[Trial, ...] = ()
         if fix:
             lines, more = propose(sample, written.chat) if has_problems(sample) else ((), ())
             trials = await try_out(sampler, recipe, sample, _worth_trying(lines, diagnosis.advice))
             verdict, changes = judge_trials(sample, trials, more)
+        if not sense.is_sensible or not sense.ends_itself:
+            asked = await try_asking(sampler, recipe, sample)
+            trials = (*trials, asked)
+            verdict, changes = judge_fallback(sample, sense, asked)
     on_progress("comparing", 0, 0)
     tables = [written.rows, *(trial.written.rows for trial in trials if trial.written is not None)]
     near = await neighbors(recipe, tables)
@@ -160,7 +184,22 @@ async def _with_sample(
         neighbors=measured[0] if measured else None,
         no_neighbors=near if isinstance(near, str) else None,
         trials=with_neighbors(trials, measured[1:]),
+        sense=sense,
     )
+
+
+async def _sense(sampler: Sampler, recipe: Recipe, written: Written, on_progress: ProgressCallback) -> Sense:
+    """Whether the sample reads as messages of users, and whether the model ends them itself."""
+    if not find_engine(recipe.model(recipe.instruct.model).engine).capabilities.loads_weights:
+        return Sense(Mean.share(0, 0), why_not="no model wrote these texts")
+    endless = recipe.instruct.model_copy(update={"stop_at_newline": False})
+    count = min(written.rows.num_rows, _ENDLESS)
+    longer = await sampler.write(
+        recipe.with_sections(instruct=endless), count, what="sampling without a stop at the line break"
+    )
+    on_progress("reading for sense", 0, 0)
+    ended = ended_share(longer.rows["instruct_finish_reason"].to_pylist())
+    return await asyncio.to_thread(read_sense, written.rows, ended=ended)
 
 
 def _worth_trying(changes: tuple[str, ...], advice: tuple[str, ...]) -> tuple[str, ...]:

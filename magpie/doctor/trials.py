@@ -6,11 +6,13 @@ is loaded. Only lines that measurably helped are kept: see `verdict.helped`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from magpie.doctor.measures import Neighbors, Sample, measure
+from magpie.doctor.sense import SENSIBLE, Sense, read_sense
 from magpie.doctor.verdict import ONLY_FORM, helped, is_ready, is_usable, problem_shares, valid_share
 from magpie.errors import EngineError, MagpieError
 from magpie.recipe.loading import load_recipe, parse_value
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from magpie.doctor.measures import Written
     from magpie.doctor.sampling import Sampler
     from magpie.recipe import Recipe
+
+
+ASK = ("instruct.mode: ask",)
+"""The fallback for a model that writes no messages by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Trial:
     problem: str | None = None
     written: Written | None = None
     neighbors: Neighbors | None = None
+    sense: Sense | None = None
 
     @property
     def valid(self) -> int:
@@ -45,7 +52,8 @@ class Trial:
         trial: dict[str, Any] = {"changes": list(self.changes), "helped": self.helped}
         if self.sample is None:
             return trial | {"problem": self.problem}
-        return trial | self.sample.to_json() | neighbors_json(self.neighbors)
+        sense = {} if self.sense is None else self.sense.to_json()
+        return trial | self.sample.to_json() | neighbors_json(self.neighbors) | sense
 
 
 def neighbors_json(neighbors: Neighbors | None) -> dict[str, Any]:
@@ -81,6 +89,35 @@ async def try_out(
         if 1 < len(helpful) < len(lines):
             trials.append(await _try(sampler, recipe, before, helpful))
     return tuple(trials)
+
+
+async def try_asking(sampler: Sampler, recipe: Recipe, before: Sample) -> Trial:
+    """The model asked for messages in its chat format, which is another method; its texts are read for sense too."""
+    trial = await _try(sampler, recipe, before, ASK)
+    if trial.written is None:
+        return trial
+    return replace(trial, sense=await asyncio.to_thread(read_sense, trial.written.rows))
+
+
+def judge_fallback(before: Sample, sense: Sense, asked: Trial) -> tuple[str, tuple[str, ...]]:
+    """The verdict on a model that writes noise behind its own template, after it was asked for messages."""
+    faults = []
+    if not sense.is_sensible:
+        faults.append(
+            f"only {sense.share.value:.0%} of {sense.share.rows} texts read as a user's message, and a ready model "
+            f"has {SENSIBLE:.0%}"
+        )
+    if not sense.ends_itself and sense.ended is not None:
+        faults.append(f"it ends {sense.ended.value:.0%} of its texts itself, the others run on")
+    found = f"{'; '.join(faults)} ({valid_share(before)})"
+    good = asked.sample is not None and is_usable(asked.sample) and asked.sense is not None
+    if good and asked.sense is not None and asked.sense.why_not is None and asked.sense.is_sensible:
+        share = f"{asked.sense.share.value:.0%} of those it writes when asked read as one"
+        return (
+            f"usable with: {ASK[0]}: {found}; {share}. That is another method, and every row says so",
+            ASK,
+        )
+    return f"not usable: {found}; take an instruction-tuned model, or the template it was tuned with", ()
 
 
 async def _try(sampler: Sampler, recipe: Recipe, before: Sample, changes: tuple[str, ...]) -> Trial:

@@ -251,7 +251,9 @@ def _recipe(
         base = load_recipe(recipe, overrides=changes, engine=engine, seed=seed)
     own_judge = _TAG.model_copy(update={"model": base.instruct.model})
     tag = own_judge if recipe is None or base.tag is None else base.tag
-    return base.with_sections(tag=tag.model_copy(update={"tags": _TAG.tags}))
+    # Steps and questions of the user's own are no matter of how instructions are drawn.
+    tag = tag.model_copy(update={"tags": _TAG.tags, "questions": None})
+    return base.with_sections(tag=tag, steps=())
 
 
 def _has_gpu() -> bool:

@@ -63,10 +63,10 @@ class Personal:
 
 
 def tag_counts(rows: ReportRows) -> dict[str, TagCounts]:
-    """The counts of each column of TAGS that has a value."""
+    """The counts of each column of labels that has a value: of TAGS, and of the recipe's own questions."""
     kept = rows.table.filter(pa.array(rows.kept))
     found = {}
-    for name in TAGS:
+    for name in (*TAGS, *rows.own_tags):
         if rows.has(name):
             every = _counted(rows.table[name])
             order = _order(rows, name, every)

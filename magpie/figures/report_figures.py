@@ -17,6 +17,7 @@ from magpie.figures.counts import Opening, Personal, TagCounts, openings, person
 from magpie.figures.coverage_map import CoverageMap, OtherRows, coverage_map, other_rows
 from magpie.figures.diversity import MOST_ROWS, THRESHOLD, Diversity, diversities, nearest_distances
 from magpie.figures.funnel import filter_funnel
+from magpie.figures.known import NearCopies, near_copies
 from magpie.figures.reading import WORST, Row, examples, rows_to_read
 from magpie.figures.report_rows import NUMBERS, SEED, Positions, ReportRows, report_rows
 from magpie.figures.reviewed import QUESTIONS, Reviewed, reviewed
@@ -77,6 +78,7 @@ class ReportFigures:
     review: Reviewed | None
     work: Work | None
     reading: tuple[Row, ...]
+    near_copies: NearCopies | None
     missing: Mapping[str, str]
 
     @property
@@ -150,6 +152,7 @@ def report_figures(
         review=reviewed([rows.at(np.flatnonzero(rows.kept), list(QUESTIONS))]),
         work=None if run is None else work(run, price=price),
         reading=tuple(steps.take("choosing rows", lambda: rows_to_read(rows, _spoken_of(found_topics, spoken)))),
+        near_copies=near_copies(rows),
         missing=missing,
     )  # fmt: skip
 

@@ -19,8 +19,8 @@ from magpie.data.published import Published
 from magpie.errors import RecipeError, RunError
 from magpie.recipe import Recipe
 from magpie.runs.provenance import Provenance
-from magpie.runs.run import Run, is_run
-from magpie.steps.base import REJECTED
+from magpie.runs.run import Run, RunStep, is_run
+from magpie.steps.base import REJECTED, Step
 from magpie.storage import open_storage
 from magpie.text import words
 
@@ -43,7 +43,7 @@ FURTHER_TAGS = ("other_task_categories", "guard_category", "instance_order")
 """Columns that rows can be chosen by, too, as by those that begin with `steer_` or `second_`."""
 NUMBERS = (
     "temperature", "top_p", "instruct_tokens", "response_tokens", "min_neighbor_distance", "repeat_count",
-    "instruct_reward", "base_reward", "reward_difference", "turns",
+    "instruct_reward", "base_reward", "reward_difference", "turns", "known_distance",
 )  # fmt: skip
 TEXTS = (
     "messages", "conversations", "raw_instruction", INSTRUCTION, "reasoning", RESPONSE, "later_turns",
@@ -72,6 +72,8 @@ class ReportRows:
     run: Run | None = None
     recipe: Recipe | None = None
     unfinished: str | None = None
+    own_tags: tuple[str, ...] = ()
+    """Columns of labels that the recipe's own questions fill: they are counted as TAGS are."""
 
     @property
     def kept(self) -> Mask:
@@ -85,7 +87,8 @@ class ReportRows:
     def tags(self) -> list[str]:
         """The columns that rows can be chosen by: those of TAGS, and the further ones that have a value."""
         names = self.table.column_names
-        return [*TAGS, *(name for name in names if name not in TAGS and _is_tag(name) and self.has(name))]
+        first = [*TAGS, *self.own_tags]
+        return [*first, *(name for name in names if name not in first and _is_tag(name) and self.has(name))]
 
     def pii_columns(self) -> list[str]:
         """The columns that name kinds of personal data."""
@@ -129,7 +132,15 @@ def report_rows(source: Run | str | Path, *, most: int | None = None) -> ReportR
 
     recipe = None if known is None else known.recipe
     name = dataset.name if recipe is None else recipe.name
-    return ReportRows(name, str(source), _gathered(read, names), names, read, recipe=recipe)
+    own = () if known is None else _own_tags(known.steps)
+    return ReportRows(
+        name, str(source), _gathered(read, names, own), names, read, recipe=recipe, own_tags=own
+    )
+
+
+def rows_before(run: Run, before: RunStep, shards: int) -> ReportRows:
+    """The rows of the first `shards` of a run, as they stand before a step, whatever else is unfinished."""
+    return _of_shards(run, before, range(shards))
 
 
 def _of_run(run: Run, most: int | None) -> ReportRows:
@@ -138,23 +149,38 @@ def _of_run(run: Run, most: int | None) -> ReportRows:
         raise RunError(
             f"{run.storage.location} has no step that is done for every row; run the build again to go on"
         )
+    wanted = run.shards if most is None else max(1, most // run.recipe.shard_rows)
+    return _of_shards(run, before, range(0, run.shards, -(-run.shards // wanted)))
+
+
+def _of_shards(run: Run, before: RunStep | None, shards: range) -> ReportRows:
     steps = run.steps if before is None else run.steps[: before.number - 1]
     names = tuple(dict.fromkeys(["id", *(name for step in steps for name in step.step.adds.names)]))
-
-    wanted = run.shards if most is None else max(1, most // run.recipe.shard_rows)
-    shards = range(0, run.shards, -(-run.shards // wanted))
 
     def read(columns: Sequence[str]) -> Iterator[pa.Table]:
         return map(partial(run.rows, columns=columns, before=before, check=False), shards)
 
-    table = _gathered(read, names)
+    own = _own_tags([run_step.step for run_step in steps])
+    table = _gathered(read, names, own)
     unfinished = None if before is None else before.name
-    return ReportRows(run.recipe.name, run.storage.location, table, names, read, run, run.recipe, unfinished)
+    return ReportRows(
+        run.recipe.name, run.storage.location, table, names, read, run, run.recipe, unfinished, own
+    )
 
 
-def _gathered(read: Reader, names: tuple[str, ...]) -> pa.Table:
+def _own_tags(steps: Sequence[Step]) -> tuple[str, ...]:
+    """The columns of labels that are none of the published ones; a second judge's are compared, and not counted."""
+    labels = [label for step in steps for label in step.labels]
+    return tuple(
+        label.column for label in labels if label.column == label.question and label.column not in TAGS
+    )
+
+
+def _gathered(read: Reader, names: tuple[str, ...], own_tags: tuple[str, ...] = ()) -> pa.Table:
     texts = [name for name in (INSTRUCTION, RESPONSE) if name in names]
-    held = [name for name in names if _is_tag(name) or name in NUMBERS or _names_pii(name)]
+    held = [
+        name for name in names if _is_tag(name) or name in own_tags or name in NUMBERS or _names_pii(name)
+    ]
     parts = []
     for table in read(["id", *held, *texts]):
         rows = {"id": _text(table["id"]), REJECTED.name: _text(table[REJECTED.name])}

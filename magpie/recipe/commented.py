@@ -49,7 +49,7 @@ def _setting(name: str, field: FieldInfo, value: Any, indent: str, *, is_off: bo
     if isinstance(value, Part):
         yield f"{indent}{name}:"
         yield from _lines(type(value), value, f"{indent}  ")
-    elif value is None and inner is not None and not field.is_required():
+    elif value is None and inner is not None and not field.is_required() and not _is_mapping(field):
         yield f"{indent}{name}: null"
         yield f"{indent}# {name}:"
         for line in _lines(inner, None, "  "):
@@ -93,8 +93,21 @@ def _models(models: Mapping[str, Model], indent: str) -> Iterator[str]:
 
 def _entries_have(part: type[Part], indent: str) -> Iterator[str]:
     yield f"{indent}# Each entry has these keys:"
+    yield from _keys(part, indent, "  ")
+
+
+def _keys(part: type[Part], indent: str, more: str) -> Iterator[str]:
+    """The keys of a part and, further in, of the parts within it."""
     for name, field in part.model_fields.items():
-        yield from _comment(f"{name}: {meaning(field)}", indent, more="  ")
+        yield from _comment(f"{name}: {meaning(field)}", indent, more=more)
+        inner = part_in_type(field.annotation)
+        if inner is not None:
+            yield from _keys(inner, indent, f"{more}  ")
+
+
+def _is_mapping(field: FieldInfo) -> bool:
+    """Whether a setting holds parts by names of the user's."""
+    return any(get_origin(option) is dict for option in (field.annotation, *get_args(field.annotation)))
 
 
 def meaning(field: FieldInfo) -> str:

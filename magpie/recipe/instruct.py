@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from magpie.recipe.base import Part, Role, Section, Share
@@ -27,6 +29,12 @@ class Instruct(Section):
 
     model: Role = "generator"
     """The role that writes the instructions."""
+    mode: Literal["raw", "ask"] = "raw"
+    """How instructions come about. `raw` is the method: the pre-query template and nothing else.
+
+    `ask` is another method, for a model that fails at that (`magpie doctor` says so): in its chat format it is asked to
+    write a message as a user would. Each row is marked as such in `instruct_mode`, and so is the dataset's card.
+    """
     mix: tuple[Draw, ...] = Field(default=(Draw(),), min_length=1)
     """Sampling settings, each for its share of the rows."""
     max_tokens: int = Field(default=2048, ge=1)

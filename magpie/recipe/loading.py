@@ -135,4 +135,4 @@ def _is_changed(place: str, changes: dict[str, Any]) -> bool:
 
 def _has_free_keys(place: str) -> bool:
     """Whether the mapping at this path takes any key."""
-    return place.endswith((".chat_template_kwargs", "quotas.counts", "steer.variables"))
+    return place.endswith((".chat_template_kwargs", "quotas.counts", "steer.variables", "tag.questions"))

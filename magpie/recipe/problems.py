@@ -47,11 +47,11 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(name, list(names), n=1, cutoff=0.5)), None)
 
 
-def suggestion(key: str, keys: Iterable[str]) -> str:
+def suggestion(key: str, keys: Iterable[str], what: str = "the settings") -> str:
     """The end of an error about an unknown key: the nearest right one, or all there are."""
     keys = list(keys)
     close = nearest(key, keys)
-    return f"; did you mean `{close}`?" if close else f"; the settings there are: {', '.join(keys)}"
+    return f"; did you mean `{close}`?" if close else f"; {what} there are: {', '.join(keys)}"
 
 
 _MUST_BE = {

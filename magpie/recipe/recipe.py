@@ -18,10 +18,12 @@ from magpie.recipe.dedup import Dedup
 from magpie.recipe.embed import Embed
 from magpie.recipe.extend import Extend
 from magpie.recipe.filter import Filter
+from magpie.recipe.gate import Gate
 from magpie.recipe.guard import Guard
 from magpie.recipe.identify import Identify
 from magpie.recipe.instances import Instances
 from magpie.recipe.instruct import Instruct
+from magpie.recipe.known import Known
 from magpie.recipe.language import Language
 from magpie.recipe.models import Model
 from magpie.recipe.pii import Pii
@@ -34,6 +36,7 @@ from magpie.recipe.reward import Reward
 from magpie.recipe.screen import Screen
 from magpie.recipe.short_forms import write_out
 from magpie.recipe.steer import Steer
+from magpie.recipe.steps import CustomStep
 from magpie.recipe.tag import Tag
 from magpie.recipe.until import Until
 
@@ -87,10 +90,14 @@ class Recipe(Part):
     """Turn each instruction into a vector."""
     decontaminate: Decontaminate | None = None
     """Reject questions of evaluation sets."""
+    known: Known | None = None
+    """Show the rows that are near copies of datasets you name, such as the generator's own training data."""
     dedup: Dedup | None = Dedup()
     """Reject repeats."""
     tag: Tag | None = Tag()
     """Have a judge label each instruction."""
+    gate: Annotated[Gate | None, ShapesNoRows()] = None
+    """Look at the instructions before more is paid for, and pause a run that collapses."""
     respond: Respond | None = Respond()
     """Answer each instruction."""
     extend: Extend | None = None
@@ -115,6 +122,8 @@ class Recipe(Part):
     """Have an aligned model rewrite tasks and instances: for `method: self-instruct`."""
     review: Review | None = None
     """Have a judge say which tasks are valid and which outputs right: for `method: self-instruct`."""
+    steps: tuple[CustomStep, ...] = ()
+    """Steps of your own, each behind a step that it names. They run only in a build with `--allow-code`."""
 
     def __init__(self, /, **settings: Any) -> None:
         """A recipe made in Python: the short forms of recipe files work here too. Raises RecipeError."""

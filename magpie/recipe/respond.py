@@ -70,6 +70,11 @@ class Respond(Section):
                     f"`respond.system_prompt` holds `{{{name}}}`, which is no variable of `steer`; {advice}, "
                     "or take it out"
                 )
+            if recipe.steer.unsteered:
+                raise ValueError(
+                    f"`respond.system_prompt` holds `{{{name}}}`, which the rows of `steer.unsteered` do not have; "
+                    "leave one of the two out"
+                )
             without = [prompt.id for prompt in recipe.steer.prompts if name not in prompt.slots]
             if without:
                 raise ValueError(

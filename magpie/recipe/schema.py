@@ -25,6 +25,13 @@ from magpie.recipe.recipe import Recipe
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string", "minLength": 1}
+_FILE: Schema = {
+    "type": "object",
+    "description": "A file that holds the text.",
+    "properties": {"file": _TEXT},
+    "required": ["file"],
+    "additionalProperties": False,
+}
 _RULES: Schema = {"type": "array", "items": {"$ref": "#/$defs/Rule"}, "description": "The rules alone."}
 
 
@@ -39,17 +46,25 @@ def recipe_schema(engines: Sequence[str] = ()) -> Schema:
     model = {**_TEXT, "description": "The name of a model, or of another role."}
     settings["models"]["additionalProperties"] = {"anyOf": [{"$ref": "#/$defs/Model"}, model]}
     _accept(settings["filter"], {**_TEXT, "description": "The name of a filter, or a file."}, _RULES)
-    for section, name in (("Decontaminate", "files"), ("Dedup", "against")):
+    for section, name in (("Decontaminate", "files"), ("Dedup", "against"), ("Known", "datasets")):
         _accept(
             parts[section]["properties"][name],
             {**_TEXT, "description": "One dataset."},
             {"$ref": "#/$defs/NamedDataset"},
         )
 
+    questions = {**_TEXT, "description": "The file that holds them, in the folder of the recipe file."}
+    _accept(parts["Tag"]["properties"]["questions"], questions)
+    _accept(parts["JudgeQuestion"]["properties"]["prompt"], _FILE)
+
+    word = {"const": "paraphrase", "description": "The distance that was measured for paraphrases."}
+    _accept(parts["Decontaminate"]["properties"]["distance"], word)
+
     parts["SteerText"]["required"].remove("id")  # in a mapping it is the key; else it is made from the text
     parts["SteerTexts"] = _steer_texts()
     steer = parts["Steer"]["properties"]
-    steer["prompts"] = {"$ref": "#/$defs/SteerTexts", "description": steer["prompts"]["description"]}
+    described = steer["prompts"]["description"]
+    steer["prompts"] = {"$ref": "#/$defs/SteerTexts", "description": described, "default": []}
     steer["variables"]["additionalProperties"] = {"$ref": "#/$defs/SteerTexts"}
 
     if engines:
@@ -92,7 +107,7 @@ class _Generator(GenerateJsonSchema):
 def _schema(part: type[Part]) -> Schema:
     schema: JsonSchemaValue = part.model_json_schema(schema_generator=_Generator)
     for described in (schema, *schema["$defs"].values()):
-        for holder in (described, *described["properties"].values()):
+        for holder in (described, *described.get("properties", {}).values()):
             if "description" in holder:
                 holder["description"] = _unwrapped(holder["description"])
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
@@ -113,11 +128,8 @@ def _steer_texts() -> Schema:
     """The forms that the prompts, and the values of a variable, may have."""
     text = {"anyOf": [{"$ref": "#/$defs/SteerText"}, _TEXT, {"type": "number"}]}
     file = {
-        "type": "object",
+        **_FILE,
         "description": "A .yaml, .jsonl or .txt file that holds the texts, in the folder of the recipe file.",
-        "properties": {"file": _TEXT},
-        "required": ["file"],
-        "additionalProperties": False,
     }
     return {
         "title": "SteerTexts",

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from magpie.errors import RecipeError
+from magpie.recipe.catalogue import write_out_catalogue
 from magpie.recipe.filters import load_filter
+from magpie.recipe.questions import with_prompts, written_questions
 from magpie.recipe.reading import read_texts
 
 _LONGEST_ID = 40  # characters of a text that may be its own id
-_DATASETS = (("decontaminate", "files"), ("dedup", "against"))
-_FILES = (("bootstrap", "seeds"), ("instances", "examples"))
+_DATASETS = (("decontaminate", "files"), ("dedup", "against"), ("known", "datasets"))
+_FILES = (("bootstrap", "seeds"), ("instances", "examples"), ("steer", "documents"))
 
 
 def write_out(recipe: Mapping[Any, Any], origin: str, folder: Path | None = None) -> dict[Any, Any]:
@@ -30,6 +32,9 @@ def write_out(recipe: Mapping[Any, Any], origin: str, folder: Path | None = None
         written["models"] = write_out_models(written["models"], origin)
     if isinstance(written.get("steer"), dict):
         written["steer"] = write_out_steer(written["steer"], origin, folder or Path())
+    if isinstance(written.get("tag"), dict) and written["tag"].get("questions") is not None:
+        questions = _questions(written["tag"]["questions"], f"{origin}: `tag.questions`", folder or Path())
+        written["tag"] = {**written["tag"], "questions": questions}
     if folder is not None:
         written = write_out_datasets(written, folder)
     if isinstance(written.get("filter"), str):
@@ -56,6 +61,11 @@ def write_out_models(models: dict[Any, Any], origin: str) -> dict[str, Any]:
 def write_out_steer(steer: dict[Any, Any], origin: str, folder: Path) -> dict[Any, Any]:
     """Replace the prompts, and the values of each variable, by lists of `{id, text}`. Files are read."""
     written = dict(steer)
+    if written.get("catalogue") is not None:
+        try:
+            written = write_out_catalogue(written, folder)
+        except RecipeError as error:
+            raise RecipeError(f"{origin}: `steer.catalogue`: {error}") from error
     if "prompts" in written:
         written["prompts"] = _texts(written["prompts"], f"{origin}: `steer.prompts`", folder)
     if isinstance(written.get("variables"), dict):
@@ -80,8 +90,20 @@ def write_out_datasets(recipe: dict[Any, Any], folder: Path) -> dict[Any, Any]:
     for section, key in _FILES:
         part = recipe.get(section)
         if isinstance(part, dict) and key in part:
-            written[section] = {**part, key: _absolute(part[key], folder)}
+            # `steer` has been written out before.
+            written[section] = {**written[section], key: _absolute(part[key], folder)}
+    if isinstance(recipe.get("steps"), list):
+        written["steps"] = [_with_absolute_file(step, folder) for step in recipe["steps"]]
     return written
+
+
+def _with_absolute_file(step: Any, folder: Path) -> Any:
+    """A step of the user's own, with the whole path of its file, where it names one that is in `folder`."""
+    use = step.get("use") if isinstance(step, dict) else None
+    if not isinstance(use, str) or not use.rpartition(":")[0].endswith(".py"):
+        return step
+    path, _, name = use.rpartition(":")
+    return {**step, "use": f"{_absolute(path, folder)}:{name}"}
 
 
 def _absolute(name: Any, folder: Path) -> Any:
@@ -102,6 +124,16 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         return False
+
+
+def _questions(written: Any, place: str, folder: Path) -> Any:
+    """Replace the name of a file of questions by the questions, and prompts in files by their texts."""
+    try:
+        if isinstance(written, str):
+            return written_questions(folder / written)
+        return with_prompts(written, folder) if isinstance(written, dict) else written
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {error}") from error
 
 
 def _texts(written: Any, place: str, folder: Path) -> Any:

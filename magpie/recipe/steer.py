@@ -71,21 +71,44 @@ class Steer(Section):
     Only `instruct` gets these prompts: a response is written to the instruction alone.
     """
 
-    prompts: tuple[SteerText, ...] = Field(min_length=1)
+    catalogue: Text | None = None
+    """A catalogue of topics, kinds of request and facets, in the place of `prompts`: general, math, code, support, or a
+    YAML file of the same form, in the folder of the recipe file. Its texts are written into the run's recipe.
+    """
+    documents: Text | None = None
+    """Documents that users ask about: a text file, a file of records with a column `text`, or a folder of such files.
+
+    A part of one stands before the user's header, behind the prompt if there is one, and before the instruction when
+    it is answered and in the messages. A path is looked up in the working directory first, then in the folder of the
+    recipe file.
+    """
+    document_tokens: int = Field(default=2048, ge=16)
+    """The most tokens of a document that stand in one row. A longer one is cut between paragraphs, else sentences."""
+    prompts: tuple[SteerText, ...] = ()
     """The system prompts. Each gets its share of the rows, whichever variables it contains."""
     variables: dict[str, tuple[SteerText, ...]] = Field(default_factory=dict)
     """Values for the variables in the prompts: {domain: [graphs, trees]} fills in `{domain}`."""
-    combine: Literal["cross", "sample"] = "cross"
+    combine: Literal["cross", "sample", "cycle"] = "cross"
     """How prompts are paired with values.
 
     `cross` uses every prompt with every value of its variables, spread evenly over the rows by position. `sample` draws
-    a prompt and its values at random for each row, by seed.
+    a prompt and its values at random for each row, by seed. `cycle` deals them out like cards: in every round of the
+    longest list each of its values comes once, in an order drawn by seed, and meets every value of the other lists in
+    turn. It takes no shares, and is what a catalogue does.
     """
     refills: tuple[Refill, ...] = ()
     """What a build with `until` has steered later rows by. Leave it out: builds write it."""
+    unsteered: float = Field(default=0.0, ge=0, lt=1)
+    """The share of rows that get no system prompt, spread evenly: they show what the model writes by itself."""
 
     @model_validator(mode="after")
     def _check_texts(self) -> Steer:
+        if self.catalogue is not None:
+            raise ValueError(
+                "`catalogue` is read from a recipe; to change one that is loaded, change its file"
+            )
+        if not self.prompts and self.documents is None:
+            raise ValueError("needs `prompts`, a `catalogue` or `documents`; add one of them")
         for name, values in self.variables.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"the variable {name!r} must be named in lower-case letters, digits and `_`")
@@ -99,6 +122,11 @@ class Steer(Section):
         )
         if self.combine == "cross" and pairs > _MAX_PAIRS:
             raise ValueError(f"prompts and values make {pairs:,} pairings; use `combine: sample` for so many")
+        texts = (text for group in (self.prompts, *self.variables.values()) for text in group)
+        if self.combine == "cycle" and any(text.share != 1 for text in texts):
+            raise ValueError(
+                "`combine: cycle` gives every text its turn and takes no `share`; use `cross`, or `sample`"
+            )
         return self
 
     def _check_variables(self) -> None:
@@ -152,7 +180,15 @@ class Steer(Section):
         return tuple(name for name in self.variables if name in prompt.slots)
 
     def check(self, recipe: Any) -> None:
-        """There is room for one system prompt only."""
+        """There is room for one system prompt only, and in the context for a document and a message about it."""
+        model = recipe.model(recipe.instruct.model)
+        needed = self.document_tokens + recipe.instruct.max_tokens
+        if self.documents is not None and needed > model.context_length:
+            raise ValueError(
+                f"`document_tokens` ({self.document_tokens}) and `instruct.max_tokens` ({recipe.instruct.max_tokens}) "
+                f"do not fit into the context of {model.context_length}; lower one of them, or raise "
+                f"`models.{recipe.instruct.model}.context_length`"
+            )
         if recipe.instruct.system_prompt is not None:
             raise ValueError(
                 "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"

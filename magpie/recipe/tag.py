@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Role, Section
+from magpie.recipe.base import Role, Section, Text
+from magpie.recipe.problems import suggestion
+from magpie.recipe.questions import JudgeQuestion, published_questions
 
-TagName = Literal["difficulty", "quality", "category"]
+TagName = Text
+"""The name of a question: a published one, or one of the recipe's own."""
+
+PUBLISHED_TAGS = ("difficulty", "quality", "category")
 
 # These settings do not change what a judge answers: they say how it is run, and judges never use `thinking`.
 _NOT_IN_ANSWERS = (
@@ -28,8 +34,15 @@ class Tag(Section):
     """The role that judges."""
     second_judge: Role | None = None
     """The role of another model that is asked the same questions. Its columns begin with `second_`."""
-    tags: tuple[TagName, ...] = Field(default=("difficulty", "quality", "category"), min_length=1)
-    """What to ask the judge for."""
+    tags: tuple[TagName, ...] = Field(default=PUBLISHED_TAGS, min_length=1)
+    """What to ask the judge for: names of the published questions, and of those in `questions`.
+
+    Where it is left out, all of them are asked.
+    """
+    questions: dict[str, JudgeQuestion] | None = None
+    """Questions of your own: a file that holds them, or the questions themselves. One that is named like a published
+    question takes its place. null asks the published ones alone.
+    """
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature. 0 always takes the most likely token."""
     times: int = Field(default=1, ge=1)
@@ -44,6 +57,42 @@ class Tag(Section):
     """
     max_text_length: int = Field(default=400, ge=16)
     """The most characters that each text in an answer, such as an explanation, may have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_all(cls, settings: Any) -> Any:
+        """All questions there are, where the recipe does not say which."""
+        # `--set tag.questions=FILE` changes a recipe whose default is written out.
+        if not isinstance(settings, dict) or (settings.get("tags") or [*PUBLISHED_TAGS]) != [*PUBLISHED_TAGS]:
+            return settings
+        own = settings.get("questions")
+        if not isinstance(own, dict):
+            return settings
+        return settings | {"tags": list(dict.fromkeys([*PUBLISHED_TAGS, *own]))}
+
+    @model_validator(mode="after")
+    def _check_tags(self) -> Tag:
+        known = self.every_question
+        for tag in self.tags:
+            if tag not in known:
+                raise ValueError(
+                    f"`tags` names {tag!r}, which is no question{suggestion(tag, known, 'the questions')}"
+                )
+        columns: dict[str, str] = {}
+        for tag in dict.fromkeys(self.tags):
+            for column in known[tag].answer:
+                if column in columns:
+                    raise ValueError(
+                        f"the questions `{columns[column]}` and `{tag}` both fill the column `{column}`; "
+                        "give one of them another"
+                    )
+                columns[column] = tag
+        return self
+
+    @property
+    def every_question(self) -> Mapping[str, JudgeQuestion]:
+        """The questions that may be asked, by their names: the published ones and the recipe's own."""
+        return {**published_questions(), **(self.questions or {})}
 
     @model_validator(mode="after")
     def _check_temperature(self) -> Tag:

@@ -51,7 +51,7 @@ def find_files(path: Path, split: str | None = None) -> Files:
         raise RecipeError(
             f"{path} {what if path.is_symlink() or path.exists() else 'is not there'}; check the path"
         )
-    found = [file for file in _below(path) if is_records(file.name)]
+    found = [file for file in below(path) if is_records(file.name)]
     kinds = {ENDINGS[ending(file.name)] for file in found}
     # Beside tables, a text is a licence or a word to the reader.
     paths = [file for file in found if kinds == {"text"} or ENDINGS[ending(file.name)] != "text"]
@@ -109,7 +109,7 @@ def _saved_splits(root: Path) -> list[str]:
     return [name for name in splits if isinstance(name, str)] if isinstance(splits, list) else []
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def below(folder: Path) -> Iterator[Path]:
     """The files below a folder, by their paths. Links are followed, and no folder is read twice."""
     seen: set[str] = set()
     found: list[Path] = []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from magpie.doctor.doctor import Diagnosis
     from magpie.doctor.measures import Sample
+    from magpie.doctor.sense import Sense
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
@@ -29,6 +30,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         console.print(Text("advice ", "yellow").append_text(as_text(advice, "default")))
     if diagnosis.sample is not None:
         _print_sample(diagnosis, diagnosis.sample, console)
+    if diagnosis.sense is not None:
+        _print_sense(diagnosis.sense, console)
     if diagnosis.trials:
         _print_trials(diagnosis, console)
     is_ready = diagnosis.verdict.startswith(("ready", "format ready"))
@@ -89,12 +92,30 @@ def _print_sample(diagnosis: Diagnosis, sample: Sample, console: Console) -> Non
         console.print(as_text(f"nearest neighbours not measured: {diagnosis.no_neighbors}"))
 
 
+def _print_sense(sense: Sense, console: Console) -> None:
+    if sense.why_not is not None:
+        console.print(as_text(f"not read for sense: {sense.why_not}"))
+        return
+    console.print(
+        f"sense {sense.share.value:.0%} of {sense.share.rows} texts read as a user's message, to a small model that "
+        f"reads English: the order of their words adds {sense.order:+.2f} to the logarithm of a token's probability, "
+        f"the header of a user {sense.speaker:+.2f}",
+        highlight=False,
+    )
+    if sense.ended is not None:
+        console.print(
+            f"turns {sense.ended.value:.0%} of {sense.ended.rows} texts end by the model's own token where no line "
+            "break ends them",
+            highlight=False,
+        )
+
+
 def _print_trials(diagnosis: Diagnosis, console: Console) -> None:
     table = Table(title="tried", title_justify="left", box=None)
-    headings = ("valid", *PROBLEMS, "tokens", "nearest")
+    headings = ("valid", *PROBLEMS, "tokens", "nearest", "sense")
     for heading in ("", *headings, ""):
         table.add_column(heading, justify="right" if heading in headings else "left", overflow="fold")
-    before = Trial((), diagnosis.sample, neighbors=diagnosis.neighbors)
+    before = Trial((), diagnosis.sample, neighbors=diagnosis.neighbors, sense=diagnosis.sense)
     for trial in (before, *diagnosis.trials):
         name = as_text("\n".join(trial.changes) or "as sampled")
         if trial.sample is None:
@@ -103,5 +124,6 @@ def _print_trials(diagnosis: Diagnosis, console: Console) -> None:
         rates = [f"{trial.sample.rates[problem]:.0%}" for problem in ("valid", *PROBLEMS)]
         distance = "" if trial.neighbors is None else f"{trial.neighbors.distance.value:.3f}"
         outcome = "" if trial is before else "helped" if trial.helped else "no help"
-        table.add_row(name, *rates, f"{trial.sample.median_tokens:g}", distance, outcome)
+        read = "" if trial.sense is None or trial.sense.why_not else f"{trial.sense.share.value:.0%}"
+        table.add_row(name, *rates, f"{trial.sample.median_tokens:g}", distance, read, outcome)
     console.print(table)

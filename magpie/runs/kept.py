@@ -19,7 +19,7 @@ from magpie.errors import RunError
 from magpie.runs.provenance import Provenance
 from magpie.runs.run import DATASET, REPORT, SUMMARY, Run
 from magpie.runs.sealing import RUN_MANIFEST, is_changed
-from magpie.steps.base import REJECTED, column, is_inner
+from magpie.steps.base import DOCUMENT, REJECTED, column, is_inner
 from magpie.steps.filter import is_reason_of_filter
 
 CONVERSATION = column(
@@ -36,7 +36,7 @@ PAIR_COLUMNS = (
 """The columns of a dataset that no step makes: the first of every dataset, the others of those of pairs."""
 
 # Inner columns that the messages are made of.
-_IN_MESSAGES = ("later_turns", "chosen_response", "rejected_response")
+_IN_MESSAGES = ("later_turns", "chosen_response", "rejected_response", DOCUMENT.name)
 
 
 def write_dataset(run: Run, made_from: str, kept: int) -> None:

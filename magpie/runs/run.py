@@ -39,6 +39,7 @@ STEPS = "steps/"
 DATASET = "dataset/"
 QUARANTINE = "quarantine/"
 PROGRESS = "progress.json"
+GATE = "gate.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from magpie.steps.baseline import BaselineStep
 from magpie.steps.bootstrap import BootstrapStep
 from magpie.steps.candidates import CandidatesStep
 from magpie.steps.clean import CleanStep
+from magpie.steps.custom import UserStep
 from magpie.steps.decontaminate import DecontaminateStep, TurnsStep
 from magpie.steps.dedup import DedupStep
 from magpie.steps.embed import EmbedStep
@@ -28,6 +29,7 @@ from magpie.steps.guard import GuardStep
 from magpie.steps.identify import IdentifyStep
 from magpie.steps.instances import InstancesStep
 from magpie.steps.instruct import InstructStep
+from magpie.steps.known import KnownStep
 from magpie.steps.language import LanguageStep
 from magpie.steps.pii import PiiStep
 from magpie.steps.prefer import PreferStep
@@ -66,6 +68,7 @@ _AFTER_INSTRUCTIONS: tuple[PlanSteps, ...] = (
     LanguageStep.plan,
     EmbedStep.plan,
     DecontaminateStep.plan,
+    KnownStep.plan,
     DedupStep.plan,
     TagStep.plan,
     GuardStep.plan_early,
@@ -119,7 +122,9 @@ def steps_of(recipe: Recipe, method: Method | None = None) -> tuple[RowStep | Gl
     columns = columns_of(steps)
     answers = _in_order(recipe, method.answers, columns)
     before, after = around_answers(recipe, columns, answers) if method.filtered else (None, None)
-    return (*steps, *([before] if before else []), *answers, *([after] if after else []))
+    every = (*steps, *([before] if before else []), *answers, *([after] if after else []))
+    _check_own_steps(recipe, every)
+    return every
 
 
 def every_step() -> tuple[RowStep | GlobalStep, ...]:
@@ -139,13 +144,16 @@ def whole_recipe(method: str = "magpie") -> Recipe:
         "rows": 1,
         "engine": "scripted",
         "models": {role: {**model, "script": {"slots": 1 + at}} for at, role in enumerate(roles)},
+        "instruct": {"mode": "ask"},
         "steer": {
+            "documents": "texts.jsonl",
             "prompts": ["{language}, {variable}"],
             "variables": {"language": ["en"], "variable": ["value"]},
         },
         "pii": {"action": "redact"},
         "language": {"keep": ["en"]},
         "decontaminate": {"files": ["benchmark.jsonl"]},
+        "known": {"datasets": ["earlier.jsonl"]},
         "tag": {"times": 2, "temperature": 1.0, "second_judge": "other"},
         "extend": {"turns": 2},
         "reward": {"baseline": {}},
@@ -153,7 +161,7 @@ def whole_recipe(method: str = "magpie") -> Recipe:
         "guard": {"of": ["instruction", "response", "chosen"]},
         "filter": {"name": "all", "rules": [{"name": "all", "where": "true"}]},
     }
-    own: dict[str, Any] = {"method": method, "steer": None, "refine": {}, "review": {}}
+    own: dict[str, Any] = {"method": method, "steer": None, "instruct": {}, "refine": {}, "review": {}}
     return parse_recipe(everything if method == "magpie" else everything | own)
 
 
@@ -165,22 +173,62 @@ def columns_of(steps: tuple[RowStep | GlobalStep, ...], first: pa.Schema = FIRST
     return pa.schema(list(fields.values()))
 
 
+def _own_steps(recipe: Recipe) -> list[UserStep]:
+    """The steps of the user's own, as the recipe has them. Raises RecipeError where their code was not read yet."""
+    for step in recipe.steps:
+        if step.facts is None:
+            raise RecipeError(
+                f"`steps` names Python code of yours ({step.use}), which is not read unasked; "
+                "`magpie build --allow-code` does so, if you trust it"
+            )
+    return [UserStep(step, step.facts) for step in recipe.steps if step.facts is not None]
+
+
+def _check_own_steps(recipe: Recipe, steps: tuple[RowStep | GlobalStep, ...]) -> None:
+    """Raise RecipeError for a step of the user's own that stands nowhere, or is named like another."""
+    names = [step.name for step in steps]
+    for own in _own_steps(recipe):
+        if own.name not in names:
+            there = ", ".join(name for name in names if name not in {"prefilter", "filter"})
+            raise RecipeError(
+                f"`steps`: {own.name} comes after {own.part.after!r}, and the steps are {there}; name one"
+            )
+        if names.count(own.name) > 1:
+            raise RecipeError(f"`steps`: there are two steps {own.name!r}; give the function another name")
+
+
 def _in_order(
     recipe: Recipe, entries: tuple[PlanSteps, ...], first: pa.Schema
 ) -> tuple[RowStep | GlobalStep, ...]:
     placed: list[RowStep | GlobalStep] = []
     waiting: list[RowStep | GlobalStep] = []
 
+    def place(step: RowStep | GlobalStep) -> None:
+        placed.append(step)
+        for own in _own_steps(recipe):
+            if own.part.after == step.name:
+                if not is_ready(own):
+                    known = columns_of(tuple(placed), first).names
+                    missing = next(name for name in own.reads if name not in known)
+                    raise RecipeError(
+                        f"`steps`: {own.name} reads the column `{missing}`, which there is not after {step.name}; "
+                        "name a later step, or another column"
+                    )
+                place(own)
+
     def is_ready(step: RowStep | GlobalStep) -> bool:
         return set(step.reads) <= set(columns_of(tuple(placed), first).names)
 
     for entry in entries:
         for step in entry(recipe, columns_of(tuple(placed), first)):
-            (placed if is_ready(step) else waiting).append(step)
+            if is_ready(step):
+                place(step)
+            else:
+                waiting.append(step)
         # Only now, so that the steps of one entry stay together; one that is placed may be what another waits for.
         while (ready := next((step for step in waiting if is_ready(step)), None)) is not None:
-            placed.append(ready)
             waiting.remove(ready)
+            place(ready)
     for step in waiting:
         missing = next(name for name in step.reads if name not in columns_of(tuple(placed), first).names)
         general = f"`{step.section}` reads the column `{missing}`, which no step before it adds"

@@ -26,11 +26,12 @@ from magpie.steps.base import (
     column,
     complete_each,
     counts_tokens,
+    documents_in,
+    first_messages,
     live,
     seeds,
     spread,
     text_bytes,
-    values_at,
 )
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ class BaselineStep(RowStep):
     part: Baseline
     seed: int
     model: Model
+    documents: tuple[str, ...] = ()
 
     name = "baseline"
     section = "reward"
-    reads = ("instruction",)
     adds = pa.schema(
         [
             column(
@@ -75,10 +76,17 @@ class BaselineStep(RowStep):
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model"}), "page": page}
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[BaselineStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[BaselineStep, ...]:
         """The step, where rewards are compared with those of a base model."""
         part = recipe.reward and recipe.reward.baseline
-        return (cls(part, recipe.seed, recipe.model(part.model)),) if part else ()
+        if not part:
+            return ()
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns)),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The instruction, and the document that it is about."""
+        return ("instruction", *self.documents)
 
     @property
     def uses(self) -> ModelUse:
@@ -112,7 +120,7 @@ class BaselineWriter(RowWork["Engine"]):
         before, _, after = _page().partition(_PLACE)
         completions = await complete_each(
             engine,
-            (self.plain.ids(f"{before}{text}{after}") for text in values_at(rows, "instruction", at)),
+            (self.plain.ids(f"{before}{text}{after}") for text in first_messages(rows, at)),
             (self._sampling(seed, engine) for seed in row_seeds),
         )
         columns: dict[str, list[Any]] = {

@@ -20,13 +20,14 @@ from magpie.steps.base import (
     answer_sampling,
     complete_each,
     counts_tokens,
+    documents_in,
+    first_messages,
     inner,
     live,
     seeds,
     spread,
     text_bytes,
     try_system_prompt,
-    values_at,
 )
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ class CandidatesStep(RowStep):
     part: Prefer
     seed: int
     model: Model
+    documents: tuple[str, ...] = ()
 
     name = "candidates"
     section = "prefer"
     answers = True
-    reads = ("instruction",)
     version = 1
     adds = pa.schema(
         [
@@ -75,10 +76,17 @@ class CandidatesStep(RowStep):
         return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model", "reward", "margin"})}
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[CandidatesStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[CandidatesStep, ...]:
         """The step, where the recipe makes pairs."""
         part = recipe.prefer
-        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model)),)
+        if part is None:
+            return ()
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns)),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The instruction, and the document that it is about."""
+        return ("instruction", *self.documents)
 
     @property
     def uses(self) -> ModelUse:
@@ -116,8 +124,7 @@ class CandidateWriter(RowWork["Engine"]):
         at, per_row = live(rows), part.responses
         row_seeds = candidate_seeds(self.step.seed, per_row, rows["index"].to_numpy()[at])
         prompts = [
-            chat.prompt([instruction], system=part.system_prompt)
-            for instruction in values_at(rows, "instruction", at)
+            chat.prompt([instruction], system=part.system_prompt) for instruction in first_messages(rows, at)
         ]
         # The requests of a row are neighbours in the queue: they share a prompt, which a prefix cache then still holds.
         completions = await complete_each(

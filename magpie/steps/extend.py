@@ -22,6 +22,8 @@ from magpie.steps.base import (
     Tools,
     column,
     counts_tokens,
+    documents_in,
+    first_messages,
     inner,
     live,
     seeds,
@@ -66,6 +68,7 @@ class ExtendStep(RowStep):
     part: Extend
     seed: int
     model: Model
+    documents: tuple[str, ...] = ()
 
     system_column: str | None = None
     """The column of a system prompt that stays in the messages: later answers are written by it, too."""
@@ -97,18 +100,21 @@ class ExtendStep(RowStep):
         kept = {} if self.system_column is None else {"system_column": self.system_column}
         return {"seed": self.seed, **part, "many_turns": _MANY_TURNS, **kept}
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The first turn, and the system prompt where it stays."""
-        return ("instruction", "response", "response_finish_reason", *filter(None, [self.system_column]))
-
     @classmethod
     def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[ExtendStep, ...]:
         """The step, where the recipe asks for further turns."""
         part = recipe.extend
+        if part is None:
+            return ()
         kept = recipe.respond is not None and recipe.respond.keep_system_prompt
         system = _SYSTEM if kept and _SYSTEM in columns.names else None
-        return () if part is None else (cls(part, recipe.seed, recipe.model(part.model), system),)
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns), system),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The first pair, the document that it is about, how it ended, and the system prompt where it stays."""
+        kept = filter(None, [self.system_column])
+        return ("instruction", "response", "response_finish_reason", *self.documents, *kept)
 
     @property
     def uses(self) -> ModelUse:
@@ -155,14 +161,18 @@ class Extender(RowWork["Engine"]):
         """Every conversation is a task of its own: none waits for another's turn."""
         at = live(rows)
         index = rows["index"].to_numpy()[at]
-        firsts = (values_at(rows, name, at) for name in ("instruction", "response", "response_finish_reason"))
         kept = self.step.system_column
         systems: list[str | None] = [None] * len(at) if kept is None else values_at(rows, kept, at)
         conversations = await asyncio.gather(
             *(
                 self._extend([instruction, response], finish_reason, row_seeds, engine, system)
                 for instruction, response, finish_reason, row_seeds, system in zip(
-                    *firsts, self._seeds(index), systems, strict=True
+                    first_messages(rows, at),
+                    values_at(rows, "response", at),
+                    values_at(rows, "response_finish_reason", at),
+                    self._seeds(index),
+                    systems,
+                    strict=True,
                 )
             )
         )

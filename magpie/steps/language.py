@@ -120,6 +120,11 @@ def _refuse_unsteered(steer: Steer | None) -> None:
             "such as {de: German, fr: French}, or list the languages to keep"
         )
     _refuse_unknown("`steer.variables.language`", steer.languages)
+    if steer.unsteered:
+        raise RecipeError(
+            "`language.keep: steered` needs a language for every row, and `steer.unsteered` leaves some without; "
+            "set it to 0, or list the languages to keep"
+        )
     for prompt in steer.prompts:
         if "language" not in prompt.slots:
             raise RecipeError(

@@ -22,6 +22,8 @@ from magpie.steps.base import (
     RowWork,
     Tools,
     column,
+    documents_in,
+    first_messages,
     inner,
     live,
     score_answer,
@@ -31,6 +33,8 @@ from magpie.steps.base import (
 
 if TYPE_CHECKING:
     from magpie.chat import Transcript
+
+_OF_CANDIDATES = ("candidates", "candidate_reasoning", "candidate_finish_reasons")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,9 @@ class PreferStep(RowStep):
 
     part: Prefer
     model: Model
+    documents: tuple[str, ...] = ()
 
     name = "prefer"
-    reads = ("instruction", "candidates", "candidate_reasoning", "candidate_finish_reasons")
     adds = pa.schema(
         [
             column(
@@ -97,10 +101,15 @@ class PreferStep(RowStep):
         return {"margin": self.part.margin}
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[PreferStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[PreferStep, ...]:
         """The step, where the recipe makes pairs."""
         part = recipe.prefer
-        return () if part is None else (cls(part, recipe.model(part.reward)),)
+        return () if part is None else (cls(part, recipe.model(part.reward), documents_in(columns)),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The instruction, the document that it is about, and the candidates."""
+        return ("instruction", *_OF_CANDIDATES, *self.documents)
 
     @property
     def uses(self) -> ModelUse:
@@ -134,8 +143,8 @@ class PairChooser(RowWork[Scorer]):
         """One request for each candidate, all at once."""
         # The scorer makes the batches: it can put conversations of equal length together.
         at = live(rows)
-        instructions, *lists = (values_at(rows, name, at) for name in PreferStep.reads)
-        candidates, reasoning, finish_reasons = lists
+        instructions = first_messages(rows, at)
+        candidates, reasoning, finish_reasons = (values_at(rows, name, at) for name in _OF_CANDIDATES)
         pairs = await asyncio.gather(
             *(self._pair(*row, scorer) for row in zip(instructions, candidates, finish_reasons, strict=True))
         )

@@ -24,6 +24,8 @@ from magpie.steps.base import (
     column,
     complete_each,
     counts_tokens,
+    documents_in,
+    first_messages,
     inner,
     live,
     seeds,
@@ -52,6 +54,7 @@ class RespondStep(RowStep):
     part: Respond
     seed: int
     model: Model
+    documents: tuple[str, ...] = ()
     steer: Steer | None = None
 
     name = "respond"
@@ -89,17 +92,18 @@ class RespondStep(RowStep):
     )
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[RespondStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[RespondStep, ...]:
         """The step, where the recipe has responses."""
         part = recipe.respond
         if part is None:
             return ()
-        return (cls(part, recipe.seed, recipe.model(part.model), recipe.steer if part.variables else None),)
+        steer = recipe.steer if part.variables else None
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns), steer),)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The instruction, and what the row was steered by where the system prompt says that."""
-        return ("instruction",) if self.steer is None else ("instruction", "steer_id")
+        """The instruction, the document that it is about, and what the row was steered by where that is said."""
+        return ("instruction", *self.documents, *(() if self.steer is None else ("steer_id",)))
 
     @property
     def adds(self) -> pa.Schema:
@@ -188,7 +192,7 @@ class Responder(RowWork["Engine"]):
         at = live(rows)
         part, chat = self.step.part, self.chat
         row_seeds = seeds(self.step.seed, "respond", rows["index"].to_numpy()[at]).tolist()
-        instructions = values_at(rows, "instruction", at)
+        instructions = first_messages(rows, at)
         systems = self._systems(rows, at)
         prompts = [
             chat.prompt([instruction], system=system)

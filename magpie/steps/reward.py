@@ -19,6 +19,8 @@ from magpie.steps.base import (
     RowWork,
     Tools,
     column,
+    documents_in,
+    first_messages,
     judged_or_not,
     live,
     score_answer,
@@ -57,20 +59,28 @@ class RewardStep(RowStep):
 
     part: Reward
     model: Model
+    documents: tuple[str, ...] = ()
 
     name = "reward"
     outcome_columns = ("reward_error",)
 
     @classmethod
-    def plan(cls, recipe: Recipe, _: pa.Schema) -> tuple[RewardStep, ...]:
+    def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[RewardStep, ...]:
         """The step, where the recipe asks for rewards."""
         part = recipe.reward
-        return () if part is None else (cls(part, recipe.model(part.model)),)
+        if part is None:
+            return ()
+        return (cls(part, recipe.model(part.model), documents_in(columns)),)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The instruction and the answers to score, the base model's last."""
-        return ("instruction", "response", *(("base_response",) if self.part.baseline else ()))
+        """The instruction, the document that it is about, and the answers to score."""
+        return ("instruction", *self.documents, *self.scored)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The columns of the answers, the base model's last."""
+        return ("response", *(("base_response",) if self.part.baseline else ()))
 
     @property
     def adds(self) -> pa.Schema:
@@ -118,7 +128,8 @@ class Rewarder(RowWork[Scorer]):
         """One request for each answer, all at once."""
         # The scorer makes the batches: it can put conversations of equal length together.
         at = live(rows)
-        instructions, *answers = (values_at(rows, name, at) for name in self.step.reads)
+        instructions = first_messages(rows, at)
+        answers = [values_at(rows, name, at) for name in self.step.scored]
         scores = await asyncio.gather(
             *(
                 self._score(instruction, answer, scorer)

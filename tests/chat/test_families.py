@@ -70,6 +70,12 @@ HUB_NAMES = {
     "ibm-granite/granite-3.3-2b-instruct": "granite3.1",
     "CohereForAI/c4ai-command-r-plus": "command-r",
     "openai/gpt-oss-20b": "gpt-oss",
+    "google/gemma-4-31B-it": "gemma4",
+    "Qwen/Qwen3.5-4B": "qwen3.5",
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": "llama4",
+    "ibm-granite/granite-4.0-h-tiny": "granite4.0",
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": "mistral-small-3.1",
+    "zai-org/GLM-4.6": "glm4.6",
 }
 WRITTEN = {
     "llama2": "<s>[INST] Name a bird. [/INST] The wren. </s><s>[INST] And another. [/INST]",
@@ -83,6 +89,22 @@ WRITTEN = {
     ),
     "olmo2": (
         "<s><|user|>\nName a bird.\n<|assistant|>\nThe wren.</s>\n<|user|>\nAnd another.\n<|assistant|>\n"
+    ),
+    "gemma4": (
+        "<s><|turn>user\nName a bird.<turn|>\n<|turn>model\nThe wren.<turn|>\n<|turn>user\nAnd another.<turn|>\n"
+        "<|turn>model\n<|channel>thought\n<channel|>"
+    ),
+    "qwen3.5": (
+        "<|im_start|>user\nName a bird.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nThe wren.<|im_end|>\n"
+        "<|im_start|>user\nAnd another.<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    ),
+    "llama4": (
+        "<s><|header_start|>user<|header_end|>\n\nName a bird.<|eot|><|header_start|>assistant<|header_end|>\n\n"
+        "The wren.<|eot|><|header_start|>user<|header_end|>\n\nAnd another.<|eot|>"
+        "<|header_start|>assistant<|header_end|>\n\n"
+    ),
+    "glm4.6": (
+        "[gMASK]<sop><|user|>\nName a bird.<|assistant|>\n<think></think>\nThe wren.<|user|>\nAnd another.<|assistant|>"
     ),
     "phi4-mini": (
         "<|user|>Name a bird.<|end|><|assistant|>The wren.<|end|><|user|>And another.<|end|><|assistant|>"
@@ -264,6 +286,7 @@ def test_the_advice_for_llama_3_1_is_the_published_one() -> None:
         ("llama3.2", "%d %b %Y"),
         ("granite3.1", "%B %d, %Y"),
         ("gpt-oss", "%Y-%m-%d"),
+        ("mistral-small-3.1", "%Y-%m-%d"),
     ],
 )
 def test_dates_are_those_that_templates_are_told(name: str, written: str) -> None:

@@ -15,7 +15,7 @@ from magpie.engines.base import Completion, Engine, Sampling
 from magpie.errors import EngineError
 from magpie.models import ModelFiles, resolve
 from magpie.recipe import Model
-from magpie.steps.tag import JudgePrompt
+from magpie.steps.tag import QUESTIONS, JudgePrompt
 
 pytest.importorskip("vllm", reason="vLLM is not installed on this machine")
 pytestmark = pytest.mark.slow
@@ -122,7 +122,7 @@ async def a_presence_penalty_is_taken_from_what_was_written(engine: Engine, chat
 
 async def prompts_of_a_judge_are_cached(engine: Engine, chat: ChatFormat) -> None:
     """What the engine itself says of its prefix cache, over prompts it has not seen: all but the instruction hits."""
-    judge = JudgePrompt.load("quality", chat)
+    judge = JudgePrompt.load(QUESTIONS["quality"].part.prompt, chat)
     prompts = [judge.ids(f"What is {number} times seven?", room=800) for number in range(40)]
     sampling = replace(SAMPLING, temperature=0.0, max_tokens=1)
     done = await asyncio.gather(*(engine.complete(prompt, sampling) for prompt in prompts))

@@ -108,7 +108,7 @@ def test_every_mistake_is_told_in_one_line() -> None:
         ({"instruct": {"mix": []}}, "`instruct.mix`: must be a list of at least one entry, not []"),
         ({"clean": {"min_length": None}}, "`clean.min_length`: must be a whole number, not null"),
         ({"instruct": {"stop_at_newline": "ja"}}, "`instruct.stop_at_newline`: must be true or false, not 'ja'"),
-        ({"tag": {"tags": ["qualty"]}}, "`tag.tags.0`: must be 'difficulty', 'quality' or 'category', not 'qualty'"),
+        ({"tag": {"tags": ["qualty"]}}, "`tag`: `tags` names 'qualty', which is no question; did you mean `quality`?"),
         ({"engine": ""}, "`engine`: must be text that is not empty, not ''"),
         ({"tag": {"model": ""}}, "`tag.model`: must be text that is not empty, not ''"),
         ({"name": "A"},

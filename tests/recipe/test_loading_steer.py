@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prompts", "variables", "said"),
     [
-        ([], {}, "`steer.prompts`: must be a list of at least one entry, not []"),
+        ([], {}, "`steer`: needs `prompts`, a `catalogue` or `documents`; add one of them"),
         ([""], {}, "`steer.prompts.0.text`: must be text that is not empty, not ''"),
         (["a {domian}"], {"domain": ["x"]},
          "`steer`: the prompt 'a-domian' holds `{domian}`, which is no variable; write `{domain}`, "

@@ -211,6 +211,10 @@ def _fill(schema: dict[str, Any], draw: random.Random) -> Any:
     kind = schema.get("type")
     if kind == "object":
         return {key: _fill(part, draw) for key, part in schema["properties"].items()}
+    if kind == "integer":
+        return draw.randint(schema["minimum"], schema["maximum"])
+    if kind == "number":
+        return round(draw.uniform(schema["minimum"], schema["maximum"]), 2)
     if kind == "array":
         return [
             _fill(schema["items"], draw)

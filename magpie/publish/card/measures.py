@@ -60,6 +60,8 @@ class Measures:
     characters: dict[str, list[int]] = field(default_factory=dict)
     shown: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
     conversations: list[list[str]] = field(default_factory=list)
+    known: list[tuple[float, str, str]] = field(default_factory=list)
+    """The near copies of known datasets: how near, the instruction, and the known row."""
     review: Reviewed | None = None
 
 
@@ -126,6 +128,11 @@ def _count(table: pa.Table, measures: Measures) -> None:
         if f"_{name}".endswith(_PII):
             kinds = measures.found.setdefault(name, Counter())
             kinds.update(kind for row in table[name].to_pylist() for kind in set(row or ()))
+    if {"known_distance", "known_as", "instruction"} <= names:
+        near = table.select(["known_distance", "instruction", "known_as"]).filter(
+            pc.is_valid(table["known_as"])
+        )
+        measures.known += [tuple(row.values()) for row in near.to_pylist()]
     if "messages" in names:
         measures.turns.update(_turns(table["messages"].combine_chunks()))
     for name in _LENGTHS:

@@ -34,7 +34,15 @@ _ENDS = {
 
 def counts(figures: ReportFigures) -> Iterator[PageFigure]:
     """The values of each tag, and the sampling settings."""
-    for name, (column, title, says) in _COUNTED.items():
+    own = {
+        name: (
+            name,
+            f"Rows by {name}",
+            f"What the judge answered to a question of the recipe's own, `{name}`.",
+        )
+        for name in figures.rows.own_tags
+    }
+    for name, (column, title, says) in (_COUNTED | own).items():
         counts = figures.counts.get(column)
         if counts is None:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from magpie.escaping import one_line
 from magpie.figures.diversity import THRESHOLD
 from magpie.figures.report_figures import ReportFigures
 from magpie.recipe import Recipe
@@ -47,6 +48,29 @@ def checked(figures: ReportFigures) -> Iterator[PageFigure]:
             "for this report are shares of its sample, and stay in.",
             table=table(("set", "how", "rows found"), rows),
         )  # fmt: skip
+
+
+def copies(figures: ReportFigures) -> Iterator[PageFigure]:
+    """The rows that are near copies of a known dataset, the nearest first."""
+    found, recipe = figures.near_copies, figures.rows.recipe
+    if found is None or recipe is None or recipe.known is None:
+        return
+    names = ", ".join(public_name(each) for each in recipe.known.datasets)
+    fate = "were rejected" if recipe.known.drop else "are in the dataset all the same"
+    shown = [
+        (one.id, one_line(one.instruction, 200), one_line(one.known, 200), f"{one.distance:.3f}")
+        for one in found.nearest
+    ]
+    yield PageFigure(
+        "near-copies",
+        "Near copies of known datasets",
+        f"{found.near:,} of {found.rows:,} kept rows ({percent(found.share)}) are near a row of {names}; "
+        f"such rows {fate}.",
+        f"A squared distance below {recipe.known.distance:g} between embeddings: texts that ask the same in other "
+        "words. The nearest are listed.",
+        table=table(("row", "instruction", "known row", "distance"), shown) if shown else None,
+        why_not=None if shown else "no row is that near",
+    )
 
 
 def _by_recipe(figures: ReportFigures) -> Iterator[tuple[str, str, str]]:

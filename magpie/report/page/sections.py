@@ -6,7 +6,7 @@ from magpie.figures.report_figures import ReportFigures
 from magpie.report.page.covered import coverage, openings, verbs
 from magpie.report.page.figure import Section
 from magpie.report.page.kinds import counts, endings, lengths, mismatch
-from magpie.report.page.known import checked, what_is_known
+from magpie.report.page.known import checked, copies, what_is_known
 from magpie.report.page.scores import (
     agreement,
     distances,
@@ -37,6 +37,11 @@ def sections(figures: ReportFigures) -> list[Section]:
             (*review(figures), *rewards(figures), *safety(figures), *agreement(figures)),
         ),
         Section("work", "What it took", tuple(times(figures))),
-        Section("known", "What is known of such texts", tuple(checked(figures)), what_is_known(figures)),
+        Section(
+            "known",
+            "What is known of such texts",
+            (*checked(figures), *copies(figures)),
+            what_is_known(figures),
+        ),
     ]
     return [section for section in every if section.figures or section.text]

@@ -1,6 +1,7 @@
 """What steps share, and all that they share: the contract, the columns, requests, and rows in and out."""
 
 from magpie.steps.base.columns import (
+    DOCUMENT,
     MESSAGE,
     REJECTED,
     column,
@@ -15,7 +16,18 @@ from magpie.steps.base.looping import is_looping
 from magpie.steps.base.page import Page
 from magpie.steps.base.quoting import QuotingPrompt
 from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
-from magpie.steps.base.rows import judged_or_not, live, seeds, spread, text_bytes, unit_vectors, values_at
+from magpie.steps.base.rows import (
+    about_document,
+    documents_in,
+    first_messages,
+    judged_or_not,
+    live,
+    seeds,
+    spread,
+    text_bytes,
+    unit_vectors,
+    values_at,
+)
 from magpie.steps.base.sequential import SequentialStep, SequentialWork
 from magpie.steps.base.step import (
     NOTE,
@@ -34,6 +46,7 @@ from magpie.steps.base.step import (
 )
 
 __all__ = [
+    "DOCUMENT",
     "MESSAGE",
     "NOTE",
     "REJECTED",
@@ -52,10 +65,13 @@ __all__ = [
     "SequentialWork",
     "Step",
     "Tools",
+    "about_document",
     "answer_sampling",
     "column",
     "complete_each",
     "counts_tokens",
+    "documents_in",
+    "first_messages",
     "inner",
     "is_inner",
     "is_looping",

@@ -59,5 +59,10 @@ REJECTED = column(
 )
 """A step that may reject rows has this column in `adds`: null, or the reason as "step: reason"."""
 
+DOCUMENT = inner(
+    "document", pa.string(), "The document, or a part of it, that the instruction was written about."
+)
+"""A column of runs that are given documents: what stands before the instruction in the user's first message."""
+
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 """One message of a conversation; `role` is "user" or "assistant"."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from magpie.errors import ModelError
 from magpie.neighbors.vectors import NoDirectionError, Positions, UnitVectors
+from magpie.steps.base.columns import DOCUMENT
 
 
 def live(rows: pa.Table) -> list[int]:
@@ -24,6 +25,25 @@ def values_at(rows: pa.Table, name: str, at: Sequence[int]) -> list[Any]:
     # The type is given for an empty `at`: Arrow would make an array of type null of it, which `take` refuses.
     values: list[Any] = rows[name].take(pa.array(at, pa.int64())).to_pylist()
     return values
+
+
+def documents_in(columns: pa.Schema) -> tuple[str, ...]:
+    """The column of documents, where the steps before add it: what a step reads besides the instruction."""
+    return (DOCUMENT.name,) if DOCUMENT.name in columns.names else ()
+
+
+def first_messages(rows: pa.Table, at: Sequence[int]) -> list[str]:
+    """The user's first message in the rows at positions `at`: the instruction, behind its document if it has one."""
+    instructions: list[str] = values_at(rows, "instruction", at)
+    if DOCUMENT.name not in rows.column_names:
+        return instructions
+    documents = values_at(rows, DOCUMENT.name, at)
+    return [about_document(*pair) for pair in zip(documents, instructions, strict=True)]
+
+
+def about_document(document: str | None, instruction: str) -> str:
+    """The message of a user who asks about a document."""
+    return instruction if document is None else f"{document}\n\n{instruction}"
 
 
 def unit_vectors(rows: pa.Table, at: Positions) -> UnitVectors:

@@ -15,9 +15,8 @@ import numpy as np
 
 from magpie.recipe.steer import Refill, Steer, SteerText, values_in
 from magpie.steps.base import seeds
+from magpie.steps.instruct.dealing import Choice, dealt
 from magpie.steps.instruct.shares import ROOT_OF_76, entries_at, places
-
-Choice = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,32 @@ class Steered:
     language: str | None
 
 
-def steered(steer: Steer, run_seed: int, index: np.ndarray[Any, Any]) -> list[Steered]:
-    """What each row is steered by, from its position and, for `combine: sample`, the run's seed."""
-    choices = _crossed(steer, index) if steer.combine == "cross" else _sampled(steer, run_seed, index)
+def steered(steer: Steer, run_seed: int, index: np.ndarray[Any, Any]) -> list[Steered | None]:
+    """What each row is steered by, from its position and, unless all is crossed, the run's seed; None for no prompt."""
+    index = np.asarray(index, np.int64)
+    if not steer.prompts:
+        return [None] * len(index)
+    bare = _unsteered(steer, index)
+    # Rows without a prompt take no turn from the others.
+    turns = index - np.floor(index * steer.unsteered).astype(np.int64)
+    if steer.combine == "cycle":
+        choices = dealt(steer, run_seed, turns)
+    elif steer.combine == "cross":
+        choices = _crossed(steer, turns)
+    else:
+        choices = _sampled(steer, run_seed, turns)
     # A shard has many more rows than there are choices: each is filled in once.
     filled = {choice: _filled(steer, choice) for choice in dict.fromkeys(choices)}
-    chosen = [filled[choice] for choice in choices]
+    chosen = [
+        None if is_bare else filled[choice] for choice, is_bare in zip(choices, bare.tolist(), strict=True)
+    ]
     for number, refill in enumerate(steer.refills):
         end = steer.refills[number + 1].start if number + 1 < len(steer.refills) else None
-        at = [row for row, each in enumerate(index) if refill.start <= each and (end is None or each < end)]
+        at = [
+            row
+            for row, each in enumerate(index)
+            if refill.start <= each and (end is None or each < end) and chosen[row] is not None
+        ]
         if at and refill.shares:
             for row, steering in zip(at, _refilled(steer, refill, index[at]), strict=True):
                 chosen[row] = steering
@@ -50,6 +66,11 @@ def _refilled(steer: Steer, refill: Refill, index: np.ndarray[Any, Any]) -> list
     shares = [refill.shares[steer_id] for steer_id in known]
     each = list(known.values())
     return [each[entry] for entry in entries_at(shares, places(index, ROOT_OF_76))]
+
+
+def _unsteered(steer: Steer, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Which rows get no prompt: those at which the count of such rows, their share of the rows so far, grows by one."""
+    return np.floor((index + 1) * steer.unsteered) > np.floor(index * steer.unsteered)
 
 
 def prompts_by_id(steer: Steer, ids: Iterable[str]) -> dict[str, Steered]:

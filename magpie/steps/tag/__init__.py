@@ -32,7 +32,7 @@ from magpie.steps.base import (
     spread,
     values_at,
 )
-from magpie.steps.tag.prompt import JudgePrompt, source
+from magpie.steps.tag.prompt import JudgePrompt
 from magpie.steps.tag.questions import QUESTIONS, Question
 from magpie.steps.tag.votes import Ballot
 
@@ -101,17 +101,24 @@ class TagStep(RowStep):
         return tuple(dict.fromkeys(self.part.tags))
 
     @property
+    def questions(self) -> Mapping[TagName, Question]:
+        """What is asked, by the names of the tags."""
+        every = self.part.every_question
+        return {tag: Question(every[tag]) for tag in self.tags}
+
+    @property
     def adds(self) -> pa.Schema:
         """The tags asked for, the votes where there are several, then `tag_error`, `tag_tokens` and `tag_retries`."""
-        fields = [field for tag in self.tags for field in QUESTIONS[tag].fields]
+        questions = self.questions.values()
+        fields = [field for question in questions for field in question.fields]
         if self.part.times > 1:
             fields += [
                 column(
-                    votes_column(QUESTIONS[tag].label),
-                    pa.list_(pa.string()),
-                    f"The {QUESTIONS[tag].label} that each vote of the judge gives; null for a vote that is no answer.",
+                    votes_column(question.label),
+                    pa.list_(question.label_type),
+                    f"The {question.label} that each vote of the judge gives; null for a vote that is no answer.",
                 )
-                for tag in self.tags
+                for question in questions
             ]
         fields += [
             inner("tag_error", pa.string(), "Which tags of the row are missing, and why."),
@@ -135,11 +142,15 @@ class TagStep(RowStep):
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model, the wording of the prompts included."""
         # `second_judge` names a role. Each judge has a step of its own, with the model of that role in its fingerprint.
-        templates = {tag: hashlib.sha256(source(tag).encode()).hexdigest() for tag in self.tags}
+        every, own = self.part.every_question, self.part.questions or {}
+        templates = {tag: hashlib.sha256(every[tag].prompt.encode()).hexdigest() for tag in self.tags}
+        # The published ones are known by their names and their prompts, as when there were no others.
+        asked = {tag: own[tag].model_dump(mode="json", exclude={"prompt"}) for tag in self.tags if tag in own}
         return {
             "seed": self.seed,
-            **self.part.model_dump(mode="json", exclude={"model", "second_judge"}),
+            **self.part.model_dump(mode="json", exclude={"model", "second_judge", "questions"}),
             "templates": templates,
+            **({"questions": asked} if asked else {}),
         }
 
     @property
@@ -153,7 +164,7 @@ class TagStep(RowStep):
     @property
     def requests(self) -> tuple[Request, ...]:
         output = min(lengths.TAG, self.part.max_tokens)
-        shared = [len(source(tag)) / lengths.CHARACTERS for tag in self.tags]
+        shared = [len(question.part.prompt) / lengths.CHARACTERS for question in self.questions.values()]
         return tuple(
             Request(same + lengths.INSTRUCTION + lengths.TEMPLATE, output, shared=same, count=self.part.times)
             for same in shared
@@ -175,7 +186,8 @@ class TagStep(RowStep):
                 times=self.part.times,
                 asked=f"{self.prefix}tag_tokens",
             )
-            for question in (QUESTIONS[tag] for tag in self.part.tags)
+            for question in self.questions.values()
+            if question.labels
         )
 
     @property
@@ -199,7 +211,10 @@ class TagStep(RowStep):
                 "header, has nothing that leaves it out, and a judge's answer is JSON from the beginning; name "
                 "another model as the judge, or give it a `chat_template` without that block"
             ) from error
-        return Tagger(self, {tag: JudgePrompt.load(tag, chat) for tag in self.tags}, chat.stop_ids)
+        prompts = {
+            tag: JudgePrompt.load(question.part.prompt, chat) for tag, question in self.questions.items()
+        }
+        return Tagger(self, prompts, chat.stop_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +233,14 @@ class Tagger(RowWork["Engine"]):
         columns: dict[str, Sequence[Any]] = {}
         errors: list[list[str]] = [[] for _ in at]
         tokens, retries = [0] * len(at), [0] * len(at)
-        requests = [self._ballot(tag).votes(instructions, index, engine) for tag in self.step.tags]
-        for tag, votes_of_rows in zip(self.step.tags, await asyncio.gather(*requests), strict=True):
-            question = QUESTIONS[tag]
+        questions = self.step.questions
+        requests = [
+            self._ballot(tag, question).votes(instructions, index, engine)
+            for tag, question in questions.items()
+        ]
+        for (tag, question), votes_of_rows in zip(
+            questions.items(), await asyncio.gather(*requests), strict=True
+        ):
             answers = [question.majority([vote.answer for vote in votes]) for votes in votes_of_rows]
             for field in question.fields:
                 columns[field.name] = [answer and answer[field.name] for answer in answers]
@@ -240,9 +260,9 @@ class Tagger(RowWork["Engine"]):
         named = {f"{self.step.prefix}{name}": values for name, values in columns.items()}
         return spread(rows, at, named, self.step.adds)
 
-    def _ballot(self, tag: TagName) -> Ballot:
+    def _ballot(self, tag: TagName, question: Question) -> Ballot:
         step = self.step
-        return Ballot(tag, step.part, step.name, step.seed, self.prompts[tag], self.stop_ids)
+        return Ballot(tag, question, step.part, step.name, step.seed, self.prompts[tag], self.stop_ids)
 
 
 def votes_column(label: str) -> str:

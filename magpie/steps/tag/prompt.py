@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from magpie import shipped
-from magpie.recipe import TagName
+from magpie.errors import RecipeError
 from magpie.steps.base import QuotingPrompt
 
 if TYPE_CHECKING:
@@ -18,11 +17,14 @@ class JudgePrompt(QuotingPrompt):
     """The judge's prompt for one tag, for any instruction."""
 
     @classmethod
-    def load(cls, tag: TagName, chat: ChatFormat) -> JudgePrompt:
-        """The shipped prompt of one tag, in the judge's chat format."""
-        return cls.of(source(tag), "instruction", chat)
+    def load(cls, wording: str, chat: ChatFormat) -> JudgePrompt:
+        """The prompt of one question, a Jinja template, in the judge's chat format. Raises RecipeError."""
+        from jinja2 import TemplateError
 
-
-def source(tag: TagName) -> str:
-    """The shipped wording of one tag's prompt, a Jinja template."""
-    return (shipped.folder("templates/judge") / f"{tag}.jinja").read_text(encoding="utf-8").strip()
+        try:
+            return cls.of(wording, "instruction", chat)
+        except TemplateError as error:
+            raise RecipeError(
+                f"a prompt in `tag.questions` is no template ({error}); a judge's prompt holds `{{{{ instruction }}}}` "
+                "and no other variable"
+            ) from error

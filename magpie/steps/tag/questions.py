@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.engines.base import Completion
-from magpie.recipe import TagName
+from magpie.recipe import AnswerColumn, JudgeQuestion, TagName
+from magpie.recipe.questions import published_questions
 from magpie.replies import json_object, valid_text
 from magpie.steps.base import column
-from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 from magpie.text import folded
 
 _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories`
@@ -25,34 +25,54 @@ _CHARACTER_TOKENS = 6
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What one tag asks of the judge: free texts, then one label, then further labels where the tag has them.
+    """What one tag asks of the judge: its columns, in the order of writing, and the label that decides between votes.
 
     The texts come first, so that the judge writes its reasons before it decides.
-
-    `ordered` says that the labels are a scale, from the least to the most.
     """
 
-    texts: tuple[str, ...]
-    label: str
-    labels: tuple[str, ...]
-    others: str | None = None
-    ordered: bool = True
+    part: JudgeQuestion
+
+    @property
+    def label(self) -> str:
+        """The column on which votes are counted."""
+        return self.part.decides
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The values that the label may have; none where it is a number or a text."""
+        return self.part.answer[self.label].values
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the labels are a scale, from the least to the most."""
+        return self.part.answer[self.label].ordered
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns of free text."""
+        return self._of_type("text")
+
+    @property
+    def others(self) -> str | None:
+        """The column of further labels, where the question has one."""
+        return next(iter(self._of_type("others")), None)
+
+    @property
+    def label_type(self) -> pa.DataType:
+        """The type of the label's column."""
+        return _arrow_type(self.part.answer[self.label])
 
     @property
     def fields(self) -> list[pa.Field]:
         """The columns the answer fills, in the order the judge writes them."""
-        fields = [_described(name, pa.string()) for name in (*self.texts, self.label)]
-        return [*fields, _described(self.others, pa.list_(pa.string()))] if self.others else fields
+        return [_described(name, answer) for name, answer in self.part.answer.items()]
 
     def schema(self, *, max_text_length: int, most_others: int = _MOST_OTHERS) -> str:
         """The JSON schema of an answer, as JSON; a text is at most `max_text_length` characters."""
-        label = {"type": "string", "enum": list(self.labels)}
-        properties: dict[str, Any] = {
-            name: {"type": "string", "maxLength": max_text_length} for name in self.texts
+        properties = {
+            name: self._schema_of(answer, max_text_length, most_others)
+            for name, answer in self.part.answer.items()
         }
-        properties[self.label] = label
-        if self.others:
-            properties[self.others] = {"type": "array", "items": label, "maxItems": most_others}
         return json.dumps(
             {
                 "type": "object",
@@ -62,19 +82,30 @@ class Question:
             }
         )
 
+    def _schema_of(self, answer: AnswerColumn, max_text_length: int, most_others: int) -> dict[str, Any]:
+        if answer.type == "text":
+            return {"type": "string", "maxLength": max_text_length}
+        if answer.type == "enum":
+            return {"type": "string", "enum": list(answer.values)}
+        if answer.type == "others":
+            label = {"type": "string", "enum": list(self._enum.values)}
+            return {"type": "array", "items": label, "maxItems": most_others}
+        kind, number = ("number", float) if answer.decimals else ("integer", int)
+        assert answer.minimum is not None and answer.maximum is not None
+        return {"type": kind, "minimum": number(answer.minimum), "maximum": number(answer.maximum)}
+
     def fitting_schema(self, *, max_tokens: int, max_text_length: int) -> str:
         """The same schema with texts so short that every answer ends within `max_tokens`, however it is tokenized.
 
         Where even an answer without texts might not fit, it is the schema of that answer.
         """
-        # A token is at least one byte. So the JSON without texts, with the longest label, takes at most as many tokens
+        # A token is at least one byte. So the JSON without texts, with the longest labels, takes at most as many tokens
         # as it has bytes. One token is left for the stop.
-        longest = max(self.labels, key=len)
-        bare: dict[str, Any] = dict.fromkeys(self.texts, "") | {self.label: longest}
-        if self.others:
-            bare[self.others] = []
+        bare = {name: _longest(answer) for name, answer in self.part.answer.items()}
         room = max(0, max_tokens - 1 - len(json.dumps(bare)))
-        most_others = min(_MOST_OTHERS, room // len(json.dumps(longest) + ", ")) if self.others else 0
+        most_others = 0
+        if self.others:
+            most_others = min(_MOST_OTHERS, room // len(json.dumps(_longest(self._enum)) + ", "))
         length = room // (_CHARACTER_TOKENS * len(self.texts)) if self.texts else 0
         return self.schema(max_text_length=min(max_text_length, length), most_others=most_others)
 
@@ -84,17 +115,14 @@ class Question:
         answer = json_object(text)
         if answer is None:
             return None
-        label = self._canonical(answer.get(self.label))
-        texts = {name: value for name in self.texts if isinstance(value := answer.get(name), str)}
-        if label is None or len(texts) < len(self.texts):
+        values = {name: _value(column, answer.get(name)) for name, column in self.part.answer.items()}
+        if any(value is None for name, value in values.items() if name != self.others):
             return None
-        # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character.
-        values: dict[str, Any] = {name: valid_text(value)[0].strip() for name, value in texts.items()}
-        values[self.label] = label
         if self.others:
-            others = answer.get(self.others)
-            labels = [self._canonical(other) for other in others] if isinstance(others, list) else []
-            values[self.others] = [other for other in dict.fromkeys(labels) if other not in {None, label}]
+            others, labels = answer.get(self.others), self._enum
+            named = [_value(labels, other) for other in others] if isinstance(others, list) else []
+            main = next(values[name] for name in self._of_type("enum"))
+            values[self.others] = [other for other in dict.fromkeys(named) if other not in {None, main}]
         return values
 
     def answer(self, completion: Completion) -> dict[str, Any] | None:
@@ -102,37 +130,80 @@ class Question:
         return None if completion.finish_reason == "error" else self.read(completion.text)
 
     def majority(self, answers: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-        """The first answer with the most frequent label, of equal ones the earliest; None without answers."""
+        """The first answer with the most frequent label, of equal ones the earliest; None without answers.
+
+        Of numbers it is the first answer with the median, of two in the middle the lower one: votes seldom agree.
+        """
         valid = [answer for answer in answers if answer is not None]
+        if valid and self.part.answer[self.label].type == "number":
+            middle = sorted(answer[self.label] for answer in valid)[(len(valid) - 1) // 2]
+            return next(answer for answer in valid if answer[self.label] == middle)
         counts = Counter(answer[self.label] for answer in valid)
         # `max` returns the first of equal ones.
         return max(valid, key=lambda answer: counts[answer[self.label]], default=None)
 
-    def _canonical(self, label: object) -> str | None:
-        """The question's label that this is, in whichever case it was written; None where it is none of them."""
-        canonical = {folded(name): name for name in self.labels}
-        return canonical.get(folded(label).strip()) if isinstance(label, str) else None
+    def _of_type(self, kind: str) -> tuple[str, ...]:
+        return tuple(name for name, answer in self.part.answer.items() if answer.type == kind)
+
+    @property
+    def _enum(self) -> AnswerColumn:
+        """The values that further labels are of."""
+        return self.part.answer[self._of_type("enum")[0]]
 
 
-# For each column its meaning, and its name in the published datasets.
-_COLUMNS = {
-    "intent": ("What the user wants, in the judge's words.", "intent"),
-    "knowledge": ("What one has to know to answer, in the judge's words.", "knowledge"),
-    "difficulty": (f"How hard the instruction is: {', '.join(DIFFICULTIES)}.", "difficulty"),
-    "quality_explanation": ("Why the judge gives this quality.", "quality_explanation"),
-    "input_quality": (f"How clear and useful the instruction is: {', '.join(QUALITIES)}.", "input_quality"),
-    "task_category": (f"What kind of task it is: {', '.join(CATEGORIES)}.", "task_category"),
-    "other_task_categories": ("Further kinds of task that it is.", "other_task_category"),
-}
+def _value(column: AnswerColumn, given: object) -> Any:
+    """The value of a column in an answer; None where it is none."""
+    if column.type == "number":
+        return _number(column, given)
+    if not isinstance(given, str):
+        return None
+    if column.type == "text":
+        # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character.
+        return valid_text(given)[0].strip()
+    # In whichever case the label was written.
+    canonical = {folded(name): name for name in column.values}
+    return canonical.get(folded(given).strip())
 
 
-def _described(name: str, kind: pa.DataType) -> pa.Field:
-    meaning, published = _COLUMNS[name]
-    return column(name, kind, meaning, published=published)
+def _number(column: AnswerColumn, given: object) -> int | float | None:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return None
+    assert column.minimum is not None and column.maximum is not None
+    # NaN compares false with everything.
+    if not column.minimum <= given <= column.maximum:
+        return None
+    if column.decimals:
+        return float(given)
+    return int(given) if float(given).is_integer() else None
+
+
+def _longest(column: AnswerColumn) -> Any:
+    """The value that takes most room in JSON, but for texts and further labels, which can be left empty."""
+    if column.type == "enum":
+        return max(column.values, key=len)
+    if column.type == "number":
+        # Engines that hold a number between bounds write six decimals at most.
+        ends = (str(int(bound or 0)) for bound in (column.minimum, column.maximum))
+        return max(ends, key=len) + (".000000" if column.decimals else "")
+    return "" if column.type == "text" else []
+
+
+def _arrow_type(column: AnswerColumn) -> pa.DataType:
+    if column.type == "number":
+        return pa.float32() if column.decimals else pa.int32()
+    return pa.list_(pa.string()) if column.type == "others" else pa.string()
+
+
+def _described(name: str, answer: AnswerColumn) -> pa.Field:
+    meaning = answer.meaning
+    if answer.type == "enum":
+        meaning = f"{(meaning or name).rstrip('.')}: {', '.join(answer.values)}."
+    elif answer.type == "number" and answer.minimum is not None and answer.maximum is not None:
+        meaning = f"{(meaning or name).rstrip('.')}: from {answer.minimum:g} to {answer.maximum:g}."
+    return column(name, _arrow_type(answer), meaning or f"The judge's {name}.", published=answer.published)
 
 
 QUESTIONS: Mapping[TagName, Question] = {
-    "difficulty": Question(("intent", "knowledge"), "difficulty", DIFFICULTIES),
-    "quality": Question(("quality_explanation",), "input_quality", QUALITIES),
-    "category": Question((), "task_category", CATEGORIES, "other_task_categories", ordered=False),
+    name: Question(question) for name, question in published_questions().items()
 }
+"""The published questions."""

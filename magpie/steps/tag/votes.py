@@ -14,7 +14,7 @@ from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Tag, TagName
 from magpie.steps.base import seeds
 from magpie.steps.tag.prompt import JudgePrompt
-from magpie.steps.tag.questions import QUESTIONS, Question
+from magpie.steps.tag.questions import Question
 
 if TYPE_CHECKING:
     from magpie.engines.base import Engine
@@ -35,6 +35,7 @@ class Ballot:
     """Collects the votes on one tag. `step` is the name of the step and `seed` that of the run."""
 
     tag: TagName
+    question: Question
     part: Tag
     step: str
     seed: int
@@ -45,7 +46,7 @@ class Ballot:
         self, instructions: Sequence[str], index: np.ndarray[Any, Any], engine: Engine
     ) -> list[list[Vote]]:
         """The votes on each instruction; `index` are the positions of their rows in the run."""
-        question, (first, again) = QUESTIONS[self.tag], self._samplings()
+        question, (first, again) = self.question, self._samplings()
         room = engine.model.context_length - self.part.max_tokens
         requests = []
         for instruction, *of_votes in zip(
@@ -64,7 +65,7 @@ class Ballot:
 
     def _samplings(self) -> tuple[Sampling, Sampling]:
         """How an answer is drawn, and how it is drawn once more after it was cut; without their seeds."""
-        part, question = self.part, QUESTIONS[self.tag]
+        part, question = self.part, self.question
         first = Sampling(
             max_tokens=part.max_tokens,
             seed=0,

@@ -15,6 +15,7 @@ from magpie.engines.base import Completion, ModelInfo, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
 from magpie.errors import RecipeError
 from magpie.recipe import Script, Tag
+from magpie.recipe.questions import published_questions
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 from magpie.steps.tag import QUESTIONS, JudgePrompt, TagStep
 
@@ -207,15 +208,13 @@ def test_an_instruction_too_long_for_the_judge_is_cut_in_the_prompt() -> None:
     assert tags["input_quality"].to_pylist() == ["good", "good"] and tags["tag_error"].null_count == 2
 
 
-def test_the_wording_of_the_prompts_is_part_of_the_settings(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wording_of_the_prompts_is_part_of_the_settings() -> None:
     step = tag_step(tags=("quality",))
     before = step.settings
     assert json.dumps(before) and "model" not in before and before["seed"] == 1
-    (tmp_path / "quality.jinja").write_text("Judge this: {{ instruction }}")
-    monkeypatch.setattr("magpie.shipped.folder", lambda kind: tmp_path)
-    assert step.settings["templates"] != before["templates"]
+    own = published_questions()["quality"].model_copy(update={"prompt": "Judge this: {{ instruction }}"})
+    reworded = tag_step(tags=("quality",), questions={"quality": own}).settings
+    assert reworded["templates"] != before["templates"] and "questions" not in before
 
 
 @dataclass

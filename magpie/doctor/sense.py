@@ -1,0 +1,115 @@
+"""Sense or noise: whether the texts of a sample read as messages that a user would send.
+
+Whole is not sensible: headings, scraps of code and words in any order pass every check of form. So a small model
+reads each text (`reference.py`). Words that stand in their order are likelier than the same words shuffled, and a
+message is likelier behind the header of a user than at the beginning of a document. The bounds are measured on texts
+of known kind: `python -m benchmarks.sense`, and docs/any-model.md for the table.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from magpie.doctor.measures import Mean
+from magpie.errors import ModelError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from magpie.doctor.reference import Read
+
+ORDER = 2.0
+"""The least that the order of the words must add to the mean logarithm of a token's probability."""
+
+SPEAKER = 0.05
+"""The least that the header of a user must add to it, beside the beginning of a document."""
+
+SENSIBLE = 0.6
+"""The share of texts that must make sense in the sample of a model that is ready."""
+
+ENDED = 0.2
+"""The share of texts that the model must end by a token of its own, and not only by a line break."""
+
+_FEWEST = 12  # English texts: of fewer nothing is told
+_ENGLISH = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """What was read of a sample. `share` are the texts that make sense; `order` and `speaker` are medians.
+
+    `ended` are the texts that the model ended itself, drawn without a stop at the line break; None where not drawn.
+    Where `why_not` is set nothing was read, and it says why.
+    """
+
+    share: Mean
+    order: float = 0.0
+    speaker: float = 0.0
+    ended: Mean | None = None
+    why_not: str | None = None
+
+    @property
+    def is_sensible(self) -> bool:
+        """Whether enough of the texts make sense; also where that could not be told."""
+        return self.why_not is not None or self.share.value >= SENSIBLE
+
+    @property
+    def ends_itself(self) -> bool:
+        """Whether the model ends its turns; also where that was not drawn."""
+        return self.ended is None or self.ended.value >= ENDED
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, as JSON can hold them."""
+        if self.why_not is not None:
+            return {"sense": None, "no_sense": self.why_not}
+        return {
+            "sense": self.share.to_json(),
+            "order": round(self.order, 3),
+            "speaker": round(self.speaker, 3),
+            "ended": None if self.ended is None else self.ended.to_json(),
+        }
+
+
+def makes_sense(read: Read) -> bool:
+    """Whether a text reads as the message of a user."""
+    return read.order >= ORDER and read.speaker >= SPEAKER
+
+
+def read_sense(rows: pa.Table, *, ended: Mean | None = None) -> Sense:
+    """Read the texts of a sample that are not rejected and in English, which the reference model knows."""
+    texts = texts_to_read(rows)
+    if len(texts) < _FEWEST:
+        why = f"only {len(texts)} texts of the sample are whole and in English, which the small model reads"
+        return Sense(Mean.share(0, 0), ended=ended, why_not=why)
+    try:
+        from magpie.doctor.reference import Reference
+
+        reads = Reference().read(texts)
+    except ModelError as error:
+        return Sense(Mean.share(0, 0), ended=ended, why_not=str(error))
+    return Sense(
+        Mean.share(sum(map(makes_sense, reads)), len(reads)),
+        statistics.median(read.order for read in reads),
+        statistics.median(read.speaker for read in reads),
+        ended,
+    )
+
+
+def texts_to_read(rows: pa.Table) -> list[str]:
+    """The instructions that came through, in English as far as a language was told."""
+    table = rows.select(
+        [name for name in ("instruction", "rejected", "language") if name in rows.column_names]
+    )
+    return [
+        row["instruction"]
+        for row in table.to_pylist()
+        if row["rejected"] is None and row["instruction"] and row.get("language") in {None, _ENGLISH}
+    ]
+
+
+def ended_share(finish_reasons: Sequence[str]) -> Mean:
+    """The share of texts that ended by a token of the model's."""
+    return Mean.share(list(finish_reasons).count("stop"), len(finish_reasons))
