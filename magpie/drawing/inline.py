@@ -7,7 +7,7 @@ Content-Security-Policy forbids.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 from xml.sax.saxutils import escape as _escape
@@ -20,13 +20,19 @@ _LETTERS = 30  # of a label
 
 
 def svg(chart: Chart) -> str:
-    """The chart as an `<svg>` element, or for bars a list, named for screen readers by its title."""
+    """The chart as an `<svg>` element below its legend, or for bars a list; named for screen readers by its title."""
     if isinstance(chart, Bars):
         return _bars(chart)
     height, parts = _DRAWN_BY[type(chart)](chart)
     width = _SQUARE if isinstance(chart, Sunburst) else WIDTH
+    legend = ""
+    if isinstance(chart, Histogram):
+        names = list(chart.counted()[1])
+        legend = _legend(names, range(len(names)))
+    elif isinstance(chart, Lines):
+        legend = _legend(list(chart.series), list(chart.colors().values()))
     return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{_attribute(chart.title)}" '
+        f'{legend}<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{_attribute(chart.title)}" '
         f'preserveAspectRatio="xMinYMin meet">{"".join(parts)}</svg>'
     )
 
@@ -96,8 +102,7 @@ def _bars(chart: Bars) -> str:
 
 def _histogram(chart: Histogram) -> tuple[int, Iterable[str]]:
     edges, counts = chart.counted()
-    legend, room = _legend(list(counts), 4, list(range(len(counts))))
-    left, right, top, bottom = 46, WIDTH - 10, room + 8, room + 174
+    left, right, top, bottom = 46, WIDTH - 10, 8, 174
     place = math.log if chart.log else float
     low, high = place(edges[0]), place(edges[-1])
     most = max(max(values) for values in counts.values()) or 1
@@ -115,7 +120,10 @@ def _histogram(chart: Histogram) -> tuple[int, Iterable[str]]:
                     f'width="{_n(max(x(edges[at + 1]) - x(edges[at]) - 1, 1))}" height="{_n(height)}"/>'
                 )
     parts.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
-    parts += [_text(x(tick), bottom + 16, f"{tick:,g}", "middle") for tick in chart.ticks(edges)]
+    parts += [
+        _text(min(x(tick), WIDTH - 4), bottom + 16, f"{tick:,g}", "end" if x(tick) > right - 20 else "middle")
+        for tick in chart.ticks(edges)
+    ]
     for value, name in chart.marks:
         if edges[0] <= value <= edges[-1]:
             parts.append(
@@ -123,17 +131,16 @@ def _histogram(chart: Histogram) -> tuple[int, Iterable[str]]:
             )
             parts.append(_text(x(value) + 3, top + 8, name))
     parts.append(_text((left + right) / 2, bottom + 34, chart.unit, "middle"))
-    return bottom + 42, [*legend, *parts]
+    return bottom + 42, parts
 
 
 def _lines(chart: Lines) -> tuple[int, Iterable[str]]:
     colors = chart.colors()
-    legend, room = _legend(list(chart.series), 4, [colors[name] for name in chart.series])
-    left, right, top, bottom = 70, WIDTH - 10, room + 8, room + 174
+    left, right, top, bottom = 70, WIDTH - 10, 8, 174
     xs = [x for points in chart.series.values() for x, _ in points]
     ys = [y for points in chart.series.values() for _, y in points]
     low, high, most = min(xs), max(xs), max(ys) or 1
-    parts = [_text(left - 6, top + 8, f"{most:,.4g}", "end"), _text(left - 6, bottom, "0", "end")]
+    parts = [_text(left - 6, top + 8, _short(most), "end"), _text(left - 6, bottom, "0", "end")]
     for name, points in chart.series.items():
         path = " ".join(
             f"{_n(left + (right - left) * (x - low) / ((high - low) or 1))},{_n(bottom - (bottom - top) * y / most)}"
@@ -142,9 +149,11 @@ def _lines(chart: Lines) -> tuple[int, Iterable[str]]:
         dashed = " dashed" if name in chart.dashed else ""
         parts.append(f'<polyline class="line s{colors[name] % 6}{dashed}" points="{path}"/>')
     parts.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
-    parts += [_text(left, bottom + 16, f"{low:,.4g}"), _text(right, bottom + 16, f"{high:,.4g}", "end")]
-    parts.append(_text((left + right) / 2, bottom + 34, f"{chart.across}; up: {chart.up}", "middle"))
-    return bottom + 42, [*legend, *parts]
+    parts += [_text(left, bottom + 16, _short(low)), _text(right, bottom + 16, _short(high), "end")]
+    parts.append(
+        _text((left + right) / 2, bottom + 34, f"{chart.across}; up: {chart.up}", "middle", letters=60)
+    )
+    return bottom + 42, parts
 
 
 def _grid(chart: Grid) -> tuple[int, Iterable[str]]:
@@ -216,18 +225,14 @@ def _polar(radius: float, angle: float) -> tuple[str, str]:
     return _n(_SQUARE / 2 + radius * math.sin(angle)), _n(_SQUARE / 2 - radius * math.cos(angle))
 
 
-def _legend(names: list[str], left: int, colors: list[int]) -> tuple[list[str], int]:
-    """What each color is, in as many lines as it takes; and how high they are."""
-    parts, x, y = list[str](), float(left), 0
-    for name, color in zip(names, colors, strict=True):
-        label = one_line(name, 60)
-        width = 30 + 7.2 * len(label)
-        if x > left and x + width > WIDTH:
-            x, y = float(left), y + 18
-        parts.append(f'<rect class="bar s{color % 6}" x="{_n(x)}" y="{y + 2}" width="10" height="10"/>')
-        parts.append(_text(x + 15, y + 11, label, letters=60))
-        x += width
-    return parts, y + 16
+def _legend(names: Sequence[str], colors: Sequence[int]) -> str:
+    """What each color is: a list, whose texts keep their size on a narrow screen."""
+    items = "".join(
+        f'<li><svg viewBox="0 0 12 12" aria-hidden="true"><rect class="s{color % 6}" width="12" height="12"/></svg>'
+        f"<bdi>{_plain(name, 60)}</bdi></li>"
+        for name, color in zip(names, colors, strict=True)
+    )
+    return f'<ul class="legend">{items}</ul>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", *, letters: int = _LETTERS) -> str:
@@ -241,6 +246,11 @@ def _plain(text: str, letters: int) -> str:
 
 def _attribute(text: str) -> str:
     return _escape(one_line(text, 400), {'"': "&quot;"})
+
+
+def _short(number: float) -> str:
+    """A number for an axis."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _n(number: float) -> str:

@@ -9,14 +9,15 @@ from magpie.figures.run_log import at_work, events_of, seconds_at_work
 from magpie.plan import make_plan
 from magpie.runs.run import Run
 
-_PARTS = 40  # of the whole time, in each of which tokens are counted
+_PARTS = 40  # of a phase's time, at most, in each of which tokens are counted
+_SHORTEST = 0.5  # seconds of such a part
 _HOUR = 3600
 OTHER = "loading, and other"
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second of one phase in equal parts of the time: (seconds at work so far, tokens a second)."""
+    """Tokens a second of one phase, part by part: (seconds at work, tokens a second) where a part begins and ends."""
 
     phase: str
     tokens: int
@@ -73,36 +74,49 @@ def work(run: Run, *, price: float | None = None) -> Work:
 
 
 def _speeds(run: Run) -> tuple[Speed, ...]:
-    phase_of = {
-        run_step.name: phase.name for phase in make_plan(run.recipe).phases for run_step in phase.steps
-    }
-    of_phase: dict[str, list[tuple[float, int]]] = {}
+    plan = make_plan(run.recipe)
+    phase_of = {run_step.name: phase.name for phase in plan.phases for run_step in phase.steps}
+    of_phase: dict[str, list[tuple[float, int]]] = {phase.name: [] for phase in plan.phases}
     so_far: dict[str, int] = {}
     for event, seconds in at_work(run):
         step = event.get("step")
+        if event.get("event") == "doing" and event.get("what") in of_phase:
+            of_phase[event["what"]].append((seconds, 0))
         if event.get("event") != "shard" or not event.get("tokens") or step not in phase_of:
             continue
         # The log counts on from shard to shard; another build of the run begins anew.
         total = int(event["tokens"])
         tokens = total - so_far.get(step, 0) if total >= so_far.get(step, 0) else total
         so_far[step] = total
-        of_phase.setdefault(phase_of[step], []).append((seconds, tokens))
-    return tuple(_speed(phase, shards) for phase, shards in of_phase.items() if len(shards) > 1)
+        of_phase[phase_of[step]].append((seconds, tokens))
+    speeds = (_speed(phase, shards) for phase, shards in of_phase.items() if len(shards) > 1)
+    return tuple(speed for speed in speeds if speed.tokens)
 
 
 def _speed(phase: str, shards: list[tuple[float, int]]) -> Speed:
-    """Tokens are counted when their shard is done, so a part's speed is of the shards that ended in it."""
-    first, last = shards[0][0], shards[-1][0]
-    width = max((last - first) / _PARTS, 0.5)
-    parts: dict[int, int] = {}
-    for time, tokens in shards:
-        part = int((time - first) / width)
-        parts[part] = parts.get(part, 0) + tokens
-    points = tuple(
-        (round(first + (part + 0.5) * width, 1), round(parts.get(part, 0) / width, 1))
-        for part in range(max(parts) + 1)
-    )
-    return Speed(phase, sum(tokens for _, tokens in shards), points)
+    """Tokens are known when their shard is done: they were written since those before it, or since the phase began.
+
+    `shards` has the beginnings too, with no tokens.
+    """
+    width = max((shards[-1][0] - shards[0][0]) / _PARTS, _SHORTEST)
+    parts: list[tuple[float, float, int]] = []
+    began, waiting = shards[0][0], 0
+    for time, tokens in shards[1:]:
+        waiting += tokens
+        if not tokens and not waiting:
+            began = time  # a build that goes on: until then models were loaded
+        elif time - began >= width:
+            parts.append((began, time, waiting))
+            began, waiting = time, 0
+    if waiting:  # what came right after the last part
+        first, _, held = parts.pop() if parts and parts[-1][1] == began else (began, began, 0)
+        parts.append((first, max(shards[-1][0], first + _SHORTEST), held + waiting))
+    points = [
+        (round(time, 1), round(tokens / (end - start), 1))
+        for start, end, tokens in parts
+        for time in (start, end)
+    ]
+    return Speed(phase, sum(tokens for _, tokens in shards), tuple(points))
 
 
 def _spent(run: Run, found: tuple[Pace, ...]) -> tuple[Spent, ...]:

@@ -35,8 +35,10 @@ class Vocabulary:
 
     def encode(self, text: str) -> Encoded:
         """The numbers of its tokens; new ones get the next numbers."""
-        known = self._numbers
-        numbers = [known.setdefault(token, len(known)) for token in tokens(text)]
+        known, found = self._numbers, tokens(text)
+        numbers: list[Any] = list(map(known.get, found))
+        if None in numbers:
+            numbers = [known.setdefault(token, len(known)) for token in found]
         # A string is read as it lies in memory; of a list, every entry would have to be looked at first.
         return numbers if len(known) > sys.maxunicode else "".join(map(chr, numbers))
 

@@ -9,22 +9,27 @@ without a rare token in common.
 from __future__ import annotations
 
 import math
+import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from magpie.self_instruct.overlap import Encoded, Matrix, Vocabulary, common_lengths, f1, scores
+from magpie.self_instruct.overlap import Encoded, Matrix, Vocabulary, common_lengths, scores
 
 OnProgress = Callable[[int, int], None]
+Element = str | int | tuple[str | int, int]
+"""A token in a prefix, with how many times it has come there where that is more than once."""
 
 THRESHOLD = 0.7
 """A text is rejected when its F1 with an earlier one is above this: the published setting."""
 
 _BLOCK = 512  # texts that are compared at once
-_COLUMNS = 16_384  # texts that they are compared with at once: the numbers of a block take 8 MB
-_FEW = 1024  # of these, the highest are a first bound
+_COLUMNS = 8192  # texts that they are compared with at once: the numbers of a block take some 50 MB
+_FEW = 512  # of these, the highest are a first bound
 _ROUGH = 1e-9  # more than rounding makes of a sum
 _REORDERED = 4  # the index is made anew when the pool has grown by this
 
@@ -67,7 +72,7 @@ class RougeFilter:
         self._pool: list[Encoded] = []
         self._lengths = array("i")
         # For each element of a prefix (see `_prefix`), the texts of the pool that have it there.
-        self._having: dict[tuple[str | int, int], array[int]] = {}
+        self._having: dict[Element, array[int]] = {}
         self._reorder_at = _BLOCK
 
     def __len__(self) -> int:
@@ -99,35 +104,43 @@ class RougeFilter:
                     self._having[element].pop()  # the largest number stands last
         del self._pool[count:], self._lengths[count:]
 
-    def _accept(self, text: Encoded) -> None:
+    def _accept(self, text: Encoded, elements: Sequence[Element] | None = None) -> None:
         if not self._averages:
-            self._index(len(self._pool), text)
+            self._index(len(self._pool), self._prefix(text) if elements is None else elements)
         self._pool.append(text)
         self._lengths.append(len(text))
 
     # Only the decision
 
     def _decided(self, text: Encoded) -> Decision:
-        candidates = self._candidates(text)
+        elements = self._prefix(text)
+        candidates = self._candidates(text, elements)
         if len(candidates):
-            similar = f1([text], [self._pool[number] for number in candidates.tolist()], self._workers)[0]
-            best = int(similar.argmax())
-            if similar[best] > self.threshold:
-                return Decision(False, ((int(candidates[best]), float(similar[best])),))
-        self._accept(text)
+            lengths = np.frombuffer(self._lengths, np.int32)[candidates]
+            pool = self._pool
+            common = common_lengths([text], [pool[number] for number in candidates.tolist()], 1)[0]
+            # Without the last digits first: hardly any text comes near.
+            at = np.flatnonzero(common >= (self.threshold / 2 - _ROUGH) * (lengths + len(text)))
+            similar = scores(common[at], len(text), lengths[at])
+            best = int(similar.argmax()) if len(at) else 0
+            if len(at) and similar[best] > self.threshold:
+                return Decision(False, ((int(candidates[at[best]]), float(similar[best])),))
+        self._accept(text, elements)
         return Decision(True, ())
 
-    def _candidates(self, text: Encoded) -> Matrix:
+    def _candidates(self, text: Encoded, elements: Sequence[Element]) -> Matrix:
         """The texts of the pool, in order, that may have an F1 above the threshold."""
-        lists = [self._having[element] for element in self._prefix(text) if element in self._having]
+        having = self._having
+        lists = [np.frombuffer(having[element], np.int32) for element in elements if element in having]
         if not lists:
             return np.empty(0, np.int32)
-        found = np.unique(np.concatenate([np.frombuffer(numbers, np.int32) for numbers in lists]))
+        found = np.unique(np.concatenate(lists)) if len(lists) > 1 else lists[0].copy()
         lengths = np.frombuffer(self._lengths, np.int32)[found]
         # The shorter text can be common to both at the most.
-        return found[scores(np.minimum(lengths, len(text)), lengths, len(text)) > self.threshold]
+        share = self.threshold / (2 - self.threshold) - _ROUGH
+        return found[(lengths >= share * len(text)) & (lengths * share <= len(text))]
 
-    def _prefix(self, text: Encoded) -> Iterator[tuple[str | int, int]]:
+    def _prefix(self, text: Encoded) -> Sequence[Element]:
         """So many of a text's rarest tokens that a text with an F1 above the threshold has one of them in its own.
 
         A token that comes twice is two elements.
@@ -135,23 +148,36 @@ class RougeFilter:
         # F1 is 2c / (m + n) with c tokens in common, and n is at least c: so c is at least tm / (2 - t). If two texts
         # have c elements in common, and all elements one order, then the first m - c + 1 of both share one.
         least = math.ceil(self.threshold * len(text) / (2 - self.threshold) - 1e-9)
+        count = max(0, len(text) - least + 1)
         # Any fixed order is right. High numbers are rare: of tokens seen since the last reordering, and before it.
-        numbers = map(ord, text) if isinstance(text, str) else text
-        times: dict[int, int] = {}
-        for number in sorted(numbers, reverse=True)[: max(0, len(text) - least + 1)]:
-            times[number] = times.get(number, 0) + 1
-            yield number, times[number]
+        if isinstance(text, str):
+            rarest: list[Any] = sorted(text, reverse=True)[:count]
+        else:
+            rarest = [_character(number) for number in sorted(text, reverse=True)[:count]]
+        if len(set(rarest)) == len(rarest):
+            return rarest
+        times: dict[str | int, int] = {}
+        elements: list[Element] = []
+        for token in rarest:
+            times[token] = times.get(token, 0) + 1
+            elements.append(token if times[token] == 1 else (token, times[token]))
+        return elements
 
-    def _index(self, number: int, text: Encoded) -> None:
-        for element in self._prefix(text):
-            self._having.setdefault(element, array("i")).append(number)
+    def _index(self, number: int, elements: Sequence[Element]) -> None:
+        having = self._having
+        for element in elements:
+            numbers = having.get(element)
+            if numbers is None:
+                having[element] = array("i", (number,))
+            else:
+                numbers.append(number)
 
     def _reorder(self) -> None:
         """Order tokens by how rare they are in the pool now: fewer texts then share the rarest of theirs."""
         self._pool = self._vocabulary.by_rarity(self._pool)
         self._having.clear()
         for number, text in enumerate(self._pool):
-            self._index(number, text)
+            self._index(number, self._prefix(text))
         self._reorder_at = _REORDERED * len(self._pool)
 
     # Every pair
@@ -159,52 +185,78 @@ class RougeFilter:
     def _against_all(self, block: list[Encoded]) -> list[Decision]:
         before = len(self._pool)
         lengths = np.frombuffer(self._lengths, np.int32).copy()  # the pool grows below
-        best = [_Best(self._top) for _ in block]
+        best = _Best([len(text) for text in block], self._top)
         for start in range(0, before, _COLUMNS):
-            common = common_lengths(block, self._pool[start : start + _COLUMNS], self._workers)
-            for one, text, row in zip(best, block, common, strict=True):
-                one.take(start, row, len(text), lengths[start : start + len(row)])
-        within = common_lengths(block, block, self._workers)
-        own_lengths = np.array([len(text) for text in block], np.int32)
-        accepted: list[int] = []  # places in the block
-        decisions = []
-        for row, text in enumerate(block):
-            best[row].take(before, within[row, accepted], len(text), own_lengths[accepted])
-            count = before + len(accepted)
-            similar = best[row].pairs()
-            is_new = not similar or similar[0][1] <= self.threshold
-            decisions.append(Decision(is_new, similar, best[row].sum / count if count else None))
-            if is_new:
-                accepted.append(row)
-                self._accept(text)
-        return decisions
+            columns = self._pool[start : start + _COLUMNS]
+            best.take(start, common_lengths(block, columns, self._workers), lengths[start : start + _COLUMNS])
+        # What comes of a text of the block counts for those behind it: one after the other.
+        within = scores(common_lengths(block, block, self._workers), best.lengths[:, None], best.lengths)
+        within = np.tril(within, -1)
+        too_similar = within > self.threshold
+        similar_within = too_similar.any(axis=1)
+        accepted = best.highest() <= self.threshold
+        for row in np.flatnonzero(accepted & similar_within).tolist():
+            accepted[row] = not (too_similar[row] & accepted).any()
+        best.take_block(before, within, accepted)
+        for row in np.flatnonzero(accepted).tolist():
+            self._accept(block[row])
+        counts = (before + np.cumsum(accepted) - accepted).tolist()
+        rows = zip(accepted.tolist(), best.pairs(), best.sums.tolist(), counts, strict=True)
+        return [
+            Decision(is_new, pairs, total / count if count else None) for is_new, pairs, total, count in rows
+        ]
 
 
 class _Best:
-    """The F1 of one text with others, given part by part: their sum, and the highest of them, of equals the first."""
+    """The F1 of a block's texts with others, given part by part: their sums, and the highest, of equals the first."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, lengths: Sequence[int], top: int) -> None:
+        self.lengths = np.array(lengths, np.int32)
+        self.sums = np.zeros(len(lengths))
         self._top = top
-        self.sum = 0.0
-        self._places, self._values = np.empty(0, np.int64), np.empty(0)
+        self._bounds = np.zeros(len(lengths))  # of half of F1: what is below is not among the highest
+        self._found: list[tuple[Matrix, Matrix, Matrix]] = []  # rows, places, F1
 
-    def take(self, first: int, common: Matrix, length: int, lengths: Matrix) -> None:
-        """The next ones: what the text has in common with those from number `first` on, and the lengths of all."""
-        # 2c / (m + n) is F1 but for the last digits: near enough for a sum, and to see which may be the highest.
-        rough = common / np.maximum(length + lengths, 1)
-        self.sum += 2 * float(rough.sum())
-        bound = 0.0
-        if len(self._values) == self._top:
-            bound = self._values[-1] / 2
-        elif len(rough) > 4 * self._top:
+    def take(self, first: int, common: Matrix, lengths: Matrix) -> None:
+        """The next ones: what each text has in common with those from number `first` on, and the lengths of these."""
+        # c / (m + n) is half of F1 but for the last digits: near enough for a sum, and to see which may be the highest.
+        half = common / np.maximum(self.lengths[:, None] + lengths, 1)
+        self.sums += 2 * half.sum(axis=1)
+        if half.shape[1] >= self._top:
             # The highest of a few of them are no higher than those of all.
-            bound = np.partition(rough[:_FEW], -self._top)[-self._top]
-        at = np.flatnonzero(rough >= bound - _ROUGH)
-        values = np.concatenate([self._values, scores(common[at], length, lengths[at])])
-        places = np.concatenate([self._places, first + at])
-        order = np.lexsort((places, -values))[: self._top]
-        self._places, self._values = places[order], values[order]
+            few = np.partition(half[:, :_FEW], -self._top, axis=1)[:, -self._top]
+            np.maximum(self._bounds, few, out=self._bounds)
+        may_be = half >= np.maximum(self._bounds - _ROUGH, _ROUGH)[:, None]
+        if first == 0:  # of those with nothing in common, the first
+            may_be[:, : self._top] = True
+        rows, at = np.nonzero(may_be)
+        self._found.append((rows, first + at, scores(common[rows, at], self.lengths[rows], lengths[at])))
 
-    def pairs(self) -> tuple[tuple[int, float], ...]:
-        """The numbers of the highest and their F1, the highest first."""
-        return tuple(zip(self._places.tolist(), self._values.tolist(), strict=True))
+    def take_block(self, first: int, within: Matrix, accepted: Matrix) -> None:
+        """The F1 with earlier texts of the block, of which those that are accepted have the numbers from `first` on."""
+        columns = np.flatnonzero(accepted)
+        is_earlier = columns < np.arange(len(within))[:, None]
+        values = within[:, columns]
+        self.sums += np.where(is_earlier, values, 0).sum(axis=1)
+        rows, at = np.nonzero(is_earlier & (values >= (2 * self._bounds - _ROUGH)[:, None]))
+        self._found.append((rows, first + at, values[rows, at]))
+
+    def highest(self) -> Matrix:
+        """The highest F1 of each text so far; 0 where there is none."""
+        most = np.zeros(len(self.lengths))
+        for rows, _, values in self._found:
+            np.maximum.at(most, rows, values)
+        return most
+
+    def pairs(self) -> list[tuple[tuple[int, float], ...]]:
+        """For each text the numbers of the highest and their F1, the highest first."""
+        rows, places, values = (np.concatenate(parts) for parts in zip(*self._found, strict=True))
+        order = np.lexsort((places, -values, rows))
+        starts = np.searchsorted(rows[order], np.arange(len(self.lengths) + 1)).tolist()
+        pairs = list(zip(places[order].tolist(), values[order].tolist(), strict=True))
+        return [tuple(pairs[start : min(start + self._top, end)]) for start, end in pairwise(starts)]
+
+
+def _character(number: int) -> str | int:
+    """A token's number as it stands in a string, where it can."""
+    return chr(number) if number <= sys.maxunicode else number

@@ -50,8 +50,10 @@ def percent(share: float) -> str:
 
 
 def dollars(amount: float) -> str:
-    """A cost in words: "$1,234", "$0.0041"."""
-    return f"${amount:,.0f}" if amount >= 1000 else f"${amount:,.2f}" if amount >= 1 else f"${amount:.2g}"
+    """A cost in words: "$1,234", "$1.79", "under $0.01"."""
+    if 0 < amount < 0.01:
+        return "under $0.01"
+    return f"${amount:,.0f}" if amount >= 1000 else f"${amount:,.2f}"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

@@ -10,6 +10,7 @@ from magpie.figures.diversity import THRESHOLD
 from magpie.figures.report_figures import ReportFigures
 from magpie.recipe import Recipe
 from magpie.report.page.figure import PageFigure, percent, table
+from magpie.report.text import counted
 from magpie.runs.public import public_name
 
 _KNOWN = (
@@ -24,7 +25,7 @@ _NOT_KNOWN = (
 )
 _NOT_CHECKED = (
     "These rows were not compared with any evaluation set: before you report a benchmark, name it under "
-    "`decontaminate`."
+    "“decontaminate” in the recipe."
 )
 
 
@@ -43,7 +44,7 @@ def checked(figures: ReportFigures) -> Iterator[PageFigure]:
         yield PageFigure(
             "checked",
             "Checked against",
-            f"Near copies and shared words were looked for in {len(rows)} sets of others.",
+            f"Near copies or shared words were looked for in {counted(len(rows), 'other set')}.",
             "Rows that the build found were put out; each counts for the first set that it was found in. Rows found "
             "for this report are shares of its sample, and stay in.",
             table=table(("set", "how", "rows found"), rows),

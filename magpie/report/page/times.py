@@ -25,8 +25,8 @@ def times(figures: ReportFigures) -> Iterator[PageFigure]:
         "speed",
         "Tokens a second",
         f"The builds of this run were at work for {clock(work.seconds)}, loading included.",
-        "Tokens of each shard, counted when it was done, in forty equal parts of the time; from the run's log. Times "
-        "when no build was at work are left out.",
+        "From the run's log: the tokens of shards, counted when these are done, over the time since those before them, "
+        "or since the phase began. Times when no build was at work are left out.",
         Lines(
             "speed", "Tokens a second", "seconds at work", "tokens/s",
             {speed.phase: speed.points for speed in work.speeds},
@@ -68,15 +68,15 @@ def _spent(work: Work) -> PageFigure:
 
 
 def _spent_table(work: Work, unit: str) -> Table:
-    priced = work.price is not None
+    priced, planned = work.price is not None, any(each.planned is not None for each in work.spent)
     rows = []
     for each in work.spent:
         hours = work.hours(each.seconds)
-        planned = "" if each.planned is None else _hours(work.hours(each.planned))
-        rows.append(
-            (each.phase, _hours(hours), planned, *([dollars(hours * (work.price or 0.0))] if priced else []))
-        )
-    return table(("phase", unit, "planned, at least", *(["cost"] if priced else [])), rows)
+        plan = "" if each.planned is None else _hours(work.hours(each.planned))
+        cost = dollars(hours * (work.price or 0.0))
+        rows.append((each.phase, _hours(hours), *([plan] if planned else []), *([cost] if priced else [])))
+    headings = (["planned, at least"] if planned else []) + (["cost"] if priced else [])
+    return table(("phase", unit, *headings), rows)
 
 
 def _hours(hours: float) -> str:

@@ -20,12 +20,12 @@ from magpie.drawing.charts import Bars, Grid, Histogram, Lines
 from magpie.engines.embedder import scripted_vectors
 from magpie.figures.report_figures import ReportFigures, report_figures
 from magpie.report.page import overview
-from magpie.report.page.figure import PageFigure, percent
+from magpie.report.page.figure import PageFigure, dollars, percent
 from magpie.report.page.sections import sections
 from magpie.runs.public import public_reason
 from magpie.text import words
 
-PRICE = 3.5
+PRICE = 3600.0  # a dollar a second
 ROWS = 240
 EVERYTHING: dict[str, Any] = {
     "rows": ROWS, "shard_rows": 40,
@@ -116,7 +116,7 @@ def test_the_first_screen(figures: ReportFigures, rows: pa.Table) -> None:
     assert figures.work is not None and figures.work.seconds
     hours = figures.work.seconds / 3600
     assert figures.work.cost == pytest.approx(PRICE * hours)
-    assert facts["Cost"].endswith("at $3.50 an hour of the machine")
+    assert facts["Cost"].endswith("at $3,600 an hour of the machine")
 
 
 def test_the_funnel_and_what_each_reason_put_out(page: dict[str, PageFigure], rows: pa.Table) -> None:
@@ -350,7 +350,7 @@ def test_what_it_took(figures: ReportFigures, page: dict[str, PageFigure], rows:
     assert sum(each.seconds for each in work.spent) == pytest.approx(work.seconds, abs=0.1)
     spent = cells(page["spent"])
     assert sum(float(hours) for hours, *_ in spent.values()) == pytest.approx(work.seconds / 3600, abs=0.01)
-    assert "which cost $" in page["spent"].says
+    assert page["spent"].says.endswith(f"which cost {dollars(work.seconds)}.")
 
 
 def test_what_was_checked_and_how_much_was_found(page: dict[str, PageFigure], rows: pa.Table) -> None:
