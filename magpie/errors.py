@@ -6,6 +6,7 @@
     ├── ModelError             a model that is not there or cannot be loaded
     │   └── ChatFormatError    a chat template no sound format can be derived from
     ├── EngineError            an engine that died, or cannot do what is asked of it
+    │   ├── EngineMemoryError  an engine for which a GPU's memory does not suffice
     │   └── ServerError        a server that refuses, times out or answers what it should not
     ├── HubError               the Hub refuses what is pushed, or cannot be reached
     └── RunError               a run folder
@@ -44,6 +45,14 @@ class ChatFormatError(ModelError):
 
 class EngineError(MagpieError):
     """An engine died, or cannot do what the recipe asks."""
+
+
+class EngineMemoryError(EngineError):
+    """A GPU's memory does not suffice for the engine. `slots` are those that it was to have, None where not known."""
+
+    def __init__(self, message: str, slots: int | None = None) -> None:
+        super().__init__(message)
+        self.slots = slots
 
 
 class ServerError(EngineError):

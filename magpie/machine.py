@@ -16,6 +16,7 @@ ROOT = Path("/")
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2 ** 63 where there is no limit
 
 _sharing = 1
+_threads_set: str | None = None
 
 
 def share(processes: int) -> None:
@@ -56,8 +57,15 @@ def limit_threads(root: Path = ROOT) -> None:
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allowed = min((math.ceil(quota) for quota in _quotas(root)), default=bound)
-    if allowed < bound:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, allowed)))
+    if allowed < bound and "OMP_NUM_THREADS" not in os.environ:
+        global _threads_set  # noqa: PLW0603
+        _threads_set = os.environ["OMP_NUM_THREADS"] = str(max(1, allowed))
+
+
+def threads_asked() -> str | None:
+    """What a person has set OMP_NUM_THREADS to; None where it is not set, or only by `limit_threads`."""
+    asked = os.environ.get("OMP_NUM_THREADS")
+    return None if asked == _threads_set else asked
 
 
 def address_space() -> int | None:

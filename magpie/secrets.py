@@ -63,6 +63,15 @@ def redacted(text: str) -> str:
     return _BEARER.sub(r"\1[key]", text)
 
 
+def start_log(level: int | str) -> None:
+    """Have the log of this process written to standard error from `level` on, without keys."""
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        # Once: a process that calls the command again and again would look for keys as often in each line.
+        if not any(isinstance(there, RedactingFilter) for there in handler.filters):
+            handler.addFilter(RedactingFilter())
+
+
 class RedactingFilter(logging.Filter):
     """For a log handler: what it writes holds no key, whichever library says it, tracebacks included."""
 

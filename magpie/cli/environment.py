@@ -10,7 +10,7 @@ from pathlib import Path
 
 from magpie import machine
 from magpie.errors import MagpieError, RecipeError
-from magpie.secrets import RedactingFilter
+from magpie.secrets import start_log
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 # What a process maps, not what it uses: Arrow, DuckDB and PyTorch with a stack for each of their threads.
@@ -39,11 +39,7 @@ def prepare() -> None:
     level = os.environ.get("MAGPIE_LOG", "").strip() or "warning"
     if level.lower() not in _LEVELS:
         raise RecipeError(f"MAGPIE_LOG={level!r} is not a level; use one of: {', '.join(_LEVELS)}")
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:
-        # Once: a process that calls the command again and again would look for keys as often in each line.
-        if not any(isinstance(there, RedactingFilter) for there in handler.filters):
-            handler.addFilter(RedactingFilter())
+    start_log(level.upper())
     logging.raiseExceptions = False  # a line of the log that cannot be written ends nothing
     for argument in sys.argv[1:]:
         try:

@@ -1,9 +1,19 @@
-"""The GPUs of this machine, counted without loading a library that would hold one."""
+"""The GPUs of this machine, counted without loading a library that would hold one, and their memory given back."""
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from pathlib import Path
+
+
+def free_gpu_memory() -> None:
+    """Give back what torch keeps of a GPU for tensors that are gone: another library could not have it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def gpus_here() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -11,6 +12,8 @@ from magpie.errors import RecipeError
 from magpie.execution.base import Executor
 from magpie.execution.local import LocalExecutor
 from magpie.plan import Plan
+
+_log = logging.getLogger(__name__)
 
 ExecutorName = Literal["auto", "local", "ray"]
 
@@ -41,4 +44,12 @@ def _gains_by_ray(plan: Plan) -> bool:
     gpus = gpus_here()
     models = [phase.model for phase in plan.phases if phase.needs_engine and phase.model is not None]
     loads = [model for model in models if find_engine(model.engine).capabilities.loads_weights]
-    return any(gpus // model.tensor_parallel > 1 for model in loads) and find_spec("ray") is not None
+    if not any(gpus // model.tensor_parallel > 1 for model in loads):
+        return False
+    if find_spec("ray") is None:
+        _log.warning(
+            "%d GPUs are here and one engine is run; pip install 'magpie-synth[ray]', and it runs on all of them",
+            gpus,
+        )
+        return False
+    return True

@@ -8,15 +8,16 @@ from magpie.engines import open_engine, open_scorer, require_engine
 from magpie.errors import EngineError
 from magpie.execution.base import Noted, Report, ShardTask
 from magpie.execution.runner import (
-    SLOTS,
     OpenEngine,
     OpenScorer,
     PhaseRunner,
     first_missing,
+    half_the_slots,
     is_short_of_memory,
 )
 from magpie.execution.scheduler import TaskQueue
 from magpie.plan import BoundPlan, Phase
+from magpie.plan.tools import model_key
 from magpie.runs.run import Run
 
 _LOADS = 4
@@ -38,6 +39,7 @@ class LocalExecutor:
     ) -> None:
         self._runner = PhaseRunner(engines, scorers, keeps_prepared=keeps_prepared)
         self._tasks = TaskQueue()
+        self._slot_limits: dict[str, int] = {}  # by model, once it has run out of memory with more
 
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
@@ -52,16 +54,17 @@ class LocalExecutor:
 
     async def _load(self, bound: BoundPlan, phase: Phase, first: int, report: Report) -> None:
         """Load what the phase needs, with half the slots where an engine runs out of memory, and half again."""
-        slots = None
+        key = "" if phase.model is None else model_key(phase.model)
         for attempts_left in reversed(range(_LOADS)):
+            slots = self._slot_limits.get(key)
             try:
                 return await self._runner.load(bound, phase, first, report, slots=slots)
             except EngineError as error:
-                asked = slots or (phase.model.slots if phase.model is not None else None) or SLOTS
-                if not attempts_left or asked == 1 or not is_short_of_memory(error):
+                if not attempts_left or slots == 1 or not is_short_of_memory(error):
                     raise
-                slots = asked // 2
-                report(Noted(f"{error}; loading it again with {slots} slots"))
+                asked = None if phase.model is None else phase.model.slots
+                self._slot_limits[key] = half_the_slots(error, slots, asked)
+                report(Noted(f"{error}; loading it again with {self._slot_limits[key]} slots"))
         return None
 
     def drain(self) -> bool:

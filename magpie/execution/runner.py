@@ -23,8 +23,8 @@ from magpie.runs.manifest import lineage_after
 from magpie.runs.run import Run
 from magpie.steps.base import PreparedWork
 
-SLOTS = 512
-"""Slots of an engine that has never been loaded: what vLLM is given on a GPU by default."""
+_SLOTS = 512
+"""Slots of an engine of which nothing says how many it was to have."""
 
 OpenEngine = Callable[[Model], Awaitable[Engine]]
 OpenScorer = Callable[[Model], Awaitable[Scorer]]
@@ -66,7 +66,7 @@ class PhaseRunner:
             for run_step, work in prepared_work(bound, phase.steps[first:]):
                 report(Loading(f"what {run_step.name} needs"))
                 self._prepared.append(work)
-                await work.prepare()
+                await self._prepare(work)
             if phase.needs_engine and phase.model is not None:
                 model = phase.model if slots is None else phase.model.model_copy(update={"slots": slots})
                 self.queue = EngineQueue(await self._engine_for(phase, model, report))
@@ -110,6 +110,15 @@ class PhaseRunner:
         report(Loaded(info.name, info.revision, info.engine, info.slots, info.settings))
         return self._engine
 
+    async def _prepare(self, work: PreparedWork[Any]) -> None:
+        try:
+            await work.prepare()
+        except Exception as error:
+            if self._engine is None or not is_short_of_memory(error):
+                raise
+            await self._close_engine()  # it stays for a later phase, and holds most of the GPU
+            await work.prepare()
+
     async def _close_prepared(self) -> None:
         while self._prepared:
             await self._prepared.pop().close()
@@ -124,6 +133,15 @@ class PhaseRunner:
 def is_short_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory did not suffice, as far as the error says: fewer slots may help."""
     return "out of memory" in str(error).lower()
+
+
+def half_the_slots(error: BaseException, *known: int | None) -> int:
+    """Half of the fewest slots that an engine has failed with, at least 1.
+
+    Those are what the error says; else the fewest of the `known`, where there are any.
+    """
+    tried = getattr(error, "slots", None)
+    return max(1, min([tried] if tried else [slots for slots in known if slots], default=_SLOTS) // 2)
 
 
 def first_missing(phase: Phase, tasks: Sequence[ShardTask]) -> int:

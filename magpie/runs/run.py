@@ -202,11 +202,16 @@ class Run:
             # The first step is read for the ids, even where it adds nothing that is asked for.
             if not here and not (ids is None and run_step is steps[0]):
                 continue
-            if not self.has_shard(run_step, shard):
+            try:
+                table = self.read(run_step, shard, ["id", *here], check=check)
+            except DamagedShardError:
+                if self.has_shard(
+                    run_step, shard
+                ):  # asked only now: on a bucket each question takes its time
+                    raise
                 raise DamagedShardError(
                     f"{self.shard_place(run_step, shard)} is not there; run the build again to make it"
-                )
-            table = self.read(run_step, shard, ["id", *here], check=check)
+                ) from None
             ids = table["id"] if ids is None else ids
             if not table["id"].equals(ids):
                 raise DamagedShardError(

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from magpie.engines.embedder import encode, load_encoder
+from magpie.engines.gpus import free_gpu_memory
 from magpie.recipe import Embed, Model, Recipe
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
@@ -87,7 +88,9 @@ class Embedder(PreparedWork[None]):
         worker, self._worker = self._worker, None
         if worker is not None:
             await asyncio.to_thread(worker.shutdown, cancel_futures=True)
-        self._encoder = None
+        if self._encoder is not None:
+            self._encoder = None
+            free_gpu_memory()
 
     async def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
         # One thread: a shard already keeps every core or the GPU at work, and the model must not be loaded twice.

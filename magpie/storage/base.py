@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from magpie.storage.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,10 @@ class Storage(ABC):
     @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is anything of that name, readable or not."""
+
+    def which(self, names: Sequence[str]) -> set[str]:
+        """Those of the names at which something is, whatever it is."""
+        return {name for name in names if self.exists(name)}
 
     @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
@@ -131,7 +137,7 @@ class Storage(ABC):
         Of what lies elsewhere it is a copy, made once, which is deleted when this object is.
         """
         if not hasattr(self, "_copies"):
-            self._copies = Path(tempfile.mkdtemp(prefix="magpie-"))
+            self._copies = temporary_folder()
             weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
         # Under a name of its own: what a file there is called is no path here.
         path = self._copies / (hashlib.sha256(name.encode()).hexdigest() + PurePosixPath(name).suffix)

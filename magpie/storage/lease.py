@@ -28,7 +28,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """Held while the block lasts. Raises RunError while another build holds it.
+    """Held while the block lasts, and `is_lost` where it ran out before it could be renewed, and another took it.
+
+    Raises RunError while another build holds it.
 
     Every change of the object names the version that it replaces, so that of two builds only one gets through.
     """
@@ -37,6 +39,7 @@ class Lease:
         self._store, self._name, self._location = store, name, location
         self._owner, self._since = uuid.uuid4().hex, time.time()
         self._version: Any = None
+        self.is_lost = False
         self._ended = threading.Event()
         self._renewing: threading.Thread | None = None
 
@@ -131,6 +134,8 @@ class Lease:
                     holder, version = self._holder()
                     if holder.get("owner") == self._owner:
                         self._version = version
+                    else:
+                        self.is_lost = True
 
 
 def is_over(holder: dict[str, Any]) -> bool:

@@ -74,6 +74,10 @@ class LocalStorage(Storage):
                 try:
                     # A link fails where the name is taken; a rename would replace what is there.
                     os.link(new, path)
+                except FileExistsError:
+                    # NFS may have made the link and lost its answer: then it was made again, and met itself.
+                    if new.stat().st_nlink != 2:
+                        raise
                 except OSError as error:
                     if error.errno not in _NO_LINKS:
                         raise

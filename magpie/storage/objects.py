@@ -10,11 +10,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from magpie.errors import RunError, StorageError
 from magpie.storage.base import Holder, Storage
+from magpie.storage.connection import ObjectFile, connect, first_line, unreachable
 from magpie.storage.lease import Lease, is_over
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfss://")
 _PROBE, _STAGED = ".probe", ".staged-"
 _STAGED_LASTS = 3600.0
 """Seconds after which what was staged, and never moved, has been left behind."""
+
+_READ_AT_ONCE = 1 << 20
 
 _LOG_EVERY = 5.0
 """Seconds between two writes of a log: an object cannot be added to, only written anew."""
@@ -48,6 +51,9 @@ class ObjectStorage(Storage):
         self._connected: Any = None
         self._logs: dict[str, _Log] = {}
         self._lock = threading.Lock()
+        self._lease: Lease | None = None
+        self._newest: dict[str, bytes] = {}  # of each file that only informs: its latest text
+        self._notes = ThreadPoolExecutor(1, thread_name_prefix="notes")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStorage, (self._url,)
@@ -63,6 +69,11 @@ class ObjectStorage(Storage):
             return False
         return True
 
+    def which(self, names: Sequence[str]) -> set[str]:
+        # One request for all below a folder, where there would be one for each name.
+        prefixes = {"".join(name.partition("/")[:2]) for name in names}
+        return set(names).intersection(each for prefix in prefixes for each in self.names(prefix))
+
     def names(self, prefix: str = "") -> list[str]:
         # Stores list below whole folders only.
         folder = prefix.rpartition("/")[0]
@@ -70,10 +81,15 @@ class ObjectStorage(Storage):
         return sorted(name for name in found if name.startswith(prefix) and not _is_inner(name))
 
     def read(self, name: str) -> bytes:
+        if name in self._newest:
+            self._wait_for_notes()
         return self._read(lambda store: bytes(store.get(name).bytes()))
 
-    def open(self, name: str) -> pa.BufferReader:
-        return pa.BufferReader(self.read(name))
+    def open(self, name: str) -> pa.NativeFile:
+        import obstore
+
+        opened = self._read(lambda store: obstore.open_reader(store, name, buffer_size=_READ_AT_ONCE))
+        return pa.PythonFile(ObjectFile(opened), mode="r")
 
     def create(self, name: str, data: bytes | bytearray) -> None:
         try:
@@ -92,8 +108,7 @@ class ObjectStorage(Storage):
         return staged
 
     def note(self, name: str, text: str) -> None:
-        with suppress(StorageError):
-            self.replace(name, text.encode("utf-8", errors="backslashreplace"))
+        self._later(name, text.encode("utf-8", errors="backslashreplace"))
 
     def append(self, name: str, text: str) -> None:
         with self._lock:
@@ -117,7 +132,7 @@ class ObjectStorage(Storage):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with Lease(self._store, "run.lock", self.location):
+        with Lease(self._store, "run.lock", self.location) as self._lease:
             try:
                 yield
             finally:
@@ -179,7 +194,7 @@ class ObjectStorage(Storage):
     @property
     def _store(self) -> Any:
         if self._connected is None:
-            self._connected = _connect(self._url)
+            self._connected = connect(self._url)
         return self._connected
 
     def _read(self, ask: Callable[[Any], T]) -> T:
@@ -188,7 +203,7 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             raise
         except Exception as error:
-            raise _unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
 
     def _read_or_none(self, name: str) -> bytes | None:
         try:
@@ -205,6 +220,11 @@ class ObjectStorage(Storage):
     def _writing(self, name: str) -> Iterator[None]:
         from obstore.exceptions import AlreadyExistsError
 
+        if self._lease is not None and self._lease.is_lost:
+            raise RunError(
+                f"{self.location} was out of reach for too long, and another build has taken its lock; see "
+                f"`magpie status {self.location}`"
+            )
         try:
             yield
         except AlreadyExistsError as error:
@@ -213,7 +233,7 @@ class ObjectStorage(Storage):
             raise
         except Exception as error:
             raise StorageError(
-                f"cannot write {self.place(name)}: {_first_line(error)}; see that the bucket is there and the "
+                f"cannot write {self.place(name)}: {first_line(error)}; see that the bucket is there and the "
                 "credentials in the environment may write to it, then run the same command again"
             ) from error
 
@@ -225,13 +245,29 @@ class ObjectStorage(Storage):
 
     def _write_log(self, name: str, log: _Log) -> None:
         log.written_at = time.monotonic()
-        self.replace(name, log.text.encode())
+        self._later(name, log.text.encode())
+
+    def _later(self, name: str, data: bytes) -> None:
+        """Have a file written that only informs, by a thread: a slow bucket must not keep the event loop waiting."""
+
+        def write() -> None:
+            with suppress(StorageError, RunError):
+                if self._newest.get(name) is data:  # else a newer text waits behind this one
+                    self.replace(name, data)
+
+        self._newest[name] = data
+        with suppress(RuntimeError):  # Python is ending
+            self._notes.submit(write)
 
     def _flush_logs(self) -> None:
         with self._lock:
             for name, log in self._logs.items():
-                with suppress(StorageError):
-                    self._write_log(name, log)
+                self._write_log(name, log)
+        self._wait_for_notes()
+
+    def _wait_for_notes(self) -> None:
+        with suppress(RuntimeError):  # Python is ending
+            self._notes.submit(lambda: None).result()  # one thread: what was asked before is done by then
 
 
 class _Log:
@@ -242,41 +278,5 @@ class _Log:
         self.written_at = 0.0
 
 
-def _connect(url: str) -> Any:
-    """The store behind an address. Raises StorageError."""
-    try:
-        import obstore.store
-    except ImportError as error:
-        raise StorageError(f"{url} needs obstore; pip install 'magpie-synth[objects]'") from error
-    try:
-        connect: Any = obstore.store.from_url  # its types ask for the kind of store, which the address says
-        return connect(url.replace("s3a://", "s3://", 1), client_options=_client_options())
-    except Exception as error:
-        raise StorageError(f"cannot use {url}: {_first_line(error)}; write it as s3://bucket/run") from error
-
-
-def _client_options() -> dict[str, Any]:
-    """A plain http:// endpoint is for stores on the own network; it has to be asked for."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "") + os.environ.get("AWS_ENDPOINT_URL_S3", "")
-    return {"allow_http": True} if endpoint.startswith("http://") else {}
-
-
 def _is_inner(name: str) -> bool:
     return name.startswith((_PROBE, _STAGED))
-
-
-def _unreachable(url: str, error: Exception) -> StorageError:
-    if isinstance(error, StorageError | RunError):
-        raise error
-    return StorageError(
-        f"cannot read {url}: {_first_line(error)}; see that it can be reached, then run the same command again"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """What a store said, in one line: obstore adds the request, and pages of its own state."""
-    said = re.search("<Message>(.*?)</Message>", str(error))
-    if said is not None:
-        return said[1]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from magpie.engines.vllm.endings import ProcessWatch, _ending, load_message
+from magpie.engines.vllm.endings import ProcessWatch, _ending, load_error
 from magpie.engines.vllm.quiet import Said, silence_stderr
+from magpie.execution.runner import half_the_slots
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -75,5 +77,7 @@ def test_what_a_process_died_of_is_in_what_it_said() -> None:
     assert said.reason() == "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB."
     watch = ProcessWatch(lambda: False, lambda _: None, said)
     error = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
-    assert "out of memory" in load_message("m", watch.told(error))
-    assert "smaller `context_length`" in load_message("m", watch.told(error))
+    found = load_error("m", watch.told(error), 700)
+    assert "out of memory" in str(found) and "smaller `context_length`" in str(found)
+    # Half of what was tried, whatever the recipe says.
+    assert half_the_slots(pickle.loads(pickle.dumps(found)), None, 64) == 350

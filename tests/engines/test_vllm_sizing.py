@@ -35,6 +35,16 @@ def given(model: Model, files: ModelFiles, memory: int = CARD.memory) -> dict[st
     return gpu_arguments(model, files, device="NVIDIA A100-SXM4-80GB", memory=memory)
 
 
+def test_an_engine_on_several_gpus_starts_its_own_processes(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside an actor of Ray's vLLM would ask Ray for them, which has one bundle with all GPUs of the engine."""
+    monkeypatch.setattr(settings, "_tokenizer", lambda files, model: {})
+    one, four = (Model(model=NAME, tensor_parallel=number) for number in (1, 4))
+    assert "distributed_executor_backend" not in settings.engine_arguments(one, files, on_cpu=True)
+    assert settings.engine_arguments(four, files, on_cpu=True)["distributed_executor_backend"] == "mp"
+
+
 def test_the_engine_is_given_what_the_planner_works_out(files: ModelFiles) -> None:
     model = Model(model=NAME, row_tokens=600)
     shape = shape_of(model)

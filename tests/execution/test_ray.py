@@ -17,7 +17,7 @@ from builds import small_recipe, tree
 from magpie.build import build
 from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
-from magpie.errors import EngineError
+from magpie.errors import EngineError, RunError
 from magpie.execution.base import Answered, Asked, Committed, Event, Isolation, Noted, ShardTask, Through
 from magpie.execution.isolation import request_key
 from magpie.execution.ray import RayExecutor
@@ -191,6 +191,15 @@ def test_a_shard_that_loses_three_workers_gets_one_for_itself(tmp_path: Path) ->
     (alone,) = handout.take(10, Wanted(5))
     assert alone.isolation == Isolation(32, None, frozenset({"c"}))
     assert any(isinstance(event, Noted) and "killed its engine" in event.text for event in heard)
+
+
+def test_a_shard_that_loses_too_many_workers_ends_the_build(tmp_path: Path) -> None:
+    """And not only one worker's place, while the others wait for shards that nobody has any more."""
+    handout, _ = handout_of(tmp_path)
+    with pytest.raises(RunError, match="shard 0 has lost 24 workers"):
+        for worker in range(99):
+            handout.take(worker, Wanted(0 if worker >= SUSPECT_AFTER else 1))
+            handout.lost(worker)
 
 
 def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:

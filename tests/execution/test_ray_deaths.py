@@ -102,7 +102,8 @@ def test_an_engine_short_of_memory_gets_half_the_slots(
 def test_half_the_slots_and_half_again() -> None:
     phase = make_plan(small_recipe()).phases[0]
     place = Place(0, Needs(1))
-    assert [place.halve_slots(phase) for _ in range(10)] == [256, 128, 64, 32, 16, 8, 4, 2, 1, 1]
+    error = EngineError("CUDA out of memory")
+    assert [place.halve_slots(phase, error) for _ in range(10)] == [256, 128, 64, 32, 16, 8, 4, 2, 1, 1]
 
 
 def test_a_worker_may_use_its_part_of_the_machine(tmp_path: Path, cluster: None) -> None:

@@ -76,6 +76,7 @@ def test_a_small_model_is_not_given_more_slots_than_help() -> None:
         ("NVIDIA L40S", "l40s"),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
         ("NVIDIA H100 NVL", None),
+        ("NVIDIA GH200 480GB", None),
         ("Tesla T4", None),
         ("", None),
     ],

@@ -12,6 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from storage.buckets import bucket, s3_server  # noqa: F401
 
@@ -168,6 +170,45 @@ def test_a_renewal_whose_answer_was_lost_is_renewed_again(
             time.sleep(0.05)
         assert held._holder()[0]["until"] > before
     assert ObjectStorage(bucket).names() == []
+
+
+def test_a_build_whose_lease_another_has_taken_changes_nothing_more(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "_RENEW_EVERY", 0.05)
+    storage = ObjectStorage(bucket)
+    with storage.lock():
+        storage.replace("a", b"1")
+        leave_a_lease(bucket, until=time.time() + 1000)
+        held = storage._lease
+        assert held is not None
+        end = time.monotonic() + 30
+        while not held.is_lost and time.monotonic() < end:
+            time.sleep(0.05)
+        with pytest.raises(RunError, match="another build has taken its lock"):
+            storage.replace("a", b"2")
+    assert storage.read("a") == b"1"
+
+
+def test_a_part_of_an_object_is_read_without_the_rest(bucket: str) -> None:  # noqa: F811
+    storage = ObjectStorage(bucket)
+    table = pa.table({"text": ["words " * 1000 + str(number) for number in range(3000)]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression=None, use_dictionary=False)
+    storage.replace("rows.parquet", sink.getvalue().to_pybytes())
+    with storage.open("rows.parquet") as file:
+        assert pq.read_metadata(file).num_rows == 3000
+    with storage.open("rows.parquet") as file:
+        assert pq.read_table(file).equals(table)
+
+
+def test_which_of_many_names_are_there(bucket: str) -> None:  # noqa: F811
+    storage = ObjectStorage(bucket)
+    for name in ("steps/a/1", "steps/b/2", "top"):
+        storage.replace(name, b"1")
+    assert storage.which(["steps/a/1", "steps/a/2", "steps/b/2", "top"]) == {"steps/a/1", "steps/b/2", "top"}
+    assert storage.which([]) == set()
 
 
 def test_a_folder_that_a_console_has_made_is_empty(bucket: str) -> None:  # noqa: F811

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from magpie.engines.vllm.quiet import Said
-from magpie.errors import EngineError
+from magpie.errors import EngineError, EngineMemoryError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -80,13 +80,15 @@ class ProcessWatch:
             llm.engine_core.outputs_queue.put_nowait(error)  # lets the engine's thread end
 
 
-def load_message(name: str, error: BaseException) -> str:
-    """That a model could not be loaded, why, and what may help."""
-    if "memory" in str(error).lower():
-        advice = "set a smaller `context_length`, `slots` or `gpu_memory`, or a larger `tensor_parallel`"
-    else:
-        advice = "MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
-    return f"vLLM could not load {name}: {last_line(error)}; {advice}"
+def load_error(name: str, error: BaseException, slots: int | None) -> EngineError:
+    """That a model could not be loaded, with so many slots, why, and what may help."""
+    said = f"vLLM could not load {name}: {last_line(error)}"
+    if "memory" not in str(error).lower():
+        return EngineError(
+            f"{said}; MAGPIE_LOG=DEBUG shows all that vLLM says; `--engine transformers` may load it"
+        )
+    advice = "set a smaller `context_length`, `slots` or `gpu_memory`, or a larger `tensor_parallel`"
+    return EngineMemoryError(f"{said}; {advice}", slots)
 
 
 def death_message(error: BaseException) -> str:

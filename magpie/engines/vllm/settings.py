@@ -26,8 +26,9 @@ _CPU_LEAST_CACHE = 128 << 20
 
 def prepare_environment() -> None:
     """Set vLLM's environment variables. Call it before vLLM is imported, which reads them once."""
+    is_verbose = logging.getLogger("magpie").isEnabledFor(logging.DEBUG)
     for key, value in (
-        ("VLLM_LOGGING_LEVEL", "ERROR"),
+        ("VLLM_LOGGING_LEVEL", "DEBUG" if is_verbose else "ERROR"),
         ("VLLM_LOGGING_STREAM", "ext://sys.stderr"),  # standard output is for what was asked for
         ("VLLM_NO_USAGE_STATS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
@@ -61,6 +62,10 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
         # not read it there.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
+    if model.tensor_parallel > 1:
+        # Inside an actor of Ray's vLLM would take Ray for its own workers too, with a bundle for each GPU, where ours
+        # is one bundle with all GPUs of the engine. They are on one node in any case.
+        arguments["distributed_executor_backend"] = "mp"
     if not on_cpu:
         device, memory = device_here()
         return arguments | gpu_arguments(model, files, device=device, memory=memory)

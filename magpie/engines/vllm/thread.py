@@ -22,7 +22,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from magpie.engines.base import ModelInfo, Sampling
 from magpie.engines.vllm import orphans
-from magpie.engines.vllm.endings import LAST_WORDS, ProcessWatch, death_message, last_line, load_message
+from magpie.engines.vllm.endings import LAST_WORDS, ProcessWatch, death_message, last_line, load_error
 from magpie.engines.vllm.quiet import Said, silence_stderr
 from magpie.engines.vllm.settings import prepare_environment
 from magpie.engines.vllm.spawn import without_main
@@ -62,6 +62,7 @@ class VllmThread(ABC, Generic[A]):
         self._said = Said()
         self._watch = ProcessWatch(self._is_over, self._die, self._said)
         self._next_id = 0
+        self._slots_asked: int | None = None
         self._loop = asyncio.get_running_loop()
         self._model: ModelInfo
         self._loaded: asyncio.Future[ModelInfo] = self._loop.create_future()
@@ -143,7 +144,7 @@ class VllmThread(ABC, Generic[A]):
                 warnings.simplefilter("ignore")
                 llm = self._load()
         except BaseException as error:
-            failure = EngineError(load_message(self._files.name, self._watch.told(error)))
+            failure = load_error(self._files.name, self._watch.told(error), self._slots_asked)
             failure.__cause__ = error
             self._call_on_loop(self._set_load_error, failure)
             return
@@ -190,6 +191,7 @@ class VllmThread(ABC, Generic[A]):
         # There is no argument for it: vLLM reads the environment when the engine is made.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(separate))
         arguments = vllm.EngineArgs(**self._arguments(on_cpu=on_cpu))
+        self._slots_asked = arguments.max_num_seqs
         config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
         self._configure(config)
         has_processes = separate or self._settings.tensor_parallel > 1

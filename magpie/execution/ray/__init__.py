@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from magpie.engines import open_engine, open_scorer
+from magpie.engines import find_engine, open_engine, open_scorer
 from magpie.errors import EngineError, MagpieError, RunError, ServerError
 from magpie.execution.base import Noted, Report, ShardTask
 from magpie.execution.ray import cluster
 from magpie.execution.ray.handout import Handout
-from magpie.execution.ray.place import BEAT_EVERY, SILENCE, PhaseWork, Place
+from magpie.execution.ray.place import PhaseWork, Place
 from magpie.execution.runner import OpenEngine, OpenScorer, first_missing, is_short_of_memory
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
@@ -49,6 +49,7 @@ class RayExecutor:
         self._places: dict[int, Place] = {}
         self._owns_cluster: bool | None = None
         self._handout: Handout | None = None
+        self._wants_one = False
 
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
@@ -57,10 +58,11 @@ class RayExecutor:
         if isinstance(run.storage, MemoryStorage):
             raise RunError("a run in memory cannot be shared with Ray's workers; give it a folder")
         await self._connect()
-        needs = cluster.needs_of(phase.model, loads=phase.model is not None)
+        needs = cluster.needs_of(phase.model, loads=_loads_weights(phase))
         handout = self._handout = Handout(run, bound, phase, tasks, report)
         first = first_missing(phase, tasks)
         work = PhaseWork(run, bound, phase, first, report, handout, self._engines, self._scorers)
+        self._wants_one = _is_served_elsewhere(phase)
         for place in [place for place in self._places.values() if place.needs != needs]:
             await self._give_up(place)  # its GPUs are wanted for workers of another size
         crews: dict[int, asyncio.Task[None]] = {}
@@ -100,7 +102,10 @@ class RayExecutor:
             self._owns_cluster = cluster.connect(self._address, cpus=self._replicas)
 
     def _wanted(self, needs: cluster.Needs) -> int:
-        return cluster.capacity(needs) if self._replicas is None else self._replicas
+        if self._replicas is not None:
+            return self._replicas
+        # One alone asks a server for as much at once as the recipe allows.
+        return 1 if self._wants_one else cluster.capacity(needs)
 
     def _beside(self, needs: cluster.Needs) -> int:
         """How many workers share a node at most."""
@@ -128,16 +133,31 @@ class RayExecutor:
         place.failures += 1
         if place.failures >= _ATTEMPTS:
             raise EngineError(f"{name} died {_ATTEMPTS} times in a row: {said}") from error
-        if is_short_of_memory(error):
-            said += f"; the next has {place.halve_slots(work.phase)} slots"
+        if work.phase.needs_engine and is_short_of_memory(error):
+            said += f"; the next has {place.halve_slots(work.phase, getattr(error, 'cause', None) or error)} slots"
         again = f", {waiting} shards wait for another" if waiting else ""
         pause = min(2.0**place.failures, _LONGEST_WAIT)
-        work.report(Noted(f"lost {name}: {said}{again}; starting one in {pause:.0f} s"))
+        work.report(Noted(f"lost {name}: {said}{again}; a new worker starts in {pause:.0f} s"))
         await asyncio.sleep(pause)
 
     async def _give_up(self, place: Place) -> None:
         self._places.pop(place.number, None)
         await place.release()
+
+
+def _loads_weights(phase: Phase) -> bool:
+    """Whether the worker loads the phase's model."""
+    if phase.model is None:
+        return False
+    return not phase.needs_engine or find_engine(phase.model.engine).capabilities.loads_weights
+
+
+def _is_served_elsewhere(phase: Phase) -> bool:
+    """Whether the phase's model has weights, and a server holds them."""
+    if phase.model is None or not phase.needs_engine:
+        return False
+    capabilities = find_engine(phase.model.engine).capabilities
+    return capabilities.loads_files and not capabilities.loads_weights
 
 
 def _raise_errors(crews: Iterable[asyncio.Task[None]]) -> None:
@@ -161,8 +181,6 @@ def _raise_hopeless(error: Exception) -> None:
 def _said(error: Exception) -> str:
     """An error in one line; Ray's own take many."""
     cause = getattr(error, "cause", None) or error
-    if isinstance(cause, TimeoutError):
-        return f"it does not answer for {SILENCE + BEAT_EVERY:.0f} s"
     if type(cause).__module__.startswith("ray."):  # paragraphs for the readers of Ray's logs
         return f"its process is gone ({type(cause).__name__})"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]

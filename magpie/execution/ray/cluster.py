@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -44,7 +45,8 @@ def connect(address: str | None, *, cpus: int | None = None) -> bool:
     # Ray counts rows and calls home unless it is told not to; the local cluster shows no page and no log of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a CPU actor keeps CUDA_VISIBLE_DEVICES
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    is_verbose = logging.getLogger().isEnabledFor(logging.DEBUG)
+    options: dict[str, Any] = {"log_to_driver": is_verbose, "logging_level": "ERROR"}
     if address is None:
         options |= {"include_dashboard": False, "num_cpus": cpus}
     try:

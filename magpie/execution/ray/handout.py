@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from magpie.errors import DamagedShardError, EngineError
+from magpie.errors import DamagedShardError, RunError
 from magpie.execution.base import (
     Answered,
     Asked,
@@ -118,12 +118,13 @@ class Handout:
         self._report(event)
 
     def lost(self, worker: int) -> int:
-        """A worker has died: its shards wait again; how many. Raises EngineError for a shard that loses too many."""
+        """A worker has died: its shards wait again; how many. Raises RunError for a shard that loses too many."""
         shards = sorted(self._held.pop(worker, set()))
         for shard in reversed(shards):
             self._workers_lost[shard] += 1
             if self._workers_lost[shard] > _MOST_WORKERS:
-                raise EngineError(
+                # Not an EngineError: those end one worker's place, and here none of the others could go on with it.
+                raise RunError(
                     f"shard {shard} has lost {_MOST_WORKERS} workers and no request of it is to blame; "
                     "see what the engine says with MAGPIE_LOG=debug"
                 )

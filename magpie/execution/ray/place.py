@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable
-from contextlib import suppress
+import logging
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from magpie import machine
 from magpie.execution.base import Committed, Completed, Loaded, Noted, Report, ShardTask, Through
 from magpie.execution.ray import cluster
 from magpie.execution.ray.handout import Handout
 from magpie.execution.ray.worker import Answer, RayWorker
-from magpie.execution.runner import SLOTS, OpenEngine, OpenScorer
+from magpie.execution.runner import OpenEngine, OpenScorer, half_the_slots
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.tools import model_key
 from magpie.runs.run import Run
@@ -75,9 +76,11 @@ class Place:
                 engines=work.engines,
                 scorers=work.scorers,
                 beside=beside,
-                threads=os.environ.get("OMP_NUM_THREADS"),
+                threads=machine.threads_asked(),
+                log_level=logging.getLogger().getEffectiveLevel(),
             )
-            self.node = await asyncio.wait_for(self.actor.node.remote(), _LONGEST_START)
+            with _limited(_LONGEST_START, "it has not started within"):
+                self.node = await asyncio.wait_for(self.actor.node.remote(), _LONGEST_START)
         self._slots = 0
         limit = self._slot_limits.get(_model(work.phase))
         await self._answer(self.actor.begin.remote(work.phase, work.first, limit))
@@ -98,12 +101,11 @@ class Place:
                 return
             tasks = handout.take(self.number, answer.wants)
 
-    def halve_slots(self, phase: Phase) -> int:
+    def halve_slots(self, phase: Phase, error: BaseException) -> int:
         """The next engine of the phase's model gets half the slots: this one has run out of memory. How many."""
         key = _model(phase)
         asked = None if phase.model is None else phase.model.slots
-        known = [slots for slots in (self._slots, self._slot_limits.get(key), asked) if slots]
-        self._slot_limits[key] = max(1, min(known, default=SLOTS) // 2)
+        self._slot_limits[key] = half_the_slots(error, self._slots, self._slot_limits.get(key), asked)
         return self._slot_limits[key]
 
     async def release(self) -> None:
@@ -131,14 +133,26 @@ class Place:
         """The answer to a call. Raises TimeoutError where the actor's process is silent, or stuck."""
         answer: asyncio.Future[T] = asyncio.ensure_future(call)
         answer.add_done_callback(_pass_over)  # where it is waited for no longer
-        async with asyncio.timeout(_LONGEST_ANSWER):
-            while not answer.done():
-                await asyncio.wait({answer}, timeout=BEAT_EVERY)
-                if not answer.done():
-                    # In a thread of its own there: whatever the worker is at, only a process that stands is silent.
-                    beat = self.actor.beat.options(concurrency_group=cluster.BEAT).remote()
+        ends = asyncio.get_running_loop().time() + _LONGEST_ANSWER
+        while not answer.done():
+            await asyncio.wait({answer}, timeout=BEAT_EVERY)
+            if not answer.done():
+                if asyncio.get_running_loop().time() > ends:
+                    raise TimeoutError(f"it has been at one thing for {_LONGEST_ANSWER:.0f} s")
+                # In a thread of its own there: whatever the worker is at, only a process that stands is silent.
+                beat = self.actor.beat.options(concurrency_group=cluster.BEAT).remote()
+                with _limited(SILENCE + BEAT_EVERY, "it does not answer for"):
                     await asyncio.wait_for(beat, SILENCE)
         return answer.result()
+
+
+@contextmanager
+def _limited(seconds: float, what: str) -> Iterator[None]:
+    """Say what took too long, where a wait inside has run out: that error has no text."""
+    try:
+        yield
+    except TimeoutError:
+        raise TimeoutError(f"{what} {seconds:.0f} s") from None
 
 
 def _pass_over(answer: asyncio.Future[Any]) -> None:

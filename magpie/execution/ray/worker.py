@@ -21,6 +21,7 @@ from magpie.execution.scheduler import TaskQueue, Wanted, shards_wanted
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
 from magpie.recipe import Recipe
 from magpie.runs.run import Run
+from magpie.secrets import start_log
 from magpie.steps import Method
 from magpie.storage import Storage
 
@@ -46,7 +47,8 @@ class Answer:
 class RayWorker:
     """Takes the shards of a phase that the driver hands over, with an engine of its own.
 
-    `beside` workers share its machine, itself included; `threads` is what a person has set OMP_NUM_THREADS to.
+    `beside` workers share its machine, itself included; `threads` is what a person has set OMP_NUM_THREADS to,
+    and `log_level` that of the driver's log.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class RayWorker:
         scorers: OpenScorer,
         beside: int,
         threads: str | None,
+        log_level: int,
     ) -> None:
+        start_log(log_level)
         machine.share(beside)
         # Ray gives an actor one thread for each core that it reserves, which is one: a CPU engine wants its whole part.
         # Libraries read it when they are loaded, which is later.
