@@ -43,7 +43,7 @@ def _problems(run: Run) -> Iterator[str]:
     for _, _, error in damaged:
         yield str(error)
     yield from _missing_shards(run)
-    yield from strays(run)
+    yield from (stray_problem(run, name) for name in strays(run))
     yield from _wrong_seals(run, manifest)
     yield from _wrong_stamps(run, manifest)
     if manifest.end is not None:
@@ -61,11 +61,16 @@ def _missing_shards(run: Run) -> Iterator[str]:
 
 
 def strays(run: Run) -> Iterator[str]:
-    """What lies among the shards and is none of them, a line each."""
+    """The names of what lies among the shards and is none of them."""
     expected = {run.shard_name(run_step, shard) for run_step in run.steps for shard in range(run.shards)}
     for name in run.storage.names(STEPS):
         if name not in expected and name.rpartition("/")[0] not in expected:
-            yield f"{run.storage.place(name)}: not a file of this run; it is left alone, move it away"
+            yield name
+
+
+def stray_problem(run: Run, name: str) -> str:
+    """What to say of a file that is none of the run's."""
+    return f"{run.storage.place(name)}: not a file of this run; it is left alone, move it away"
 
 
 def seal(run: Run, shards: Mapping[str, str]) -> None:
@@ -118,8 +123,12 @@ def _wrong_stamps(run: Run, manifest: Manifest) -> Iterator[str]:
         if committed is None:
             continue
         place, positions, stamp = run.shard_place(run_step, shard), run.shard_range(shard), committed.stamp
-        stamped = (stamp.step, stamp.shard, stamp.first, stamp.rows, stamp.total)
-        if stamped != (run_step.name, shard, positions.start, len(positions), run.recipe.rows):
+        stamped = (stamp.step, stamp.shard, stamp.first, stamp.rows)
+        # A run that has grown has shards of when it was smaller.
+        if (
+            stamped != (run_step.name, shard, positions.start, len(positions))
+            or stamp.total > run.recipe.rows
+        ):
             yield f"{place}: stamped as shard {stamp.shard} of {stamp.step}; run the build again to make it anew"
         if fingerprints.setdefault(run_step.number, stamp.fingerprint) != stamp.fingerprint:
             yield f"{place}: made by other settings than the rest of its step; run the build again to make it anew"

@@ -16,7 +16,7 @@ from magpie.errors import RecipeChangedError
 from magpie.figures.status import status
 from magpie.runs.run import Run
 from magpie.runs.sealing import RUN_MANIFEST, had_back, read_run_manifest
-from magpie.runs.verify import not_sealed, strays, verify
+from magpie.runs.verify import not_sealed, stray_problem, strays, verify
 
 FILES = ("recipe.yaml", "fingerprints.json", "report.json", RUN_MANIFEST, "dataset/.manifest.json")
 
@@ -133,7 +133,7 @@ def test_a_stray_file_among_the_shards_is_said_and_left_alone(folder: Path) -> N
     (folder / "steps" / ".DS_Store").write_text("nobody's")
     run = Run.open(folder)
     (problem,) = verify(run)
-    assert problem in strays(run) and "move it away" in problem
+    assert [problem] == [stray_problem(run, name) for name in strays(run)] and "move it away" in problem
     build(small_recipe(), folder)
     assert (folder / "steps" / "notes.txt").read_text() == "mine"
     assert "notes.txt" in (folder / "log.jsonl").read_text()
