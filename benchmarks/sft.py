@@ -148,8 +148,7 @@ def _parted(rows: list[Answered]) -> tuple[list[Answered], list[Answered]]:
 
 def _tasks(path: Path | None) -> list[Answered]:
     """Seed tasks with their first instance as the answer."""
-    path = path or shipped.find("templates/self_instruct", "seeds.jsonl")
-    assert path is not None
+    path = path or shipped.folder("templates/self_instruct") / "seeds.jsonl"
     tasks = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
     return [
         Answered("\n\n".join(filter(None, (task["instruction"], first["input"]))), first["output"])

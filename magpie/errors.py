@@ -11,6 +11,7 @@
     ├── HubError               the Hub refuses what is pushed, or cannot be reached
     └── RunError               a run folder
         ├── RecipeChangedError the folder holds the run of another recipe
+        ├── ShortError         fewer rows are kept, of some kind or in all, than `until` asks for
         ├── DamagedShardError  a shard that is cut, flipped or not what it says it is
         ├── StorageError       a disk that is full or read-only
         ├── GateError          a gate of the recipe ended the build
@@ -69,6 +70,10 @@ class RunError(MagpieError):
 
 class RecipeChangedError(RunError):
     """The run folder was made by a different recipe, model revision or template."""
+
+
+class ShortError(RunError):
+    """The dataset is written, and has fewer rows than were asked for, in all or of some kind."""
 
 
 class DamagedShardError(RunError):

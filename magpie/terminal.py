@@ -166,6 +166,22 @@ def print_line(text: str, *, stderr: bool = False) -> None:
     stream.flush()
 
 
+def can_ask() -> bool:
+    """Whether a person is there to answer: both the input and the output are a terminal."""
+    try:
+        return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def answered_yes(question: str) -> bool:
+    """Ask a person; anything but yes is no."""
+    stream = sys.stderr
+    stream.write(f"{question if isinstance(stream, Guarded) else harmless(question)} [y/N] ")
+    stream.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def print_json(value: Any, *, indent: int | None = None) -> None:
     """Print JSON for a program: whole on any stream, and harmless on a terminal."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-")

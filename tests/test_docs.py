@@ -107,6 +107,14 @@ def test_what_a_page_tells_people_to_type_is_there(name: str, line: str) -> None
 def test_yaml_on_the_pages_is_what_it_is_said_to_be() -> None:
     examples = dict(blocks("yaml"))
     Filter.model_validate(yaml.safe_load(examples["filters.md"]))
-    steer = yaml.safe_load(examples["steering.md"])
-    recipe = parse_recipe({"name": "x", "rows": 10, "models": {"generator": "demo"}, **steer})
+    steer, respond = (yaml.safe_load(text) for name, text in blocks("yaml") if name == "steering.md")
+    usual = {"name": "x", "rows": 10, "models": {"generator": "demo"}}
+    recipe = parse_recipe({**usual, **steer})
     assert recipe.steer is not None and set(recipe.steer.variables) == {"language", "domain", "persona"}
+    assert recipe.steer.prompts[0].id == "tutor"
+    everywhere = {"steer": {**steer["steer"], "prompts": [steer["steer"]["prompts"]["tutor"]]}}
+    assert parse_recipe({**usual, **everywhere, **respond}).respond is not None
+    steer["steer"]["variables"] |= {"topic": ["math"]}
+    steer["steer"]["prompts"]["topic"] = "You ask about {topic}."
+    for until in (yaml.safe_load(text) for name, text in blocks("yaml") if name == "growing.md"):
+        assert parse_recipe({**usual, **steer, **until}).until is not None

@@ -41,6 +41,7 @@ LEVELS = (
     {"drawing"},
     {"doctor"},
     {"report", "publish"},
+    {"building"},
     {"build"},
     {"api"},
     {"cli"},

@@ -10,7 +10,7 @@ from magpie.api.datasets import columns, filter, import_dataset, merge, rouge, s
 from magpie.api.publishing import card, export, export_for_trainer, push
 from magpie.api.recipes import new, plan, plan_costs, recipe
 from magpie.api.reports import report
-from magpie.api.runs import show, status, verify
+from magpie.api.runs import list_runs, show, status, verify
 from magpie.api.viewing import atlas_rows
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "export_for_trainer",
     "filter",
     "import_dataset",
+    "list_runs",
     "merge",
     "new",
     "plan",

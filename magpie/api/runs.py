@@ -15,6 +15,7 @@ from magpie.storage import open_storage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from magpie.figures.found_runs import FoundRun
     from magpie.figures.status import Status
 
 
@@ -34,6 +35,13 @@ def status(run: Run | str | Path) -> Status:
         return replace(found, collapse=collapse_of(opened))
     except DamagedShardError:
         return found  # it names the shard by itself
+
+
+def list_runs(folder: str | Path = "runs") -> list[FoundRun]:
+    """The runs in a folder and in those inside it, with their state. Raises RunError where there is no such folder."""
+    from magpie.figures.found_runs import runs_below
+
+    return runs_below(folder)
 
 
 def verify(source: Run | str | Path) -> list[str]:

@@ -24,7 +24,7 @@ from magpie.cli.plan import plan
 from magpie.cli.publish import card, push
 from magpie.cli.report import report
 from magpie.cli.rouge import rouge
-from magpie.cli.runs import build, filter_, show, status, verify
+from magpie.cli.runs import build, filter_, runs_, show, status, verify
 from magpie.cli.serve import serve
 from magpie.cli.view import view
 from magpie.errors import MagpieError, PausedError, StoppedError
@@ -45,9 +45,8 @@ WRONG_ARGUMENTS, PAUSED, INTERRUPTED = 2, 3, 130
 # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
 _STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
-    plan, build, status, verify, filter_, import_, merge, split, export, card, push, columns, compare, show, report,
-    view, doctor, tune, rouge, serve, new,
-    recipe, templates, filters, recipes, schema,
+    plan, build, status, runs_, verify, filter_, import_, merge, split, export, card, push, columns, compare, show,
+    report, view, doctor, tune, rouge, serve, new, recipe, templates, filters, recipes, schema,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)

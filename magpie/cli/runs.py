@@ -10,7 +10,7 @@ import typer
 from magpie.cli.options import AllowCode, EngineName, RunFolder, Sets, open_run, recipe_from
 from magpie.errors import RecipeError
 from magpie.names import file_name
-from magpie.terminal import new_console, print_json, print_line
+from magpie.terminal import answered_yes, can_ask, new_console, print_json, print_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,18 @@ def build(
     out: Annotated[
         str | None, typer.Option(help="The run's folder, or s3://bucket/run; runs/NAME by default.")
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="How many instructions to ask for.")] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            help="How many instructions to ask for; a run grows by more. With --until-kept, at most."
+        ),
+    ] = None,
+    until_kept: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Ask for instructions until N rows are kept.")
+    ] = None,
+    accept_short: Annotated[
+        bool, typer.Option("--accept-short", help="Be content with fewer rows than `until` asks for.")
+    ] = False,
     set_: Sets = None,
     engine: EngineName = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
@@ -53,16 +64,24 @@ def build(
         typer.Option("--report/--no-report", help="Write report.html at the end; MAGPIE_REPORT=0 is no too."),
     ] = None,
     peek: Annotated[bool, typer.Option("--peek", help="Print the first rows as they come.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Make again in its place, unasked, what other settings concern.")
+    ] = False,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="Leave what a change replaces in RUN/replaced.")
+    ] = False,
     allow_code: AllowCode = False,
     go_on: Annotated[
         bool, typer.Option("--go-on", help="Pass the gate at which the build was paused.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan; load and write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the plan and what stands already; load and write nothing."),
     ] = False,
 ) -> None:
     """Build a dataset; run it again to go on where it stopped."""
-    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=set_ or [], allow_code=allow_code)
+    sets = [*(set_ or []), *_until(until_kept, rows)]
+    loaded = recipe_from(recipe, rows=rows, seed=seed, engine=engine, sets=sets, allow_code=allow_code)
     if dry_run:
         from magpie.plan import dry_run as plan_only
         from magpie.report.dry_run import print_plan
@@ -90,11 +109,22 @@ def build(
         grace=grace,
         report=report,
         peek=peek,
+        yes=yes,
+        ask=answered_yes if can_ask() else None,
+        keep_old=keep_old,
+        accept_short=accept_short,
         allow_code=allow_code,
         go_on=go_on,
         console=console,
     )
     print_outcome(run, console)
+
+
+def _until(kept: int | None, most: int | None) -> list[str]:
+    """--until-kept as settings."""
+    if kept is None:
+        return []
+    return [f"until.kept={kept}", *([] if most is None else [f"until.most={most}"])]
 
 
 def status(
@@ -123,6 +153,21 @@ def status(
         print_json(result.to_json())
     else:
         print_status(result, new_console())
+
+
+def runs_(
+    folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where your runs are.")] = "runs",
+    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """List the runs below a folder, with their state."""
+    from magpie import api
+    from magpie.report.runs_table import print_runs
+
+    found = api.list_runs(folder)
+    if json_:
+        print_json({"folder": folder, "runs": [run.to_json() for run in found]})
+    else:
+        print_runs(found, folder, new_console())
 
 
 def verify(run: RunFolder) -> None:

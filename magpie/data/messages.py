@@ -19,6 +19,9 @@ USER_ROLES = frozenset(name for name, role in ROLES.items() if role == "user")
 ASSISTANT_ROLES = frozenset(name for name, role in ROLES.items() if role == "assistant")
 """The names of the two speakers in datasets, in lower case."""
 
+SYSTEM = "response_system_prompt"
+"""The column of a system prompt that is kept: see the step that writes responses."""
+
 Message = dict[str, str]
 
 
@@ -26,22 +29,27 @@ def messages_of(rows: pa.Table, *, with_reasoning: bool) -> pa.Array:
     """The conversation of each row.
 
     In a run without responses it is the instruction and the chosen candidate, or the instruction alone.
-    `with_reasoning` puts the model's reasoning before each answer, in the tags `<think>` and `</think>`.
+    `with_reasoning` puts the model's reasoning before each answer, in the tags `<think>` and `</think>`. A system
+    prompt that the recipe keeps comes first.
     """
-    names = ("response", "later_turns", "reasoning", "later_reasoning")
+    names = ("response", "later_turns", "reasoning", "later_reasoning", SYSTEM)
     if "response" not in rows.column_names:
-        names = ("chosen_response", "later_turns", "chosen_reasoning", "later_reasoning")
+        names = ("chosen_response", "later_turns", "chosen_reasoning", "later_reasoning", SYSTEM)
     nothing = [None] * rows.num_rows
     columns = (rows[name].to_pylist() if name in rows.column_names else nothing for name in names)
     conversations = []
     firsts = _first_messages(rows)
-    for first, response, later, first_reasoning, later_reasoning in zip(firsts, *columns, strict=True):
+    for first, response, later, first_reasoning, later_reasoning, system in zip(
+        firsts, *columns, strict=True
+    ):
         messages = [user(first)]
         if response is not None:
             messages.append(assistant(response))
         messages += later or []
         if with_reasoning:
             messages = _with_reasoning(messages, [first_reasoning, *(later_reasoning or [])])
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         conversations.append(messages)
     return pa.array(conversations, type=MESSAGES)
 

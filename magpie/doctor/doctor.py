@@ -168,7 +168,7 @@ async def _with_sample(
             lines, more = propose(sample, written.chat) if has_problems(sample) else ((), ())
             trials = await try_out(sampler, recipe, sample, _worth_trying(lines, diagnosis.advice))
             verdict, changes = judge_trials(sample, trials, more)
-        if not sense.is_sensible or not sense.ends_itself:
+        if not sense.is_sensible:
             asked = await try_asking(sampler, recipe, sample)
             trials = (*trials, asked)
             verdict, changes = judge_fallback(sample, sense, asked)

@@ -27,11 +27,8 @@ ORDER = 2.0
 SPEAKER = 0.05
 """The least that the header of a user must add to it, beside the beginning of a document."""
 
-SENSIBLE = 0.6
+SENSIBLE = 0.5
 """The share of texts that must make sense in the sample of a model that is ready."""
-
-ENDED = 0.2
-"""The share of texts that the model must end by a token of its own, and not only by a line break."""
 
 _FEWEST = 12  # English texts: of fewer nothing is told
 _ENGLISH = "en"
@@ -42,7 +39,8 @@ class Sense:
     """What was read of a sample. `share` are the texts that make sense; `order` and `speaker` are medians.
 
     `ended` are the texts that the model ended itself, drawn without a stop at the line break; None where not drawn.
-    Where `why_not` is set nothing was read, and it says why.
+    It is shown, and decides nothing: a model may write good messages whose end only the line break tells. Where
+    `why_not` is set nothing was read, and it says why.
     """
 
     share: Mean
@@ -55,11 +53,6 @@ class Sense:
     def is_sensible(self) -> bool:
         """Whether enough of the texts make sense; also where that could not be told."""
         return self.why_not is not None or self.share.value >= SENSIBLE
-
-    @property
-    def ends_itself(self) -> bool:
-        """Whether the model ends its turns; also where that was not drawn."""
-        return self.ended is None or self.ended.value >= ENDED
 
     def to_json(self) -> dict[str, Any]:
         """The figures, as JSON can hold them."""

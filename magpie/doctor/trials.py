@@ -101,15 +101,10 @@ async def try_asking(sampler: Sampler, recipe: Recipe, before: Sample) -> Trial:
 
 def judge_fallback(before: Sample, sense: Sense, asked: Trial) -> tuple[str, tuple[str, ...]]:
     """The verdict on a model that writes noise behind its own template, after it was asked for messages."""
-    faults = []
-    if not sense.is_sensible:
-        faults.append(
-            f"only {sense.share.value:.0%} of {sense.share.rows} texts read as a user's message, and a ready model "
-            f"has {SENSIBLE:.0%}"
-        )
-    if not sense.ends_itself and sense.ended is not None:
-        faults.append(f"it ends {sense.ended.value:.0%} of its texts itself, the others run on")
-    found = f"{'; '.join(faults)} ({valid_share(before)})"
+    found = (
+        f"only {sense.share.value:.0%} of {sense.share.rows} texts read as a user's message, and a ready model has "
+        f"{SENSIBLE:.0%} ({valid_share(before)})"
+    )
     good = asked.sample is not None and is_usable(asked.sample) and asked.sense is not None
     if good and asked.sense is not None and asked.sense.why_not is None and asked.sense.is_sensible:
         share = f"{asked.sense.share.value:.0%} of those it writes when asked read as one"

@@ -60,14 +60,14 @@ def encode_all(model: Model, texts: Sequence[str]) -> Vectors:
     return encode(load_encoder(model), texts, batch_size=_BATCH)
 
 
-def blind_spots(model: Model, texts: Iterable[str]) -> list[str]:
+def unread_parts(model: Model, texts: Iterable[str]) -> list[str]:
     """For each text a digest of what the embedder cannot read of it, "" where it reads all of it.
 
     That is words which its tokenizer does not know, and what comes after the most tokens that it takes. Vectors say
     nothing about these: only texts with equal digests may be compared by distance. Raises ModelError.
     """
     remaining = iter(texts)
-    tokenizer, longest = _eyes(model)
+    tokenizer, longest = _reader_of(model)
     spots: list[str] = []
     while batch := [normal(text) for text in islice(remaining, _READ_AT_ONCE)]:
         if tokenizer is None:
@@ -185,7 +185,7 @@ class _Tokenizer:
         self.encode_batch, self.unknown = backend.encode_batch, unknown
 
 
-def _eyes(model: Model) -> tuple[_Tokenizer | None, int]:
+def _reader_of(model: Model) -> tuple[_Tokenizer | None, int]:
     """The embedder's tokenizer, and how many tokens of a text it reads; None where nothing escapes it."""
     if not find_engine(model.engine).capabilities.loads_files:
         return None, 0

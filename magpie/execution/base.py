@@ -30,7 +30,8 @@ class ShardTask:
 
     `made_from` is the lineage of its rows before the phase. `committed` holds, by step number, the shards that the
     phase's steps have left already: one that was made from the very same rows is kept. `earlier` is the lineage of the
-    shards before it, where the step is sequential.
+    shards before it, where the step is sequential. `sources` names, by step number, the earlier runs in which rows of
+    the shard may stand.
     """
 
     shard: int
@@ -38,6 +39,7 @@ class ShardTask:
     committed: Mapping[int, Shard]
     isolation: Isolation | None = None
     earlier: str = ""
+    sources: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,15 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class TookOver:
+    """Rows of a step's shard stand in an earlier run: nothing is made for them."""
+
+    step: str
+    shard: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Through:
     """A shard is through with the phase."""
 
@@ -187,8 +198,8 @@ class Noted:
 
 
 Event = (
-    Loading | Loaded | Working | Began | Completed | Asked | Answered | Committed | Through | Found | Advanced
-    | PhaseEnded | Noted
+    Loading | Loaded | Working | Began | Completed | Asked | Answered | Committed | TookOver | Through | Found
+    | Advanced | PhaseEnded | Noted
 )  # fmt: skip
 Report = Callable[[Event], None]
 """Takes events, of workers and of the driver. It may be called from any thread, and returns at once."""

@@ -28,6 +28,10 @@ class StepCount:
     last: float = field(default_factory=time.monotonic)
     answers_in: dict[int, int] = field(default_factory=dict)
     """Completions that came back, by shard, of the shards that are not committed yet."""
+    taken_over: int = 0
+    """Rows that stand in an earlier run, of which nobody has been told yet."""
+    taken_in: dict[int, int] = field(default_factory=dict)
+    """The same by shard, of the shards that are not committed yet."""
     answers_each: float = 1.0
     """Completions for a row: what the last shard took, and one before any is committed."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -27,12 +28,14 @@ from magpie.execution.base import (
     Working,
 )
 from magpie.execution.gate import Check, places
-from magpie.execution.worker import check_result, commit, first_rows, rejections, stamp_for
+from magpie.execution.worker import Worker, check_result, commit, first_rows, rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
+from magpie.runs.earlier import names_put_aside
 from magpie.runs.kept import discard_dataset
 from magpie.runs.manifest import Manifest
 from magpie.runs.run import QUARANTINE, Run, RunStep
-from magpie.runs.verify import strays
+from magpie.runs.standing import Source, stands_by_row
+from magpie.runs.verify import stray_problem, strays
 from magpie.steps.base import NOTE, REJECTED, GlobalWork
 from magpie.storage.sealed import Shard
 
@@ -40,6 +43,8 @@ from magpie.storage.sealed import Shard
 class Driver:
     """Builds `run` by `bound` on an executor, and reports what happens. `shards` are those to make; by default all.
 
+    `find_sources` gives the earlier runs in which rows stand that need not be made again: it is called when something
+    is missing.
     `check` looks at the places of the recipe's gate; without it there is none.
     """
 
@@ -51,11 +56,15 @@ class Driver:
         report: Report,
         *,
         shards: Sequence[int] | None = None,
+        find_sources: Callable[[], Sequence[Source]] = tuple,
         check: Check | None = None,
     ) -> None:
         self._run, self._bound = run, bound
         self._executor, self._report = executor, report
         self._shards = range(run.shards) if shards is None else shards
+        self._find_sources = find_sources
+        self._sources: Sequence[Source] | None = None
+        self._put_aside: frozenset[str] | None = None
         self._check = check
         self._manifest = Manifest(run)
         self._counted: set[tuple[int, int]] = set()
@@ -81,6 +90,11 @@ class Driver:
         if in_flight:
             self._report(Noted("stopping: what is in flight is finished, if the time of grace allows it"))
         return in_flight
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The earlier runs in which rows stand; none where nothing was missing."""
+        return self._sources or ()
 
     @property
     def lineage(self) -> str:
@@ -112,8 +126,13 @@ class Driver:
             committed = self._manifest.get(run_step, shard)
             if committed is None:
                 continue
-            expected = stamp_for(self._run, self._bound, run_step, shard, committed.stamp.made_from)
-            if committed.stamp != expected:
+            stamp = committed.stamp
+            expected = stamp_for(self._run, self._bound, run_step, shard, stamp.made_from)
+            # A run that has grown has shards of when it was smaller.
+            if stamp != replace(expected, total=stamp.total) or stamp.total > expected.total:
+                if self._drop(self._run.shard_name(run_step, shard)):
+                    self._manifest.remove(run_step, shard)
+                    continue
                 place = self._run.shard_place(run_step, shard)
                 misplaced = DamagedShardError(f"{place} is stamped for another place or recipe")
                 damaged.append((run_step, shard, misplaced))
@@ -121,20 +140,32 @@ class Driver:
             self._manifest.remove(run_step, shard)
             place = self._quarantine(self._run.shard_name(run_step, shard))
             self._report(Noted(f"{str(error).split(';')[0]}; moved to {place}, making it again"))
-        for stray in strays(self._run):
-            self._report(Noted(stray))
+        for name in strays(self._run):
+            if not self._drop(name):
+                self._report(Noted(stray_problem(self._run, name)))
         self._count_current(self._run.steps)
+
+    def _drop(self, name: str) -> bool:
+        """Take away a shard of the run as it was before it was changed, where that is kept; else leave it."""
+        if self._put_aside is None:
+            self._put_aside = names_put_aside(self._run.storage)
+        if name not in self._put_aside:
+            return False
+        self._run.storage.delete(name)
+        return True
 
     def _count_current(self, steps: Sequence[RunStep]) -> None:
         """Count the shards of these steps that are there and not counted yet.
 
-        One that was made from a damaged shard is current again once that is made anew with the same content.
+        One that was made from a damaged shard is current again once that is made anew with the same content. One behind
+        a step that looks at more rows now, which is made again, may be or not: it is counted when that is known.
         """
+        behind: set[int] = set()  # shards of which an earlier step of these is to be made again
         for run_step in steps:
             for shard in range(self._run.shards):
-                if (run_step.number, shard) in self._counted or not self._manifest.is_current(
-                    run_step, shard
-                ):
+                if not self._manifest.is_current(run_step, shard):
+                    behind.add(shard)
+                if shard in behind or (run_step.number, shard) in self._counted:
                     continue
                 rejected = self._rejected(run_step, shard)
                 self._report(Found(run_step.name, len(self._run.shard_range(shard)), rejected))
@@ -182,11 +213,16 @@ class Driver:
     async def _make(self, phase: Phase, missing: list[int]) -> None:
         """Make the shards that are missing from a phase."""
         discard_dataset(self._run)
+        if self._sources is None:
+            self._sources = await asyncio.to_thread(self._find_sources)
         if phase.is_global:
             self._report(Working(phase.name))
             await asyncio.to_thread(self._run_global, phase.steps[0])
             return
         try:
+            missing = await self._take_what_stands(phase, missing)
+            if not missing:
+                return  # and nothing is loaded
             # What a shard of a sequential step is made from stands only when the one before it does.
             for shards in [[shard] for shard in missing] if phase.is_sequential else [missing]:
                 tasks = [self._task(phase, shard) for shard in shards]
@@ -196,6 +232,25 @@ class Driver:
         finally:
             self._report(PhaseEnded(tuple(run_step.name for run_step in phase.steps)))
 
+    async def _take_what_stands(self, phase: Phase, missing: list[int]) -> list[int]:
+        """Make the shards for which nothing has to be loaded, as all their rows stand; those that are left."""
+        if not self.sources or phase.is_sequential:
+            return missing
+        tasks = [task for task in (self._task(phase, shard) for shard in missing) if task.sources]
+        self._report(Working(phase.name))
+        worker = Worker(
+            self._run, self._bound, phase, None, self._on_event, lambda: self._is_over, loads_nothing=True
+        )
+        for task in tasks:
+            if self._is_draining:
+                raise StoppedError("the build was stopped")
+            await worker.take(task)
+        return [
+            shard
+            for shard in missing
+            if not all(self._manifest.is_current(run_step, shard) for run_step in phase.steps)
+        ]
+
     def _task(self, phase: Phase, shard: int) -> ShardTask:
         made_from = self._manifest.source(phase.steps[0], shard)
         if made_from is None:
@@ -203,7 +258,13 @@ class Driver:
         shards = {run_step.number: self._manifest.get(run_step, shard) for run_step in phase.steps}
         committed = {number: found for number, found in shards.items() if found is not None}
         earlier = self._manifest.earlier(phase.steps[0], shard) or ""
-        return ShardTask(shard, made_from, committed, earlier=earlier)
+        sources = {
+            run_step.number: tuple(source.location for source in self.sources if source.has(run_step, shard))
+            for run_step in phase.steps
+            if stands_by_row(run_step)
+        }
+        sources = {number: locations for number, locations in sources.items() if locations}
+        return ShardTask(shard, made_from, committed, earlier=earlier, sources=sources)
 
     def _on_event(self, event: Event) -> None:
         """Note what a worker has committed, and pass everything on."""

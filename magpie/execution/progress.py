@@ -26,6 +26,7 @@ from magpie.execution.base import (
     Loading,
     Noted,
     PhaseEnded,
+    TookOver,
     Working,
 )
 from magpie.execution.counts import StepCount
@@ -104,9 +105,12 @@ class Progress:
                 self.completed(event)
             case Committed(step, _, shard, rows, rejected, _):
                 self.committed(step, shard, rows, rejected)
+            case TookOver(step, shard, rows):
+                self.took_over(step, shard, rows)
             case Advanced(step, what, done, total):
                 self.advanced(step, what, done, total)
             case PhaseEnded(steps):
+                self.note_taken_over(steps)
                 self.log_prefix_cache(steps)
                 self.note_replaced(steps)
             case Noted(text):
@@ -146,16 +150,33 @@ class Progress:
         count.note_work()
         self._tick()
 
+    def took_over(self, step: str, shard: int, rows: int) -> None:
+        """Rows of a shard stand in an earlier run."""
+        count = self.counts[step]
+        count.taken_in[shard] = rows
+        count.taken_over += rows
+
     def committed(self, step: str, shard: int, rows: int, rejected: int) -> None:
         """A shard of `step` is on disk."""
         count = self.counts[step]
+        made = rows - count.taken_in.pop(shard, 0)
         count.rows += rows
-        count.fresh += rows
+        count.fresh += made
         count.rejected += rejected
-        count.left_out(shard, rows)
+        count.left_out(shard, max(made, 1))
         count.note_work()
-        self.log.write("shard", step=step, shard=shard, rows=rows, rejected=rejected, tokens=count.tokens)
+        # Rates are worked out of these rows: those that were taken over took no time.
+        self.log.write("shard", step=step, shard=shard, rows=made, rejected=rejected, tokens=count.tokens)
         self._tick()
+
+    def note_taken_over(self, steps: Iterable[str]) -> None:
+        """Say of how many rows of these steps nothing was made, as they stand in an earlier run."""
+        for count in (self.counts[step] for step in steps):
+            if count.taken_over:
+                self.log.write("taken over", step=count.name, rows=count.taken_over)
+                if count.needs_engine:
+                    self.note(f"{count.name}: {count.taken_over:,} rows stand, nothing was made for them")
+                count.taken_over = 0
 
     def log_prefix_cache(self, steps: Iterable[str]) -> None:
         """Log how much of these steps' prompts this build's engine had in its prefix cache, where it says."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from magpie.errors import DamagedShardError, RunError, StoppedError
-from magpie.execution.base import Began, Committed, Report, ShardTask, Through
+from magpie.execution.base import Began, Committed, Report, ShardTask, Through, TookOver
 from magpie.execution.isolation import IsolatedEngine
 from magpie.execution.recall import recall
 from magpie.execution.scheduler import EngineQueue, QueuedEngine
@@ -25,6 +25,7 @@ from magpie.runs.manifest import lineage_after
 from magpie.runs.record import ingredients_of
 from magpie.runs.run import Run, RunStep, with_columns
 from magpie.runs.sealing import packed
+from magpie.runs.standing import EarlierRuns, Standing, live_places, put_together
 from magpie.steps.base import REJECTED, PreparedWork, RowWork, SequentialWork
 from magpie.storage.sealed import Shard, Stamp, inspect_shard, write_shard
 
@@ -39,7 +40,8 @@ class Worker:
 
     `queue` keeps count of what the engine has to do. `is_over` says whether the build has ended: a thread may outlive
     it, and the folder is then no longer ours to write to. `delivered` returns when all that was reported has reached
-    whoever watches over this process.
+    whoever watches over this process. With `loads_nothing`, a shard is taken only as far as its rows stand in earlier
+    runs, or need nothing that has to be loaded.
     """
 
     run: Run
@@ -49,6 +51,8 @@ class Worker:
     report: Report
     is_over: Callable[[], bool] = lambda: False
     delivered: Callable[[], Awaitable[None]] = at_once
+    loads_nothing: bool = False
+    _earlier: list[EarlierRuns] = field(default_factory=list)
 
     async def take(self, task: ShardTask) -> None:
         """Take one shard through the steps of the phase, and commit what each adds."""
@@ -67,10 +71,13 @@ class Worker:
                     lineage, rows = lineage_after(lineage, stale), None
                     continue
                 given = await asyncio.to_thread(self._rows, run_step, shard, rows)
+                stands = await asyncio.to_thread(self._standing, run_step, given, task)
+                if self.loads_nothing and self._needs_loading(run_step, given, stands):
+                    return
                 self.report(Began(run_step.name, shard))
                 if engine is not None:
                     engine.step = run_step.name
-                result = await self._work(run_step, given, asked, task)
+                result = await self._work(run_step, given, asked, task, stands)
                 stamp = stamp_for(self.run, self.bound, run_step, shard, lineage)
                 mine = await asyncio.to_thread(self._commit, run_step, result, stamp, stale is not None)
                 if mine is not None:
@@ -96,14 +103,50 @@ class Worker:
         rows: pa.Table,
         engine: QueuedEngine | IsolatedEngine | None,
         task: ShardTask,
+        stands: Standing | None,
     ) -> pa.Table:
         work = self.bound.work[run_step.number - 1]
         assert isinstance(work, RowWork), "a global step is done by the driver"
         if isinstance(work, SequentialWork):
             await asyncio.to_thread(recall, self.run, run_step, work, task.shard, task.earlier)
-        result = await work.run(rows, engine if needs_engine(run_step) else None)
+        if stands is None:
+            result = await work.run(rows, engine if needs_engine(run_step) else None)
+        else:
+            at = self._left(run_step, rows, stands)
+            made = None
+            if at:
+                left = rows.take(pa.array(at))
+                made = await work.run(left, engine if needs_engine(run_step) else None)
+                check_result(run_step, left, made)
+            result = await asyncio.to_thread(put_together, rows, run_step.step.adds, stands, at, made)
+            self.report(TookOver(run_step.name, task.shard, len(stands.at)))
         check_result(run_step, rows, result)
         return result
+
+    def _standing(self, run_step: RunStep, rows: pa.Table, task: ShardTask) -> Standing | None:
+        """The rows that stand in earlier runs."""
+        locations = task.sources.get(run_step.number)
+        if not locations:
+            return None
+        if not self._earlier:
+            self._earlier.append(EarlierRuns(self.bound.plan.method))
+        return self._earlier[0].standing(locations, run_step, task.shard, rows)
+
+    def _left(self, run_step: RunStep, rows: pa.Table, stands: Standing) -> list[int]:
+        """The positions of the rows that the step has to work on, besides those that stand; none where all are out."""
+        standing = set(stands.at)
+        if self._loads(run_step) and set(live_places(rows)) <= standing:
+            return []  # rows that are out get null, for which nothing has to be loaded
+        return [place for place in range(rows.num_rows) if place not in standing]
+
+    def _needs_loading(self, run_step: RunStep, rows: pa.Table, stands: Standing | None) -> bool:
+        """Whether something has to be loaded for the rows that do not stand."""
+        if not self._loads(run_step):
+            return False
+        return stands is None or bool(self._left(run_step, rows, stands))
+
+    def _loads(self, run_step: RunStep) -> bool:
+        return needs_engine(run_step) or isinstance(self.bound.work[run_step.number - 1], PreparedWork)
 
     def _rows(self, run_step: RunStep, shard: int, made: pa.Table | None) -> pa.Table:
         """What a step is given: from memory where the phase has just made it, else from disk."""

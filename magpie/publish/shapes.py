@@ -12,7 +12,7 @@ import pyarrow as pa
 from magpie.data.conversations import COLUMNS, as_messages, conversation_column
 from magpie.data.dataset import PAIR
 from magpie.data.magpie_form import PUBLISHED
-from magpie.data.messages import assistant, user
+from magpie.data.messages import SYSTEM, assistant, user
 from magpie.data.sources import label_texts
 from magpie.errors import RunError
 from magpie.publish.instances import prompt_completion, task_and_input
@@ -174,7 +174,8 @@ def _turns_of(dataset: OpenDataset, messages: Callable[[pa.Table], Any]) -> tupl
     """Whether rows have earlier turns, and whether they have system messages."""
     # By the recipe and not by the rows, where there is one: the columns of a dataset do not depend on what was kept.
     if dataset.provenance is not None:
-        return any("later_turns" in step.adds.names for step in dataset.provenance.steps), False
+        names = {name for step in dataset.provenance.steps for name in step.adds.names}
+        return "later_turns" in names, SYSTEM in names
     with_history = with_system = False
     for rows in dataset.tables():
         for conversation in messages(rows).to_pylist():

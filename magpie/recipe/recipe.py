@@ -38,6 +38,7 @@ from magpie.recipe.short_forms import write_out
 from magpie.recipe.steer import Steer
 from magpie.recipe.steps import CustomStep
 from magpie.recipe.tag import Tag
+from magpie.recipe.until import Until
 
 _EMBEDDER = "demo-embedder"  # comes with magpie, so that it is always there
 _USUAL = ("bootstrap", "identify", "instances", "screen")
@@ -61,6 +62,8 @@ class Recipe(Part):
     """
     rows: int = Field(ge=1)
     """How many instructions to generate, before any is rejected."""
+    until: Annotated[Until | None, ShapesNoRows()] = None
+    """Ask for rows until so many are kept, instead of for `rows`."""
     seed: int = Field(default=42, ge=0)
     """The seed that the seed of every row is made from."""
     shard_rows: int = Field(default=1000, ge=1)
@@ -207,6 +210,15 @@ class Recipe(Part):
     def with_sections(self, **sections: Any) -> Recipe:
         """The recipe with other sections in the place of its own. They are taken as they are, and not checked again."""
         return self.model_copy(update=sections)
+
+    def steered_alike(self, other: Recipe) -> bool:
+        """Whether the rows that both have are steered by the same, refills included."""
+        rows = min(self.rows, other.rows)
+        mine, theirs = (
+            [] if each.steer is None else [refill for refill in each.steer.refills if refill.start < rows]
+            for each in (self, other)
+        )
+        return mine == theirs
 
     def model(self, role: str) -> Model:
         """The model that plays `role`, with the recipe's engine filled in."""

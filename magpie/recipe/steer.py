@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import product
 from math import prod
 from typing import Any, Literal
 
@@ -55,6 +56,15 @@ class SteerText(Part):
         )
 
 
+class Refill(Part):
+    """What rows are steered by from one row on, to fill cells that are short. A build writes it, and no person."""
+
+    start: int = Field(ge=0)
+    """The first row."""
+    shares: dict[str, float] = Field(default_factory=dict)
+    """The share of each prompt with its values, by the id in `steer_id`; none are as in the rows before any refill."""
+
+
 class Steer(Section):
     """Tells the generator what kind of user to write as, by a system prompt before the user's message.
 
@@ -86,6 +96,8 @@ class Steer(Section):
     longest list each of its values comes once, in an order drawn by seed, and meets every value of the other lists in
     turn. It takes no shares, and is what a catalogue does.
     """
+    refills: tuple[Refill, ...] = ()
+    """What a build with `until` has steered later rows by. Leave it out: builds write it."""
     unsteered: float = Field(default=0.0, ge=0, lt=1)
     """The share of rows that get no system prompt, spread evenly: they show what the model writes by itself."""
 
@@ -143,6 +155,26 @@ class Steer(Section):
         """Whether the variable `language` is there and its ids are languages that can be told apart."""
         return bool(self.languages) and LANGUAGES.issuperset(self.languages)
 
+    def texts_of(self, steer_id: str) -> dict[str, str]:
+        """The text of each variable's value in an id such as "exercise;domain=graphs"."""
+        chosen = values_in(steer_id)
+        texts = {name: {value.id: value.text for value in values} for name, values in self.variables.items()}
+        return {name: texts[name][value] for name, value in chosen.items() if value in texts.get(name, {})}
+
+    def every_id(self, most: int) -> tuple[str, ...]:
+        """The id of every prompt with every value of its variables, as in `steer_id`; none where there are more."""
+        ids: list[str] = []
+        for prompt in self.prompts:
+            names = self.variables_of(prompt)
+            if len(ids) + prod(len(self.variables[name]) for name in names) > most:
+                return ()
+            pairings = product(*(self.variables[name] for name in names))
+            ids += [
+                ";".join([prompt.id, *(f"{n}={value.id}" for n, value in zip(names, values, strict=True))])
+                for values in pairings
+            ]
+        return tuple(ids)
+
     def variables_of(self, prompt: SteerText) -> tuple[str, ...]:
         """The variables that the prompt contains, in the recipe's order."""
         return tuple(name for name in self.variables if name in prompt.slots)
@@ -161,6 +193,11 @@ class Steer(Section):
             raise ValueError(
                 "`steer` and `instruct.system_prompt` both give the system prompt of the user's message; keep one"
             )
+
+
+def values_in(steer_id: str) -> dict[str, str]:
+    """The variables in an id such as "exercise;domain=graphs", and the id of the value that each has."""
+    return dict(part.split("=", 1) for part in steer_id.split(";")[1:])
 
 
 def _refuse_same_ids(texts: Iterable[SteerText], what: str) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from magpie.engines import find_engine
 from magpie.plan.licences import licences_of
+from magpie.report.foreseen import print_foreseen, print_seconds
 from magpie.report.text import as_text, counted
 
 if TYPE_CHECKING:
@@ -54,16 +55,35 @@ def print_plan(dry: DryRun, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    if dry.stop_after is not None:
-        console.print(f"stops after {dry.stop_after}", highlight=False)
-    if dry.reuse is not None and dry.taken:
-        _print_taken(dry, console)
+    _print_what_stands(dry, console)
     if dry.looked.elsewhere:
         names = ", ".join(dry.looked.elsewhere)
         console.print(as_text(f"on the hub, not looked up: {names}"), soft_wrap=True)
     for problem in dry.looked.missing:
         console.print(Text("missing ", "bold red").append_text(as_text(problem, "default")), soft_wrap=True)
     console.print("No weights were loaded, and nothing was written.", highlight=False)
+
+
+def _print_what_stands(dry: DryRun, console: Console) -> None:
+    """Print where the build ends, and what it finds that it need not make."""
+    plan, recipe = dry.plan, dry.plan.recipe
+    if recipe.until is not None:
+        until = recipe.until
+        console.print(
+            as_text(
+                f"until {counted(until.kept, 'row')} are kept: begins with these, and asks for {until.limit:,} at most"
+            ),
+            soft_wrap=True,
+        )
+    if dry.stop_after is not None:
+        console.print(f"stops after {dry.stop_after}", highlight=False)
+    if dry.reuse is not None and dry.taken:
+        _print_taken(dry, console)
+    if dry.change is not None:
+        console.print(as_text(f"changed in {dry.folder}: {dry.change}"), soft_wrap=True)
+    if dry.foreseen:
+        print_foreseen(dry.foreseen, "what stands, and what is to be made", console)
+        print_seconds(dry.foreseen, plan, dry.sources[0].run, console)
 
 
 def _print_taken(dry: DryRun, console: Console) -> None:

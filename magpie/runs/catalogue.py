@@ -48,7 +48,7 @@ def explain_run(provenance: Provenance) -> list[Explanation]:
 
 
 def explain_dataset(dataset: OpenDataset) -> list[Explanation]:
-    """The columns that the files of a dataset have, and those that can be had besides."""
+    """The columns that the files of a dataset have, and those that could be added."""
     known = (
         _plain() if dataset.provenance is None else _explained(dataset.provenance.steps, dataset.provenance)
     )

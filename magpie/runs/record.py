@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from magpie.errors import RecipeChangedError, RecipeError, RunError
+from magpie.errors import RecipeError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
 from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
 from magpie.runs.sealing import (
     REUSED,
-    had_back,
     ingredients_in,
     is_named,
     recipe_in,
     recorded,
+    recovered_record,
     with_seal_key,
     with_seal_line,
 )
@@ -33,7 +35,11 @@ Ingredients = dict[str, Any]
 
 def refuse_other_things(storage: Storage) -> None:
     """Raise RunError when the place holds something and no run."""
-    if storage.exists(RECIPE) or had_back(storage) is not None or recorded_ingredients(storage) is not None:
+    if (
+        storage.exists(RECIPE)
+        or recovered_record(storage) is not None
+        or recorded_ingredients(storage) is not None
+    ):
         return  # a run, whose recipe may be lost
     other = storage.unrelated(frozenset({LOG, PROGRESS}))
     if other is not None:
@@ -64,36 +70,26 @@ def ingredients_of(recipe: Recipe, steps: tuple[dict[str, Any], ...]) -> Ingredi
     return dict(json.loads(json.dumps({"run": shape, **by_name})))
 
 
-def refuse_another_recipe(run: Run) -> None:
-    """Raise RecipeChangedError when the place has rows of another recipe.
+def recipe_differences(run: Run) -> list[Difference]:
+    """In which settings the recipe differs from that of the rows that are there; none where there are no rows.
 
     Before the first shard any recipe will do, so that a mistyped model can be put right. A recipe that cannot be read
     is passed over here: what the fingerprints are made of is compared as well.
     """
     recorded = recorded_recipe(run.storage)
     if recorded is None or not run.has_shards:
-        return
-    differences = _differences(
+        return []
+    return _differences(
         that_shapes_rows(Recipe, _as_of_today(recorded)), that_shapes_rows(Recipe, _dumped(run.recipe))
     )
-    if differences:
-        raise RecipeChangedError(
-            f"{run.storage.location} holds the run of another recipe: {_listed(differences)}; "
-            "build into another folder with --out, or put the settings back"
-        )
 
 
-def refuse_other_ingredients(run: Run, ingredients: Ingredients) -> None:
-    """Raise RecipeChangedError when a model, a template, a step or the run's shape is not what the first shard had."""
+def ingredient_differences(run: Run, ingredients: Ingredients) -> list[Difference]:
+    """In which models, templates and code this build differs from that of the rows that are there."""
     recorded = recorded_ingredients(run.storage)
     if recorded is None or not run.has_shards:
-        return  # every shard carries its own fingerprint
-    differences = _differences(recorded, ingredients)
-    if differences:
-        raise RecipeChangedError(
-            f"{run.storage.location} was made by other models, templates or code: {_listed(differences)}; "
-            "build into another folder with --out, or put them back"
-        )
+        return []  # every shard carries its own fingerprint
+    return _differences(recorded, ingredients)
 
 
 def record(run: Run, ingredients: Ingredients) -> None:
@@ -133,8 +129,26 @@ def _as_of_today(recorded: dict[str, Any]) -> dict[str, Any]:
         return recorded
 
 
-def _differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """Each setting that differs, as a person reads it."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that differs, by its dotted path."""
+
+    path: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"`{self.path}` was {_short(self.was)}, now {_short(self.now)}"
+
+
+def listed(differences: Sequence[Difference]) -> str:
+    """Differences as a person reads them, the first of many."""
+    more = len(differences) - _SHOWN_DIFFERENCES
+    shown = ", ".join(str(difference) for difference in differences[:_SHOWN_DIFFERENCES])
+    return shown + (f" and {more} more" if more > 0 else "")
+
+
+def _differences(there: Any, here: Any, path: str = "") -> list[Difference]:
     if isinstance(there, dict) and isinstance(here, dict):
         return [
             difference
@@ -147,12 +161,7 @@ def _differences(there: Any, here: Any, path: str = "") -> list[str]:
             for number, (was, now) in enumerate(zip(there, here, strict=True))
             for difference in _differences(was, now, f"{path}.{number}")
         ]
-    return [] if there == here else [f"`{path}` was {_short(there)}, now {_short(here)}"]
-
-
-def _listed(differences: list[str]) -> str:
-    more = len(differences) - _SHOWN_DIFFERENCES
-    return ", ".join(differences[:_SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+    return [] if there == here else [Difference(path, there, here)]
 
 
 def _short(value: Any) -> str:

@@ -37,6 +37,11 @@ def alike(run: Run, source: Run, ingredients: Ingredients) -> list[tuple[RunStep
     theirs = recorded_ingredients(source.storage)
     if theirs is None or not isinstance(theirs.get("run"), dict):
         raise RunError(f"{source.storage.location} does not say how it was made; leave out --reuse")
+    if not run.recipe.steered_alike(source.recipe):
+        raise RunError(
+            f"{source.storage.location} steered later rows to fill cells (`steer.refills`), and this recipe does not; "
+            f"build from its {source.storage.place('recipe.yaml')}, or leave out --reuse"
+        )
     if not source.has_shards:
         raise RunError(
             f"{source.storage.location} has made nothing yet; build it first, or leave out --reuse"

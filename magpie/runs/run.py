@@ -81,7 +81,7 @@ class Run:
         self.recipe = recipe
         self.steps = tuple(steps)
         self.notes: tuple[str, ...] = ()
-        """What was found wrong with it when it was opened, and could be had back."""
+        """What was found wrong with it when it was opened, and could be recovered."""
         self.about: str | None = None
         """How its shards are made, for their metadata: see `sealing.py`. Worked out by the first that commits one."""
 

@@ -1,7 +1,7 @@
 """What a run says about itself, sealed: every shard holds how it was made, and one manifest names every file.
 
 Each shard's metadata has the resolved recipe and what its fingerprints are made of, compressed: so a recipe that is
-lost or changed is had back. Shards that were taken over speak of the run that they came from: where there are such,
+lost or changed is recovered. Shards that were taken over speak of the run that they came from: where there are such,
 `reused.json` says it in their stead. `manifest.json` is written last, when the run is finished. It names the files with
 their checksums, and ends in one of its own: so that whatever is lost or changed afterwards is found.
 """
@@ -34,7 +34,7 @@ def packed(recipe: Mapping[str, Any], ingredients: Mapping[str, Any]) -> str:
     return base64.b85encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def had_back(storage: Storage) -> dict[str, Any] | None:
+def recovered_record(storage: Storage) -> dict[str, Any] | None:
     """The recipe and the ingredients, from what was recorded beside shards of another run, or from the shards.
 
     None where none has them, or where it is damaged that says which shards are another run's.
@@ -169,7 +169,7 @@ def recipe_in(storage: Storage, name: str) -> tuple[dict[str, Any] | None, str |
     data = recorded(storage, name)
     if data is not None and has_right_seal_line(data):
         return None, None
-    said = had_back(storage)
+    said = recovered_record(storage)
     if said is None:
         return None, None
     what = "is not there" if data is None else "is not what the build wrote"
@@ -183,7 +183,7 @@ def ingredients_in(storage: Storage, name: str) -> dict[str, Any] | None:
     facts = parsed_with_seal(data)
     if facts is not None:
         return facts
-    said = had_back(storage)
+    said = recovered_record(storage)
     if said is not None:
         return dict(said["ingredients"])
     unsealed = _parsed(data)

@@ -15,9 +15,9 @@ from magpie.runs.sealing import (
     REUSED,
     RUN_MANIFEST,
     checksum,
-    had_back,
     read_run_manifest,
     recorded,
+    recovered_record,
     write_run_manifest,
 )
 from magpie.steps.base import REJECTED
@@ -43,7 +43,7 @@ def _problems(run: Run) -> Iterator[str]:
     for _, _, error in damaged:
         yield str(error)
     yield from _missing_shards(run)
-    yield from strays(run)
+    yield from (stray_problem(run, name) for name in strays(run))
     yield from _wrong_seals(run, manifest)
     yield from _wrong_stamps(run, manifest)
     if manifest.end is not None:
@@ -61,11 +61,16 @@ def _missing_shards(run: Run) -> Iterator[str]:
 
 
 def strays(run: Run) -> Iterator[str]:
-    """What lies among the shards and is none of them, a line each."""
+    """The names of what lies among the shards and is none of them."""
     expected = {run.shard_name(run_step, shard) for run_step in run.steps for shard in range(run.shards)}
     for name in run.storage.names(STEPS):
         if name not in expected and name.rpartition("/")[0] not in expected:
-            yield f"{run.storage.place(name)}: not a file of this run; it is left alone, move it away"
+            yield name
+
+
+def stray_problem(run: Run, name: str) -> str:
+    """What to say of a file that is none of the run's."""
+    return f"{run.storage.place(name)}: not a file of this run; it is left alone, move it away"
 
 
 def seal(run: Run, shards: Mapping[str, str]) -> None:
@@ -80,7 +85,7 @@ def seal(run: Run, shards: Mapping[str, str]) -> None:
 
 def not_sealed(run: Run) -> str | None:
     """What to say of a finished run of an earlier version, which has no manifest; None of all others."""
-    if run.storage.exists(RUN_MANIFEST) or had_back(run.storage) is not None:
+    if run.storage.exists(RUN_MANIFEST) or recovered_record(run.storage) is not None:
         return None
     return "it is not sealed, as an earlier version made it: build it again with its recipe, which makes nothing anew"
 
@@ -93,7 +98,11 @@ def _wrong_seals(run: Run, manifest: Manifest) -> Iterator[str]:
         files = None
     if files is None:
         yield from run.notes
-        if manifest.end is not None and not run.storage.exists(RUN_MANIFEST) and had_back(run.storage):
+        if (
+            manifest.end is not None
+            and not run.storage.exists(RUN_MANIFEST)
+            and recovered_record(run.storage)
+        ):
             yield f"{run.storage.place(RUN_MANIFEST)}: not there; run the build again to write it"
         return
     whole = {run.shard_name(*place): manifest.get(*place) for place in manifest.places()}
@@ -118,8 +127,12 @@ def _wrong_stamps(run: Run, manifest: Manifest) -> Iterator[str]:
         if committed is None:
             continue
         place, positions, stamp = run.shard_place(run_step, shard), run.shard_range(shard), committed.stamp
-        stamped = (stamp.step, stamp.shard, stamp.first, stamp.rows, stamp.total)
-        if stamped != (run_step.name, shard, positions.start, len(positions), run.recipe.rows):
+        stamped = (stamp.step, stamp.shard, stamp.first, stamp.rows)
+        # A run that has grown has shards of when it was smaller.
+        if (
+            stamped != (run_step.name, shard, positions.start, len(positions))
+            or stamp.total > run.recipe.rows
+        ):
             yield f"{place}: stamped as shard {stamp.shard} of {stamp.step}; run the build again to make it anew"
         if fingerprints.setdefault(run_step.number, stamp.fingerprint) != stamp.fingerprint:
             yield f"{place}: made by other settings than the rest of its step; run the build again to make it anew"

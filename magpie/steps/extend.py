@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 _ENDED_BADLY = {"length": "cut by length", "repetition": "repeats itself", "error": "engine error"}
+_SYSTEM = "response_system_prompt"
 _MANY_TURNS = (
     "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
     "what was said before, each one specific and different from the last."
@@ -69,6 +70,9 @@ class ExtendStep(RowStep):
     model: Model
     documents: tuple[str, ...] = ()
 
+    system_column: str | None = None
+    """The column of a system prompt that stays in the messages: later answers are written by it, too."""
+
     name = "extend"
     version = 2
     adds = pa.schema(
@@ -93,7 +97,8 @@ class ExtendStep(RowStep):
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model."""
         part = self.part.model_dump(mode="json", exclude={"model"})
-        return {"seed": self.seed, **part, "many_turns": _MANY_TURNS}
+        kept = {} if self.system_column is None else {"system_column": self.system_column}
+        return {"seed": self.seed, **part, "many_turns": _MANY_TURNS, **kept}
 
     @classmethod
     def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[ExtendStep, ...]:
@@ -101,12 +106,15 @@ class ExtendStep(RowStep):
         part = recipe.extend
         if part is None:
             return ()
-        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns)),)
+        kept = recipe.respond is not None and recipe.respond.keep_system_prompt
+        system = _SYSTEM if kept and _SYSTEM in columns.names else None
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns), system),)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The first pair, the document that it is about, and how it ended."""
-        return ("instruction", "response", "response_finish_reason", *self.documents)
+        """The first pair, the document that it is about, how it ended, and the system prompt where it stays."""
+        kept = filter(None, [self.system_column])
+        return ("instruction", "response", "response_finish_reason", *self.documents, *kept)
 
     @property
     def uses(self) -> ModelUse:
@@ -153,14 +161,17 @@ class Extender(RowWork["Engine"]):
         """Every conversation is a task of its own: none waits for another's turn."""
         at = live(rows)
         index = rows["index"].to_numpy()[at]
+        kept = self.step.system_column
+        systems: list[str | None] = [None] * len(at) if kept is None else values_at(rows, kept, at)
         conversations = await asyncio.gather(
             *(
-                self._extend([instruction, response], finish_reason, row_seeds, engine)
-                for instruction, response, finish_reason, row_seeds in zip(
+                self._extend([instruction, response], finish_reason, row_seeds, engine, system)
+                for instruction, response, finish_reason, row_seeds, system in zip(
                     first_messages(rows, at),
                     values_at(rows, "response", at),
                     values_at(rows, "response_finish_reason", at),
                     self._seeds(index),
+                    systems,
                     strict=True,
                 )
             )
@@ -175,7 +186,12 @@ class Extender(RowWork["Engine"]):
         return spread(rows, at, columns, self.step.adds)
 
     async def _extend(
-        self, first: list[str], finish_reason: str, row_seeds: Sequence[tuple[int, int]], engine: Engine
+        self,
+        first: list[str],
+        finish_reason: str,
+        row_seeds: Sequence[tuple[int, int]],
+        engine: Engine,
+        system: str | None,
     ) -> _Conversation:
         """One conversation, turn by turn: a message of the user, then the answer to it."""
         # A response that was cut is in the dataset, and is no base for a next message.
@@ -194,9 +210,10 @@ class Extender(RowWork["Engine"]):
             problem = self._problem(instruction, user.finish_reason)
             if problem is not None:
                 return _Conversation(turns[2:], reasonings, tokens, f"instruction {turn}: {problem}")
-            # Without the system prompt, which is for the user's messages: the dataset does not have it either.
+            # Without the prompt above, which is for the user's messages: the dataset does not have it either.
             assistant = await engine.complete(
-                self.chat.prompt([*turns, instruction]), self._assistant_sampling(assistant_seed, engine)
+                self.chat.prompt([*turns, instruction], system=system),
+                self._assistant_sampling(assistant_seed, engine),
             )
             tokens += assistant.token_count
             reasoning, response = self.chat.split_reasoning(self.chat.without_end(assistant.text))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from magpie.engines.base import Completion
+from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Model, Recipe, Respond
+from magpie.recipe.steer import Steer
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
@@ -23,11 +26,13 @@ from magpie.steps.base import (
     counts_tokens,
     documents_in,
     first_messages,
+    inner,
     live,
     seeds,
     spread,
     text_bytes,
     try_system_prompt,
+    values_at,
 )
 
 if TYPE_CHECKING:
@@ -35,23 +40,27 @@ if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 
+SYSTEM_PROMPT = "response_system_prompt"
+
+
 @dataclass(frozen=True, slots=True)
 class RespondStep(RowStep):
     """Adds the response to every row that is still in. `response_length` is characters.
 
     What a model reasons before its answer goes to `reasoning`, which is null where there is none; `response` is the
-    answer alone. `response_tokens` counts both.
+    answer alone. `response_tokens` counts both. `steer` is there where the system prompt has variables.
     """
 
     part: Respond
     seed: int
     model: Model
     documents: tuple[str, ...] = ()
+    steer: Steer | None = None
 
     name = "respond"
     answers = True
     version = 2
-    adds = pa.schema(
+    _always = pa.schema(
         [
             column(
                 "reasoning",
@@ -70,6 +79,17 @@ class RespondStep(RowStep):
             REJECTED,
         ]
     )
+    _of_retries = (
+        inner("response_retries", pa.int32(), "1 where a response was cut and asked for again, else 0."),
+        inner("response_cut_tokens", pa.int32(), "Tokens of the response that was cut and asked for again."),
+    )
+    _of_system = (
+        column(
+            SYSTEM_PROMPT,
+            pa.string(),
+            "The system prompt that the response was written by; the first of the messages.",
+        ),
+    )
 
     @classmethod
     def plan(cls, recipe: Recipe, columns: pa.Schema) -> tuple[RespondStep, ...]:
@@ -77,18 +97,36 @@ class RespondStep(RowStep):
         part = recipe.respond
         if part is None:
             return ()
-        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns)),)
+        steer = recipe.steer if part.variables else None
+        return (cls(part, recipe.seed, recipe.model(part.model), documents_in(columns), steer),)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The instruction, and the document that it is about."""
-        return ("instruction", *self.documents)
+        """The instruction, the document that it is about, and what the row was steered by where that is said."""
+        return ("instruction", *self.documents, *(() if self.steer is None else ("steer_id",)))
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The columns; those of retries and of the system prompt where they are asked for."""
+        retries = self._of_retries if self.part.retry_cut is not None else ()
+        system = self._of_system if self.part.keep_system_prompt else ()
+        return pa.schema([*self._always, *retries, *system])
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the output besides the model."""
         # `rows` decides which rows come to this step, and changes the output of none of them.
-        return {"seed": self.seed, **self.part.model_dump(mode="json", exclude={"model", "rows"})}
+        part = self.part.model_dump(mode="json", exclude={"model", "rows"})
+        # What is not used is left out: so runs of earlier versions have the fingerprint that they had.
+        for name, unused in (("retry_cut", None), ("keep_system_prompt", False)):
+            if part[name] == unused:
+                del part[name]
+        if self.steer is not None:
+            part["variables"] = {
+                name: {value.id: value.text for value in self.steer.variables[name]}
+                for name in self.part.variables
+            }
+        return {"seed": self.seed, **part}
 
     @property
     def uses(self) -> ModelUse:
@@ -111,10 +149,35 @@ class RespondStep(RowStep):
     def bytes_per_row(self) -> int:
         return text_bytes(self.part.max_tokens)
 
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        return () if self.part.retry_cut is None else ("response_finish_reason", "response_retries")
+
+    def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
+        """Answered at once or when it was asked again, or cut all the same."""
+        reasons, retries = (columns[name] for name in self.outcome_columns)
+        again = pc.fill_null(pc.greater(retries, 0), False)
+        cut = pc.fill_null(pc.equal(reasons, "length"), False)
+        ended = pc.if_else(again, "answered, asked twice", "answered")
+        outcomes: list[str] = pc.if_else(cut, "cut, asked twice", ended).to_pylist()
+        return outcomes
+
     def bind(self, tools: Tools) -> Responder:
         chat = tools.chat(self.model)
-        try_system_prompt(chat, self.part.system_prompt, "respond.system_prompt")
+        for prompt in self._every_prompt():
+            try_system_prompt(chat, prompt, "respond.system_prompt")
         return Responder(self, chat)
+
+    def _every_prompt(self) -> list[str | None]:
+        """System prompts in which every value of every variable has its place once."""
+        if self.steer is None:
+            return [self.part.system_prompt]
+        values = {name: self.steer.variables[name] for name in self.part.variables}
+        longest = max(len(each) for each in values.values())
+        return [
+            self.part.filled({name: each[at % len(each)].text for name, each in values.items()})
+            for at in range(longest)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +193,16 @@ class Responder(RowWork["Engine"]):
         part, chat = self.step.part, self.chat
         row_seeds = seeds(self.step.seed, "respond", rows["index"].to_numpy()[at]).tolist()
         instructions = first_messages(rows, at)
-        completions = await complete_each(
-            engine,
-            (chat.prompt([instruction], system=part.system_prompt) for instruction in instructions),
-            (answer_sampling(part, chat, engine, seed) for seed in row_seeds),
-        )
+        systems = self._systems(rows, at)
+        prompts = [
+            chat.prompt([instruction], system=system)
+            for instruction, system in zip(instructions, systems, strict=True)
+        ]
+        samplings = [answer_sampling(part, chat, engine, seed) for seed in row_seeds]
+        completions = await complete_each(engine, prompts, samplings)
+        cut_tokens: list[int | None] = [None] * len(at)
+        if part.retry_cut is not None:
+            cut_tokens = await self._ask_again(engine, prompts, samplings, completions)
         texts = [chat.split_reasoning(chat.without_end(completion.text)) for completion in completions]
         columns: dict[str, list[Any]] = {
             "reasoning": [reasoning for reasoning, _ in texts],
@@ -143,12 +211,47 @@ class Responder(RowWork["Engine"]):
             "response_seed": row_seeds,
             "response_tokens": [completion.token_count for completion in completions],
             "response_finish_reason": [completion.finish_reason for completion in completions],
+            "response_retries": [int(tokens is not None) for tokens in cut_tokens],
+            "response_cut_tokens": cut_tokens,
+            SYSTEM_PROMPT: systems,
             "rejected": [
                 _reason(completion, reasoning, answer, leaks=chat.has_leak(answer))
                 for completion, (reasoning, answer) in zip(completions, texts, strict=True)
             ],
         }
         return spread(rows, at, columns, self.step.adds)
+
+    def _systems(self, rows: pa.Table, at: Sequence[int]) -> list[str | None]:
+        """The system prompt of each row."""
+        part, steer = self.step.part, self.step.steer
+        if steer is None:
+            return [part.system_prompt] * len(at)
+        ids = values_at(rows, "steer_id", at)
+        # A shard has many more rows than there are kinds of steering: each is filled in once.
+        filled = {steer_id: part.filled(steer.texts_of(steer_id)) for steer_id in dict.fromkeys(ids)}
+        return [filled[steer_id] for steer_id in ids]
+
+    async def _ask_again(
+        self,
+        engine: Engine,
+        prompts: Sequence[Sequence[int]],
+        samplings: Sequence[Sampling],
+        completions: list[Completion],
+    ) -> list[int | None]:
+        """Replace completions that were cut by ones with more room; the tokens of each that was, else None."""
+        assert self.step.part.retry_cut is not None
+        again = [place for place, each in enumerate(completions) if each.finish_reason == "length"]
+        # With the seed that the row has: it is the same answer, which may now come to its end.
+        more = [replace(samplings[place], max_tokens=self.step.part.retry_cut) for place in again]
+        cut: list[int | None] = [None] * len(completions)
+        for place, completion in zip(
+            again, await complete_each(engine, (prompts[place] for place in again), more), strict=True
+        ):
+            cut[place] = completions[place].token_count
+            # Where the engine fails at the second one, the first is better than none.
+            if completion.finish_reason != "error":
+                completions[place] = completion
+        return cut
 
 
 def _reason(completion: Completion, reasoning: str | None, answer: str, *, leaks: bool) -> str | None:

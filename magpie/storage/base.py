@@ -111,6 +111,10 @@ class Storage(ABC):
     def unlink_folder(self, name: str) -> None:
         """Take away a folder's name where that is a link to a folder elsewhere, which stays as it is."""
 
+    def tidy(self, name: str) -> None:
+        """Take away a folder in which there are no files any more, where the storage has folders at all."""
+        return
+
     @abstractmethod
     def prepare(self) -> None:
         """Make the place ready to be written to."""

@@ -162,6 +162,13 @@ class LocalStorage(Storage):
                 path.unlink()
                 sync_folder(path.parent)
 
+    def tidy(self, name: str) -> None:
+        top = self.folder / name
+        for folder in [*sorted(top.rglob("*"), reverse=True), top]:
+            if folder.is_dir() and not folder.is_symlink():
+                with suppress(OSError):  # not empty, or gone already
+                    folder.rmdir()
+
     def prepare(self) -> None:
         with storage_errors(self.folder):
             is_in_the_way = self.folder.exists() and not self.folder.is_dir()

@@ -59,7 +59,7 @@ def _began_once(pid: int) -> int:
 
 
 def _began(pid: int) -> int | None:
-    """When a process began; 0 for one that has ended and only waits for its parent; None where it is not to be had."""
+    """When a process began; 0 for one that has ended and only waits for its parent; None where it is not known."""
     try:
         # In ticks since the boot: psutil adds the time of the boot, which moves when the clock is set.
         state, *rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

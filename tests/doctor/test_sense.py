@@ -21,13 +21,8 @@ from magpie.doctor.sense import (
 from magpie.doctor.trials import ASK, Trial, judge_fallback
 
 
-def sense(share: float, *, ended: float | None = None) -> Sense:
-    return Sense(
-        Mean.share(round(100 * share), 100),
-        1.0,
-        1.0,
-        None if ended is None else Mean.share(round(100 * ended), 100),
-    )
+def sense(share: float) -> Sense:
+    return Sense(Mean.share(round(100 * share), 100), 3.0, 1.0)
 
 
 def test_a_text_must_be_in_order_and_from_a_user() -> None:
@@ -45,16 +40,12 @@ def test_noise_is_not_ready_and_asking_is_the_fallback_where_it_helps() -> None:
     for asked in (Trial(ASK, sample, sense=sense(0.2)), Trial(ASK, problem="refused"), Trial(ASK, sample)):
         verdict, lines = judge_fallback(sample, sense(0.1), asked)
         assert verdict.startswith("not usable: only 10%") and lines == ()
-    verdict, _ = judge_fallback(sample, sense(0.9, ended=0.0), good)
-    assert "it ends 0% of its texts itself" in verdict and "only" not in verdict
 
 
 def test_what_cannot_be_told_is_no_fault() -> None:
     rows = pa.table({"instruction": ["a"] * 20, "rejected": [None] * 20, "language": ["de"] * 20})
     found = read_sense(rows)
-    assert (
-        found.is_sensible and found.ends_itself and found.why_not is not None and "English" in found.why_not
-    )
+    assert found.is_sensible and found.why_not is not None and "English" in found.why_not
     assert found.to_json() == {"sense": None, "no_sense": found.why_not}
 
 

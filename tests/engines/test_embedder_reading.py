@@ -11,7 +11,7 @@ import pytest
 from recording import SCRIPTED
 from recording import run as run_step
 
-from magpie.engines.embedder import blind_spots, encode_all
+from magpie.engines.embedder import encode_all, unread_parts
 from magpie.recipe import Decontaminate, Dedup, Model
 from magpie.steps.base import NOTE, Instructions
 from magpie.steps.decontaminate import Decontaminator
@@ -41,7 +41,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def test_what_is_read_whole_has_no_blind_spot(embedder: Model) -> None:
     assert (
-        blind_spots(embedder, ["How do bees fly?", "how do bees fly? 😊", "", "decode this text: bees"])
+        unread_parts(embedder, ["How do bees fly?", "how do bees fly? 😊", "", "decode this text: bees"])
         == [""] * 4
     )
 
@@ -55,7 +55,7 @@ def test_what_is_read_whole_has_no_blind_spot(embedder: Model) -> None:
     ],
 )
 def test_texts_that_differ_in_what_is_not_read_differ(embedder: Model, one: str, other: str) -> None:
-    first, second, again = blind_spots(embedder, [one, other, one.upper()])
+    first, second, again = unread_parts(embedder, [one, other, one.upper()])
     assert first and second and first != second
     assert first == again
     vectors = encode_all(embedder, [one, other])
@@ -63,7 +63,7 @@ def test_texts_that_differ_in_what_is_not_read_differ(embedder: Model, one: str,
 
 
 def test_an_engine_that_loads_no_files_reads_everything() -> None:
-    assert blind_spots(SCRIPTED, ["ฉัน", "how"]) == ["", ""]
+    assert unread_parts(SCRIPTED, ["ฉัน", "how"]) == ["", ""]
 
 
 def rows_of(embedder: Model, texts: list[str]) -> pa.Table:

@@ -17,6 +17,7 @@ from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.errors import GateError, PausedError
 from magpie.execution.local import LocalExecutor
 from magpie.recipe import Model
+from magpie.recipe.loading import load_recipe
 from magpie.runs.run import Run
 from magpie.runs.verify import verify
 
@@ -157,3 +158,16 @@ def test_too_few_rows_tell_nothing_and_a_run_without_answers_has_no_gate(tmp_pat
         small_recipe(gate={"fewest_rows": 20}, respond=None, extend=None, filter=None), tmp_path / "none"
     )
     assert not (run.folder / "gate.json").exists()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ordinary_seeds_of_the_demo_do_not_pause(seed: int, tmp_path: Path) -> None:
+    off = {
+        "tag": None,
+        "extend": None,
+        "filter": None,
+        "language": None,
+    }  # what comes before the gate is as in the demo
+    recipe = load_recipe("demo", engine="scripted", seed=seed, overrides={"gate": {}, **off})
+    run = build(recipe, tmp_path / "run")
+    assert seen(run.folder)["before the first response"]["findings"]

@@ -15,8 +15,8 @@ from magpie.build import build
 from magpie.errors import RecipeChangedError
 from magpie.figures.status import status
 from magpie.runs.run import Run
-from magpie.runs.sealing import RUN_MANIFEST, had_back, read_run_manifest
-from magpie.runs.verify import not_sealed, strays, verify
+from magpie.runs.sealing import RUN_MANIFEST, read_run_manifest, recovered_record
+from magpie.runs.verify import not_sealed, stray_problem, strays, verify
 
 FILES = ("recipe.yaml", "fingerprints.json", "report.json", RUN_MANIFEST, "dataset/.manifest.json")
 
@@ -81,7 +81,7 @@ def test_what_is_lost_or_changed_is_found_and_mended(
     assert not (folder / "quarantine").exists()
 
 
-def test_all_of_it_lost_at_once_is_had_back(folder: Path, whole: Path) -> None:
+def test_all_of_it_lost_at_once_is_recovered_record(folder: Path, whole: Path) -> None:
     for name in ("recipe.yaml", "fingerprints.json", "report.json", RUN_MANIFEST):
         (folder / name).unlink()
     run = Run.open(folder)
@@ -119,7 +119,7 @@ def as_before(folder: Path) -> None:
 def test_a_run_of_an_earlier_version_opens_verifies_and_goes_on(folder: Path) -> None:
     as_before(folder)
     run = Run.open(folder)
-    assert had_back(run.storage) is None and run.notes == ()
+    assert recovered_record(run.storage) is None and run.notes == ()
     assert verify(run) == []
     assert "not sealed" in str(not_sealed(run))
     (folder / "steps" / "01-instruct" / "00002.parquet").unlink()
@@ -133,7 +133,7 @@ def test_a_stray_file_among_the_shards_is_said_and_left_alone(folder: Path) -> N
     (folder / "steps" / ".DS_Store").write_text("nobody's")
     run = Run.open(folder)
     (problem,) = verify(run)
-    assert problem in strays(run) and "move it away" in problem
+    assert [problem] == [stray_problem(run, name) for name in strays(run)] and "move it away" in problem
     build(small_recipe(), folder)
     assert (folder / "steps" / "notes.txt").read_text() == "mine"
     assert "notes.txt" in (folder / "log.jsonl").read_text()

@@ -65,23 +65,23 @@ class RayExecutor:
         self._wants_one = _is_served_elsewhere(phase)
         for place in [place for place in self._places.values() if place.needs != needs]:
             await self._give_up(place)  # its GPUs are wanted for workers of another size
-        crews: dict[int, asyncio.Task[None]] = {}
+        keepers: dict[int, asyncio.Task[None]] = {}
         try:
             while not handout.is_over:
-                for number in range(min(self._wanted(needs), handout.left + len(crews))):
-                    if number not in crews and not handout.is_draining:
+                for number in range(min(self._wanted(needs), handout.left + len(keepers))):
+                    if number not in keepers and not handout.is_draining:
                         place = self._places.setdefault(number, Place(number, needs))
-                        crews[number] = asyncio.create_task(self._man(place, work))
-                if not crews:
+                        keepers[number] = asyncio.create_task(self._keep(place, work))
+                if not keepers:
                     raise EngineError(_no_room(needs))
-                at_work = [task for task in crews.values() if not task.done()]
+                at_work = [task for task in keepers.values() if not task.done()]
                 if at_work:
                     await asyncio.wait(at_work, timeout=_LOOK_FOR_NODES, return_when=asyncio.FIRST_COMPLETED)
-                _raise_errors(crews.values())
+                _raise_errors(keepers.values())
         finally:
-            for task in crews.values():
+            for task in keepers.values():
                 task.cancel()
-            await asyncio.gather(*crews.values(), return_exceptions=True)
+            await asyncio.gather(*keepers.values(), return_exceptions=True)
             self._handout = None
 
     def drain(self) -> bool:
@@ -111,7 +111,7 @@ class RayExecutor:
         """How many workers share a node at most."""
         return -(-self._wanted(needs) // max(1, cluster.living_nodes()))
 
-    async def _man(self, place: Place, work: PhaseWork) -> None:
+    async def _keep(self, place: Place, work: PhaseWork) -> None:
         """Keep a worker in its place until the phase is over. Raises what another worker could not mend either."""
         while not work.handout.is_over:
             try:
@@ -160,12 +160,12 @@ def _is_served_elsewhere(phase: Phase) -> bool:
     return capabilities.loads_files and not capabilities.loads_weights
 
 
-def _raise_errors(crews: Iterable[asyncio.Task[None]]) -> None:
+def _raise_errors(keepers: Iterable[asyncio.Task[None]]) -> None:
     """Raise what ended a worker's place: at once when it concerns all, else when no other place is left."""
-    crews = list(crews)
-    errors = [error for task in crews if task.done() and (error := task.exception()) is not None]
+    keepers = list(keepers)
+    errors = [error for task in keepers if task.done() and (error := task.exception()) is not None]
     for error in errors:
-        if not isinstance(error, EngineError) or len(errors) == len(crews):
+        if not isinstance(error, EngineError) or len(errors) == len(keepers):
             raise error
 
 

@@ -37,7 +37,7 @@ def open_hub(endpoint: str | None = None) -> HfApi:
     try:
         token = secrets.hub_token() or get_token()
     except (OSError, ValueError) as error:
-        raise HubError(f"no token for the Hub can be had ({first_line(error)}); {_LOG_IN}") from None
+        raise HubError(f"no token for the Hub was found ({first_line(error)}); {_LOG_IN}") from None
     if not token:
         raise HubError(f"no token for the Hub; {_LOG_IN}")
     try:

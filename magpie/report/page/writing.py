@@ -47,7 +47,7 @@ def write_report(figures: ReportFigures, out: Path | None = None, *, with_files:
 
 
 def write_at_end(run: Run) -> None:
-    """Write the report of a run whose build has just ended: what can be had soon, and no files of figures."""
+    """Write the report of a run whose build has just ended: what takes little time, and no files of figures."""
     write_report(report_figures(run, quick=True), with_files=False)
 
 

@@ -38,6 +38,8 @@ class SequentialWork(RowWork[E]):
 class SequentialStep(RowStep):
     """A row step of which a shard is made from the earlier ones too. It is a phase by itself."""
 
+    by_row = False
+
     @property
     @abstractmethod
     def recalls(self) -> Sequence[str]:

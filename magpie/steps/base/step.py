@@ -292,6 +292,9 @@ class Step(ABC):
 class RowStep(Step):
     """A step whose columns depend on the row alone, or on rows of its shard."""
 
+    by_row: ClassVar[bool] = True
+    """Whether they follow from the row alone: such rows are taken over from an earlier run one by one."""
+
     @abstractmethod
     def bind(self, tools: Tools) -> RowWork[Any]:
         """The work, with all that it needs besides an engine. Raises ModelError and RecipeError."""

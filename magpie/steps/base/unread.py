@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from magpie.engines.embedder import blind_spots
+from magpie.engines.embedder import unread_parts
 from magpie.neighbors.order import first_before
 from magpie.neighbors.vectors import Positions, ProgressCallback, UnitVectors
 from magpie.recipe import Model
@@ -21,7 +21,7 @@ def misses(embedder: Model, texts: Iterable[str]) -> Positions:
     """For each text a number for what the embedder misses of it: 0 for nothing, equal numbers for the same."""
     numbers = {"": 0}
     return np.array(
-        [numbers.setdefault(spot, len(numbers)) for spot in blind_spots(embedder, texts)], np.int64
+        [numbers.setdefault(spot, len(numbers)) for spot in unread_parts(embedder, texts)], np.int64
     )
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Draw, Instruct, Model, Recipe
-from magpie.recipe.steer import Steer
+from magpie.recipe.steer import Steer, values_in
 from magpie.records.documents import digest_of, read_documents
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
@@ -35,7 +35,7 @@ from magpie.steps.base import (
 from magpie.steps.instruct.asking import request_for
 from magpie.steps.instruct.documents import Chunk, Chunks
 from magpie.steps.instruct.shares import mix_entries
-from magpie.steps.instruct.steering import Steered, every_wording, prompts_by_id, steered, values_in
+from magpie.steps.instruct.steering import Steered, every_wording, prompts_by_id, steered
 
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
@@ -312,5 +312,6 @@ def _system_prompt(choice: Steered | None, chunk: Chunk | None) -> str | None:
 def _settings_of(steer: Steer) -> dict[str, Any]:
     """The settings of steering; those that came later are left out where they are off: old runs go on."""
     later = {"catalogue": None, "unsteered": 0.0, "document_tokens": 2048}
-    settings = steer.model_dump(mode="json", exclude={"documents"})
+    # Refills concern rows that were not there before: the others stay what they are.
+    settings = steer.model_dump(mode="json", exclude={"documents", "refills"})
     return {name: value for name, value in settings.items() if name not in later or value != later[name]}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from magpie.recipe.steer import Steer, SteerText
+from magpie.recipe.steer import Refill, Steer, SteerText, values_in
 from magpie.steps.base import seeds
 from magpie.steps.instruct.dealing import Choice, dealt
 from magpie.steps.instruct.shares import ROOT_OF_76, entries_at, places
@@ -44,9 +44,28 @@ def steered(steer: Steer, run_seed: int, index: np.ndarray[Any, Any]) -> list[St
         choices = _sampled(steer, run_seed, turns)
     # A shard has many more rows than there are choices: each is filled in once.
     filled = {choice: _filled(steer, choice) for choice in dict.fromkeys(choices)}
-    return [
+    chosen = [
         None if is_bare else filled[choice] for choice, is_bare in zip(choices, bare.tolist(), strict=True)
     ]
+    for number, refill in enumerate(steer.refills):
+        end = steer.refills[number + 1].start if number + 1 < len(steer.refills) else None
+        at = [
+            row
+            for row, each in enumerate(index)
+            if refill.start <= each and (end is None or each < end) and chosen[row] is not None
+        ]
+        if at and refill.shares:
+            for row, steering in zip(at, _refilled(steer, refill, index[at]), strict=True):
+                chosen[row] = steering
+    return chosen
+
+
+def _refilled(steer: Steer, refill: Refill, index: np.ndarray[Any, Any]) -> list[Steered]:
+    """What the rows of a refill are steered by: its prompts in their shares, spread evenly over them."""
+    known = prompts_by_id(steer, refill.shares)
+    shares = [refill.shares[steer_id] for steer_id in known]
+    each = list(known.values())
+    return [each[entry] for entry in entries_at(shares, places(index, ROOT_OF_76))]
 
 
 def _unsteered(steer: Steer, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -72,11 +91,6 @@ def prompts_by_id(steer: Steer, ids: Iterable[str]) -> dict[str, Steered]:
             choice = (number, *(positions[name][values[name]] for name in names))
             steered_by[steer_id] = _filled(steer, choice)
     return steered_by
-
-
-def values_in(steer_id: str) -> dict[str, str]:
-    """The variables in an id such as "exercise;domain=graphs", and the id of the value that each has."""
-    return dict(part.split("=", 1) for part in steer_id.split(";")[1:])
 
 
 def every_wording(steer: Steer) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,228 @@
+"""One build at work: the run recorded, what stands found, shards driven through the phases, the dataset written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from magpie.building.agreeing import agree
+from magpie.building.pursuing import Pursuit
+from magpie.building.telling import log_plan, say_at_start, say_what_is_out_anew, write_report
+from magpie.errors import ShortError
+from magpie.execution.choice import ExecutorName, open_executor
+from magpie.execution.driver import Driver
+from magpie.execution.log import Log
+from magpie.execution.peek import Peek
+from magpie.execution.progress import Cell, Progress
+from magpie.execution.signals import Stoppable
+from magpie.figures.gatekeeper import Gatekeeper
+from magpie.figures.run_log import FIRST_STAGE
+from magpie.figures.summary import write_summary
+from magpie.plan import BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
+from magpie.plan.until import first_rows_of
+from magpie.recipe import Recipe
+from magpie.runs.change import begin_change, change_of, refuse_what_cannot_change
+from magpie.runs.earlier import drop_earlier, earlier_runs
+from magpie.runs.kept import write_dataset
+from magpie.runs.record import Ingredients, ingredients_of, recipe_differences, record, recorded_recipe
+from magpie.runs.reuse import take_over
+from magpie.runs.run import DATASET, STEPS, Run
+from magpie.runs.standing import Source, source_of
+from magpie.runs.verify import seal
+from magpie.steps import Method
+from magpie.storage import Storage
+from magpie.terminal import new_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from magpie.execution.base import Executor
+
+
+@dataclass(slots=True)
+class Round:
+    """A run that is ready to be driven."""
+
+    run: Run
+    plan: Plan
+    driver: Driver
+    hands: Executor
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Building:
+    """What one call of `build` is given; see there. `agreed` is its `yes`."""
+
+    storage: Storage
+    method: Method | None
+    source: Run | None
+    executor: Executor | ExecutorName
+    address: str | None
+    replicas: int | None
+    stop_after: str | None
+    report: bool
+    peek: bool
+    agreed: bool
+    ask: Callable[[str], bool] | None
+    keep_old: bool
+    accept_short: bool
+    go_on: bool
+    console: Console | None
+    cell: Cell | None
+    tools: BuildTools = field(default_factory=BuildTools)
+    current: Round | None = None
+    _pursuit: Pursuit = field(default_factory=Pursuit)
+
+    def build(self, plan: Plan, stoppable: Stoppable) -> Run:
+        """Build what is planned, or go on with it; the finished run, or as far as `stop_after`."""
+        with ExitStack() as stack:
+            self._begin(plan, stack)
+            try:
+                stoppable.run(self._drive(stack), drain=self._drain)
+                self.storage.sweep()  # what a worker was writing that died on the way
+                self._finish(self._at_work)
+            except BaseException as error:
+                self._at_work.progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
+                raise
+        short = None if self.accept_short or self.stop_after is not None else self._pursuit.short
+        if short is not None:
+            raise ShortError(short)
+        return self._at_work.run
+
+    def _drain(self) -> bool:
+        return self._at_work.driver.drain()  # of whichever round it is
+
+    @property
+    def _at_work(self) -> Round:
+        assert self.current is not None
+        return self.current
+
+    def _begin(self, plan: Plan, stack: ExitStack) -> None:
+        """Record the run, put aside what it replaces, and open what works. Progress is shown until `stack` closes."""
+        has_rows = bool(self.storage.names(STEPS))
+        if self.current is None:
+            recorded = recorded_recipe(self.storage) if has_rows else None
+            plan = self._planned(first_rows_of(plan.recipe, recorded), plan)
+        plan = self._planned(adopt_commits(plan.recipe, self._recorded()), plan)
+        run = Run(self.storage, plan.recipe, plan.steps)
+        changes = self.agreed or self.ask is not None
+        refuse_what_cannot_change(run, changes=changes)
+        if self.current is None and recipe_differences(run):
+            plan = self._planned(pin_commits(plan, self.tools), plan)
+            agree(
+                Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools), self.method,
+                agreed=self.agreed, ask=self.ask, console=self.console,
+            )  # fmt: skip
+        progress = stack.enter_context(
+            Progress(run.steps, run.recipe.rows, log=Log(run), console=self.console, cell=self.cell)
+        )
+        progress.doing(FIRST_STAGE)
+        plan = self._planned(pin_commits(plan, self.tools), plan)
+        run, bound = Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools)
+        ingredients = ingredients_of(run.recipe, bound.ingredients)
+        self._record(run, ingredients, progress, changes=changes)
+        if self.source is not None:
+            taken = take_over(run, self.source, ingredients)
+            if taken:
+                progress.note(f"taken over from {self.source.storage.location}: {', '.join(taken)}")
+        say_at_start(run, plan, progress)
+        hands = self._hands(plan, progress)
+        on_event = (
+            progress.handle
+            if not self.peek
+            else Peek(run, self.console or new_console()).beside(progress.handle)
+        )
+        driver = Driver(
+            run,
+            bound,
+            hands,
+            on_event,
+            find_sources=lambda: self._sources(run, ingredients, progress),
+            check=Gatekeeper(run, progress.note, go_on=self.go_on),
+        )
+        self.current = Round(run, plan, driver, hands, progress)
+
+    def _record(self, run: Run, ingredients: Ingredients, progress: Progress, *, changes: bool) -> None:
+        """Record how the run is made, in the place of what was there where it changes."""
+        change = change_of(run, ingredients, changes=changes)
+        if change is None:
+            record(run, ingredients)
+            return
+        place = begin_change(run, ingredients, keep=self.keep_old)
+        if self.current is None:  # rounds of one build say by themselves what they ask for
+            progress.note(f"changed: {change}; as it was, the run is in {place} until the new one stands")
+        progress.log.write("changed", what=str(change))
+
+    def _sources(self, run: Run, ingredients: Ingredients, progress: Progress) -> tuple[Source, ...]:
+        """The earlier runs, of this folder and of the one to reuse, in which rows may stand."""
+        others = earlier_runs(run, self.method)
+        if self.source is not None:
+            others.append(self.source)
+        if others:
+            progress.doing("looking at what stands")
+        found = (source_of(run, other, ingredients) for other in others)
+        return tuple(source for source in found if source is not None)
+
+    def _hands(self, plan: Plan, progress: Progress) -> Executor:
+        """What takes shards through the phases: the one that was given, or one that is opened here."""
+        if self.current is not None:
+            return self.current.hands
+        if isinstance(self.executor, str):
+            hands = open_executor(self.executor, plan, address=self.address, replicas=self.replicas)
+        else:
+            hands = self.executor
+        log_plan(plan, hands, progress)
+        return hands
+
+    async def _drive(self, stack: ExitStack) -> None:
+        """Make what is missing, and as long as too few rows are kept, more rows."""
+        try:
+            while True:
+                at_work = self._at_work
+                await at_work.driver.build(stop_after=self.stop_after)
+                more = self._pursuit.next(at_work.run, at_work.progress) if at_work.run.recipe.until else None
+                if more is None:
+                    return
+                stack.close()  # the progress of so many rows
+                # Not in a thread: nothing of it may go on when the build is stopped.
+                self._begin(self._planned(more, at_work.plan), stack)
+        finally:
+            if isinstance(self.executor, str):
+                await self._at_work.hands.close()
+
+    def _finish(self, at_work: Round) -> None:
+        """Write what a finished run has besides its shards, and say how it ended."""
+        run, driver, progress = at_work.run, at_work.driver, at_work.progress
+        if self.stop_after is not None:
+            progress.doing(f"stopped after {self.stop_after}, as asked")
+            return
+        progress.doing("writing the dataset")
+        write_dataset(run, driver.lineage, driver.kept)
+        write_summary(run)
+        seal(run, driver.seals)
+        say_what_is_out_anew(run, driver.sources, progress)
+        drop_earlier(self.storage, keep=self.keep_old)
+        progress.log.write(
+            "finished", kept=driver.kept, seconds=round(time.monotonic() - progress.began_at, 1)
+        )
+        if self.report:
+            write_report(run, progress)
+        place = run.storage.place(DATASET.rstrip("/"))
+        progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")
+        if driver.kept == 0:
+            progress.note(f"not one row is left; see why with: magpie show {run.storage.location} --rejected")
+
+    def _recorded(self) -> dict[str, object] | None:
+        """The recipe that this run, or the one it takes over from, began with: for its hub commits."""
+        recorded = recorded_recipe(self.storage)
+        if recorded is None and self.source is not None:
+            recorded = recorded_recipe(self.source.storage)
+        return recorded
+
+    def _planned(self, recipe: Recipe, plan: Plan) -> Plan:
+        """The plan of a recipe that differs from the planned one in commits at most; mostly the same one."""
+        return plan if recipe == plan.recipe else make_plan(recipe, self.method)
