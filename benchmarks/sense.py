@@ -74,7 +74,10 @@ def still_sets(n: int) -> dict[str, list[str]]:
         line for path in sorted((ROOT / "docs").glob("*.md")) for line in path.read_text("utf-8").splitlines()
         if line.startswith("#")
     ]  # fmt: skip
-    documents = [json.loads(line)["text"] for line in (ROOT / "recipes" / "long-documents.jsonl").open()]
+    documents = [
+        json.loads(line)["text"]
+        for line in (ROOT / "recipes" / "long-documents.jsonl").read_text("utf-8").splitlines()
+    ]
     sentences = [
         f"{part.strip()}." for text in documents for part in text.split(". ") if 40 < len(part) < 200
     ]

@@ -18,7 +18,7 @@ class Draw(Part):
     """Sampling temperature. 0 always takes the most likely token."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Sample only from the most likely tokens, whose probabilities add up to this. 1 keeps all tokens."""
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0, le=2**31 - 1)
     """Sample only from this many of the most likely tokens. 0 keeps all tokens."""
     min_p: float = Field(default=0.0, ge=0, le=1)
     """Leave out tokens less likely than this fraction of the most likely token. 0 keeps all tokens."""

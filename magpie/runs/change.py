@@ -105,8 +105,10 @@ def change_of(run: Run, ingredients: Ingredients, *, changes: bool) -> Change | 
             f"{where} has {before} rows, and a run can only grow; give --rows {before} or more, "
             "or build into another folder with --out"
         )
-    # How a step looks at all rows may depend on how many there are, such as the search of near repeats.
-    global_steps = {run_step.name for run_step in run.steps if run_step.is_global}
+    # How a step looks at all rows may depend on how many there are, such as the search of near repeats: where the run
+    # does not grow, such a step differs by something else, as another file of evaluation questions.
+    grows = run.recipe.rows > before
+    global_steps = {run_step.name for run_step in run.steps if run_step.is_global and grows}
     others = [each for each in recipe if not _is_growth(each)] or [
         each for each in made if each is not rows and each.path.partition(".")[0] not in global_steps
     ]

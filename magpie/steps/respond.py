@@ -155,6 +155,8 @@ class RespondStep(RowStep):
 
     def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
         """Answered at once or when it was asked again, or cut all the same."""
+        if self.part.retry_cut is None:
+            return RowStep.outcomes(self, columns)
         reasons, retries = (columns[name] for name in self.outcome_columns)
         again = pc.fill_null(pc.greater(retries, 0), False)
         cut = pc.fill_null(pc.equal(reasons, "length"), False)

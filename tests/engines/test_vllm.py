@@ -107,8 +107,8 @@ async def schemas_hold(engine: Engine, chat: ChatFormat) -> None:
 
 async def a_presence_penalty_is_taken_from_what_was_written(engine: Engine, chat: ChatFormat) -> None:
     """What is in the prompt costs nothing: the first token is the same. After that new tokens come up more often."""
-    greedy = replace(SAMPLING, temperature=0.0, max_tokens=120)
-    prompt = chat.prompt(["Write the word magpie ten times."])
+    greedy = replace(SAMPLING, temperature=0.0, max_tokens=60, stop_ids=(), stop=())
+    prompt = chat.encode("apples, pears and plums, " * 6)  # what goes on as it began
     kinds = []
     for penalty in (0.0, 2.0):
         drawn = replace(greedy, presence_penalty=penalty)
