@@ -32,9 +32,9 @@ from rich.table import Table
 
 from benchmarks.virtual_time import SimulatedEngine, VirtualLoop
 from magpie.engines.base import Sampling
-from magpie.execution.base import Event, ShardTask, Through
-from magpie.execution.ray.handout import Handout
-from magpie.execution.scheduler import EngineQueue, QueuedEngine, TaskQueue, shards_wanted, stream
+from magpie.execution.base import Event, ShardDone, ShardTask
+from magpie.execution.ray.dispatcher import Dispatcher
+from magpie.execution.scheduler import EngineQueue, QueuedEngine, TaskQueue, shard_demand, stream
 from magpie.plan import BuildTools, bind, make_plan
 from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import Run
@@ -91,7 +91,7 @@ class Outcome:
 class _Fleet:
     """All engines of a build, and what is known of them all."""
 
-    handout: Handout
+    dispatcher: Dispatcher
     shard_rows: int
     tokens: tuple[np.ndarray[Any, Any], ...]
     begun: list[float] = field(default_factory=list)
@@ -130,18 +130,18 @@ async def _build(gpus: int, rows: int, kill_every: float | None, seed: int) -> O
     plan = make_plan(recipe)
     run, bound = Run(MemoryStorage(), plan.recipe, plan.steps), bind(plan, BuildTools())
     tasks = [ShardTask(shard, "", {}) for shard in range(shards)]
-    handout = Handout(run, bound, plan.phases[0], tasks, lambda event: None)
-    fleet = _Fleet(handout, shard_rows, lengths(rows, seed))
+    dispatcher = Dispatcher(run, bound, plan.phases[0], tasks, lambda event: None)
+    fleet = _Fleet(dispatcher, shard_rows, lengths(rows, seed))
     loop = asyncio.get_running_loop()
     for number in range(gpus):
         fleet.crews[number] = asyncio.create_task(_crew(fleet, number))
     killer = None if kill_every is None else asyncio.create_task(_kill(fleet, kill_every, seed))
-    while not handout.is_over:
+    while not dispatcher.is_over:
         await asyncio.wait(fleet.crews.values(), timeout=5, return_when=asyncio.FIRST_COMPLETED)
         for task in fleet.crews.values():
             if task.done() and not task.cancelled():
                 task.result()
-        if all(task.done() for task in fleet.crews.values()) and not handout.is_over:
+        if all(task.done() for task in fleet.crews.values()) and not dispatcher.is_over:
             await asyncio.sleep(1)
     if killer is not None:
         killer.cancel()
@@ -154,12 +154,12 @@ async def _build(gpus: int, rows: int, kill_every: float | None, seed: int) -> O
 
 async def _crew(fleet: _Fleet, number: int) -> None:
     """One GPU: its engine, and shards handed to it until none are left."""
-    loop, handout = asyncio.get_running_loop(), fleet.handout
+    loop, dispatcher = asyncio.get_running_loop(), fleet.dispatcher
     engine = fleet.engines[number] = SimulatedEngine(SLOTS, step_seconds, fleet.length)
     queue, tasks, shard_rows = EngineQueue(engine), TaskQueue(ended=False), fleet.shard_rows
 
     def report(event: Event) -> None:
-        handout.handle(number, event)
+        dispatcher.handle(number, event)
 
     async def take(task: ShardTask) -> None:
         asked = QueuedEngine(queue, task.shard, lambda event: None)
@@ -169,7 +169,7 @@ async def _crew(fleet: _Fleet, number: int) -> None:
                 sampling = Sampling(max_tokens=_LIMITS[step], seed=step)
                 rows = range(first, first + shard_rows)
                 await asyncio.gather(*(asked.complete((row,), sampling) for row in rows))
-            report(Through(task.shard))
+            report(ShardDone(task.shard))
         finally:
             queue.leave(task.shard)
 
@@ -177,9 +177,9 @@ async def _crew(fleet: _Fleet, number: int) -> None:
         stream(tasks, take, queue, rows_of=lambda shard: shard_rows, shard_rows=shard_rows)
     )
     try:
-        while not handout.is_over:
-            tasks.put(handout.take(number, shards_wanted(queue, len(tasks), tasks.running, shard_rows)))
-            if fleet.tail_at is None and not handout.has_waiting:
+        while not dispatcher.is_over:
+            tasks.put(dispatcher.take(number, shard_demand(queue, len(tasks), tasks.running, shard_rows)))
+            if fleet.tail_at is None and not dispatcher.has_waiting:
                 fleet.tail_at = loop.time()
                 fleet.busy_before = sum(engine.busy_slot_seconds for engine in fleet.engines.values())
             await asyncio.sleep(_EXCHANGE)
@@ -199,18 +199,18 @@ async def _kill(fleet: _Fleet, every: float, seed: int) -> None:
         await asyncio.sleep(every)
         number = drawn.choice(sorted(fleet.crews))
         crew = fleet.crews[number]
-        if crew.done() or fleet.handout.is_over:
+        if crew.done() or fleet.dispatcher.is_over:
             continue
         crew.cancel()
         await asyncio.gather(crew, return_exceptions=True)
         fleet.killed += 1
-        fleet.handout.lost(number)
+        fleet.dispatcher.lost(number)
         fleet.crews[number] = asyncio.create_task(_later(fleet, number))
 
 
 async def _later(fleet: _Fleet, number: int) -> None:
     await asyncio.sleep(_RESTART)
-    if not fleet.handout.is_over:
+    if not fleet.dispatcher.is_over:
         await _crew(fleet, number)
 
 

@@ -27,7 +27,7 @@ from magpie.execution.base import (
     ShardTask,
     Working,
 )
-from magpie.execution.gate import Check, places
+from magpie.execution.gate import GateChecker, gate_checks
 from magpie.execution.worker import Worker, check_result, commit, first_rows, rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.earlier import names_put_aside
@@ -45,7 +45,7 @@ class Driver:
 
     `find_sources` gives the earlier runs in which rows stand that need not be made again: it is called when something
     is missing.
-    `check` looks at the places of the recipe's gate; without it there is none.
+    `gate_checker` does the checks of the recipe's gate; without it there are none.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Driver:
         *,
         shards: Sequence[int] | None = None,
         find_sources: Callable[[], Sequence[Source]] = tuple,
-        check: Check | None = None,
+        gate_checker: GateChecker | None = None,
     ) -> None:
         self._run, self._bound = run, bound
         self._executor, self._report = executor, report
@@ -65,7 +65,7 @@ class Driver:
         self._find_sources = find_sources
         self._sources: Sequence[Source] | None = None
         self._put_aside: frozenset[str] | None = None
-        self._check = check
+        self._gate_checker = gate_checker
         self._manifest = Manifest(run)
         self._counted: set[tuple[int, int]] = set()
         self._rejected_rows = 0
@@ -194,12 +194,12 @@ class Driver:
         return [shard for shard in self._shards if not self._manifest.is_current(run_step, shard)]
 
     async def _phase(self, phase: Phase) -> None:
-        if self._check is not None:
-            for place in places(self._run, self._run.recipe.gate, phase):
-                if place.part is not None:
-                    await self._steps(place.part, most=place.shards)
-                self._report(Working(f"the gate {place.name}"))
-                await asyncio.to_thread(self._check, place)
+        if self._gate_checker is not None:
+            for check in gate_checks(self._run, self._run.recipe.gate, phase):
+                if check.part is not None:
+                    await self._steps(check.part, most=check.shards)
+                self._report(Working(f"the gate {check.name}"))
+                await asyncio.to_thread(self._gate_checker, check)
         await self._steps(phase)
 
     async def _steps(self, phase: Phase, *, most: int | None = None) -> None:

@@ -82,7 +82,8 @@ def test_a_shard_that_is_gone_is_not_peeked_at(tmp_path: Path) -> None:
     assert step is not None
     committed: Any = Committed(step.name, step.number, 0, 16, 0, None)  # type: ignore[arg-type]
     run.storage.delete(run.shard_name(step, 0))
-    Peek(run, console).beside(events.append)(committed)
+    with Peek(run, console) as peek:
+        peek.beside(events.append)(committed)
     assert events == [committed] and said(console) == ""
 
 
