@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from magpie.execution.progress import Progress, clock
+from magpie.execution.counts import clock
+from magpie.execution.progress import Progress
 from magpie.figures.kept_cells import kept_cells
 from magpie.plan.until import Kept, is_reached, next_rows, short_cells, with_next
 from magpie.recipe import Recipe

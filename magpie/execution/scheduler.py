@@ -199,9 +199,11 @@ async def stream(
             if tasks.may_grow:
                 tasks.changed.clear()
                 signals.add(asyncio.create_task(tasks.changed.wait()))
-            done, _ = await asyncio.wait(running | signals, return_when=asyncio.FIRST_COMPLETED)
-            for signal in signals:
-                signal.cancel()
+            try:
+                done, _ = await asyncio.wait(running | signals, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for signal in signals:
+                    signal.cancel()
             for finished in done - signals:
                 running.discard(finished)
                 finished.result()  # raises what the shard raised

@@ -29,8 +29,8 @@ def dispatcher_of(
     storage = storage or LocalStorage(tmp_path / "run")
     storage.prepare()
     run, heard = Run(storage, plan.recipe, plan.steps), list[Event]()
-    manifest, _ = Manifest.scan(run)
     steps = plan.phases[0].steps[:committed]
+    manifest = Manifest.scan(run)[0] if steps else Manifest(run)
     known = [
         {step.number: found for step in steps if (found := manifest.get(step, shard)) is not None}
         for shard in range(run.shards)
@@ -148,9 +148,7 @@ class Slow(LocalStorage):
 @pytest.mark.parametrize("drains", [False, True])
 def test_other_workers_go_on_while_the_storage_is_asked(tmp_path: Path, drains: bool) -> None:
     storage = Slow(tmp_path / "run")
-    storage.go_on.set()
     dispatcher, _ = dispatcher_of(tmp_path, storage)
-    storage.go_on.clear()
 
     async def losing() -> None:
         dispatcher.assign(0, ShardDemand(2))

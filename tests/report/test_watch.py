@@ -14,7 +14,8 @@ from magpie.build import build
 from magpie.execution.counts import StepCount
 from magpie.execution.log import Log
 from magpie.execution.peek import Peek
-from magpie.execution.progress import Progress, running_funnel
+from magpie.execution.progress import Progress
+from magpie.execution.progress_table import running_funnel
 from magpie.plan import make_plan
 from magpie.report.watch import watch
 from magpie.runs.run import PROGRESS
