@@ -159,8 +159,8 @@ class RespondStep(RowStep):
         """Answered, cut or not answered; and whether it was asked for twice."""
         reasons = columns["response_finish_reason"]
         cut = pc.fill_null(pc.equal(reasons, "length"), False)
-        failed = pc.fill_null(pc.equal(reasons, "error"), True)
-        ended = pc.if_else(failed, "not answered", pc.if_else(cut, _CUT, _ANSWERED))
+        whole = pc.fill_null(pc.equal(reasons, "stop"), False)
+        ended = pc.if_else(whole, _ANSWERED, pc.if_else(cut, _CUT, "not answered"))
         if self.part.retry_cut is not None:
             again = pc.fill_null(pc.greater(columns["response_retries"], 0), False)
             ended = pc.if_else(again, pc.binary_join_element_wise(ended, "asked twice", ", "), ended)
@@ -173,11 +173,10 @@ class RespondStep(RowStep):
         answered = cut + sum(count for outcome, count in outcomes.items() if outcome.startswith(_ANSWERED))
         if not answered or cut / answered < MANY_CUT:
             return None
-        advice = "" if self.part.retry_cut is not None else ", or ask once more with `respond.retry_cut`"
-        return (
-            f"{cut / answered:.0%} of the responses were cut at their limit: raise `respond.max_tokens`{advice}; "
-            "or leave them out by a rule on `response_finish_reason`"
-        )
+        key, more = ("max_tokens", ", or ask once more with `respond.retry_cut`")
+        if self.part.retry_cut is not None:
+            key, more = ("retry_cut", "")
+        return f"{cut / answered:.0%} of the responses were cut at their limit: raise `respond.{key}`{more}"
 
     def makes_alike(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         """Also where only the room for a second try differs: a response that was whole at the first one stands."""
