@@ -54,7 +54,10 @@ class Progress:
         console: Console | None = None,
         cell: Cell | None = None,
     ) -> None:
-        self.counts = {step.name: StepCount(step.name, needs_engine(step)) for step in steps}
+        self.counts = {
+            step.name: StepCount(step.name, needs_engine(step), answers_each=_planned_answers(step))
+            for step in steps
+        }
         self.log = log
         self.began_at = time.monotonic()
         self.planned: Mapping[str, float] = {}
@@ -280,3 +283,8 @@ class Progress:
 
     def _render(self) -> RenderableType:
         return progress_table(self._doing, self.counts.values(), self._rows, self.planned)
+
+
+def _planned_answers(run_step: RunStep) -> float:
+    """How many completions a row takes by the plan: with one for each, three questions of a judge look done at once."""
+    return max(sum(request.count for request in run_step.step.requests), 1.0)
