@@ -119,6 +119,8 @@ def test_a_shard_with_no_live_row_asks_nothing() -> None:
     [
         ('{"intent": "a", "knowledge": "b", "difficulty": "Very Hard "}', "very hard"),
         ('Sure!\n```json\n{"intent": "a", "knowledge": "b", "difficulty": "easy"}\n```', "easy"),
+        ('{"Intent": "a", "Knowledge": "b", "Difficulty": "**Very_Hard.**"}', "very hard"),
+        (r'{"intent": "solve \(x\)", "knowledge": "\alpha", "difficulty": "easy"}', "easy"),
         ('{"intent": "a", "knowledge": "b", "difficulty": "trivial"}', None),
         ('{"intent": "a\tb", "knowledge": "c\x00\u2028", "difficulty": "hard"}', "hard"),
         ('{"intent": 1, "knowledge": "b", "difficulty": "easy"}', None),
