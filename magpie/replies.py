@@ -93,7 +93,7 @@ def _first_object(text: str) -> dict[str, Any] | None:
 
 
 def _spelled_otherwise(text: str) -> object:
-    """The object in JSON with commas too many or backslashes too few, or in Python's spelling; None for anything else."""
+    """The object in JSON with commas too many or backslashes too few, or in Python's spelling; None for all else."""
     text = _TRAILING_COMMA.sub(r"\1", _LONE_BACKSLASH.sub(r"\\\\", text))
     try:
         return json.loads(text, strict=False)

@@ -73,7 +73,9 @@ def opened_file(path: Path) -> IO[bytes]:
         os.close(handle)
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
-    raise RecipeError(f"cannot read {path}: it is no file; write what comes from a pipe to a file, and give that")
+    raise RecipeError(
+        f"cannot read {path}: it is no file; write what comes from a pipe to a file, and give that"
+    )
 
 
 def cannot_read(path: Path, error: Exception, wrong: str) -> RecipeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 from pathlib import Path
@@ -165,7 +164,7 @@ def test_a_folder_may_hold_more_files_than_may_be_open(tmp_path: Path) -> None:
     for number in range(120):
         pq.write_table(pa.table({"instruction": [f"Why {number}?"]}), folder / f"part-{number:03d}.parquet")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 40, hard))
     try:
         rows = Published(folder)
         kept = pa.concat_tables(rows.kept(pa.chunked_array([pa.nulls(rows.rows, pa.string())])))

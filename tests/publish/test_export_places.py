@@ -19,7 +19,9 @@ from magpie.build import build
 from magpie.data.magpie_form import PUBLISHED
 from magpie.errors import MagpieError, RunError
 from magpie.publish.formats import export
+from magpie.publish.hub.checks import MARK
 from magpie.runs.run import Run
+from magpie.storage.writing import refuse_another
 
 STEER = {
     "prompts": ["You talk to {persona}."],
@@ -264,12 +266,15 @@ def test_entries_of_others_stay_however_their_file_is_written(run: Run, tmp_path
     assert set(json.loads(info.read_text())) == {"mine", "x"}
     info.unlink()
     os.mkfifo(info)
-    with pytest.raises(RunError, match="dataset_info.json: it is no file"):
+    with pytest.raises(RunError, match=r"dataset_info\.json: it is no file"):
         export(run, format="llama-factory", out=tmp_path / "y.jsonl")
 
 
 def test_a_card_and_a_report_replace_only_their_like(run: Run, tmp_path: Path) -> None:
-    for name, write in (("README.md", api.card), ("page.html", api.report)):
+    for name, write, mark in (
+        ("README.md", api.card, MARK),
+        ("page.html", api.report, '<meta name="made-from"'),
+    ):
         out = tmp_path / name
         out.write_text("mine")
         with pytest.raises(RunError, match="is there already, and magpie did not make it"):
@@ -280,5 +285,5 @@ def test_a_card_and_a_report_replace_only_their_like(run: Run, tmp_path: Path) -
         with pytest.raises(RunError, match="magpie did not make it"):
             write(run, out)
         out.unlink()
-        write(run, out)
-        write(run, out)
+        out.write_text(f"---\n---\n{mark}")
+        refuse_another(out, mark.encode())

@@ -144,7 +144,8 @@ def test_a_stray_file_among_the_shards_is_said_and_left_alone(folder: Path) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "models: &a0 {x: [1]}\n" + "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]\n" for at in range(1, 10)),
+        "models: &a0 {x: [1]}\n"
+        + "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]\n" for at in range(1, 10)),
         "models: " + "[" * 50_000,
         "models: {a: &x [*x]}",
         "\x00",

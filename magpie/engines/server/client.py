@@ -43,7 +43,7 @@ _REFUSES_ALL = {
     403: "put a key that may use it into ${key}",
     404: "let `server.url` end in /v1, and set `model` to one it serves",
     405: "let `server.url` end in /v1",
-    407: "give the proxy its user name and password in the variable that names it, or leave the server out with NO_PROXY",
+    407: "put the proxy's user name and password into the variable that names it, or set NO_PROXY",
     410: "set `server.url` and `model` to what is still served",
     451: "use another server",
 }

@@ -48,6 +48,6 @@ def _refuse_another_card(files: DatasetFiles) -> None:
     name = f"{files.prefix}{CARD}"
     if files.storage.exists(name) and MARK.encode() not in files.storage.read(name):
         raise RunError(
-            f"{files.storage.place(name)} is a card that magpie did not make; write to another file with --out, or move "
-            "it away"
+            f"{files.storage.place(name)} is a card that magpie did not make; write to another file with --out, "
+            "or move it away"
         )

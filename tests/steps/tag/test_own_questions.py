@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from builds import small_recipe
 from jsonschema import Draft202012Validator
-from tokenizers_made import CHATML, small
+from recording import CHAT
 
 from magpie.build import build
-from magpie.chat import ChatFormat
 from magpie.errors import RecipeError
 from magpie.figures.agreement import agreement
 from magpie.recipe import JudgeQuestion, Recipe, Tag
@@ -177,13 +176,14 @@ def test_a_prompt_is_a_program_that_is_held_to_little(tmp_path: Path, prompt: st
 @pytest.mark.parametrize(
     "prompt", ["Judge it.\r\n{{ instruction }}\n", "{# a word #}Judge it.\n  {{- '\n' }}{{ instruction }}"]
 )
-def test_a_prompt_is_the_same_however_it_is_written(tmp_path: Path, prompt: str) -> None:
-    chat = ChatFormat.from_model(small(tmp_path, CHATML))
-    plain = JudgePrompt.load("Judge it.\n{{instruction}}", chat)
-    assert JudgePrompt.load(prompt, chat).ids("Why?", room=900) == plain.ids("Why?", room=900)
+def test_a_prompt_is_the_same_however_it_is_written(prompt: str) -> None:
+    plain = JudgePrompt.load("Judge it.\n{{instruction}}", CHAT)
+    assert JudgePrompt.load(prompt, CHAT).ids("Why?", room=900) == plain.ids("Why?", room=900)
 
 
-@pytest.mark.parametrize(("said", "label"), [("c", "C"), ("C++", "C++"), ("c#.", None), ("go!", "Go"), ("", None)])
+@pytest.mark.parametrize(
+    ("said", "label"), [("c", "C"), ("C++", "C++"), ("c#.", None), ("go!", "Go"), ("", None)]
+)
 def test_labels_that_differ_in_marks_alone_are_told_apart(said: str, label: str | None) -> None:
     values = {"type": "enum", "values": ["C", "C++", "C#", "Go"]}
     asked = question({"prompt": "{{ instruction }}", "answer": {"used": values}})
