@@ -17,6 +17,7 @@ from magpie.steps.base.page import Page
 from magpie.steps.base.quoting import PLACE, QuotingPrompt
 from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
 from magpie.steps.base.rows import (
+    MANY_CUT,
     about_document,
     documents_in,
     first_messages,
@@ -47,6 +48,7 @@ from magpie.steps.base.step import (
 
 __all__ = [
     "DOCUMENT",
+    "MANY_CUT",
     "MESSAGE",
     "NOTE",
     "PLACE",
