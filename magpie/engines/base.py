@@ -215,10 +215,10 @@ def reward_padding(files: ModelFiles, *, trust_remote_code: bool = False) -> int
     Raises ModelError for a model that does not give one number: code of its own, where trusted, may give what it likes.
     """
     try:
-        config = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads((files.path / "config.json").read_text(encoding="utf-8-sig"))
+        made_for = ", ".join(config.get("architectures") or ["nothing in particular"])
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the config.json of {files.name} cannot be read; fetch the model again") from error
-    made_for = ", ".join(config.get("architectures") or ["nothing in particular"])
     if not trust_remote_code and not made_for.endswith("ForSequenceClassification"):
         raise ModelError(
             f"{files.name} is no reward model (it was made for {made_for}); name a sequence-classification model"

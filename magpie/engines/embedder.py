@@ -215,13 +215,13 @@ def _first_module(folder: Path) -> tuple[Path, int | None]:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8-sig"))
         inside = folder / modules[0]["path"]
         folder = inside if (inside / "tokenizer_config.json").is_file() else folder
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # a plain transformers folder is an embedder too
     try:
         most = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8-sig"))[
             "max_seq_length"
         ]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return folder, None
     return folder, most if isinstance(most, int) else None
 

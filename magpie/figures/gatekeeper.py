@@ -70,6 +70,6 @@ def seen_at_gates(storage: Storage) -> dict[str, Any]:
     """What was seen at each check; empty where nothing was, or it cannot be read."""
     try:
         seen = json.loads(storage.read(GATE))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return seen if isinstance(seen, dict) else {}

@@ -49,6 +49,11 @@ class Server(Part):
                 "holds a user name or a password, which would stand in the run's recipe; take them out, and put the "
                 "key into the environment variable that `api_key_env` names"
             )
+        if parts.query or parts.fragment:
+            raise ValueError(
+                "goes on after its path, with ? or #; end it in /v1, and put a key into the environment variable that "
+                "`api_key_env` names"
+            )
         if not parts.hostname or port == 0:
             raise ValueError("is no address; write it as http://127.0.0.1:8000/v1")
         return url

@@ -14,7 +14,7 @@ from magpie.steps.base.columns import (
 )
 from magpie.steps.base.looping import is_looping
 from magpie.steps.base.page import Page
-from magpie.steps.base.quoting import QuotingPrompt
+from magpie.steps.base.quoting import PLACE, QuotingPrompt
 from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
 from magpie.steps.base.rows import (
     MANY_CUT,
@@ -51,6 +51,7 @@ __all__ = [
     "MANY_CUT",
     "MESSAGE",
     "NOTE",
+    "PLACE",
     "REJECTED",
     "GlobalStep",
     "GlobalWork",
