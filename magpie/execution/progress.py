@@ -162,7 +162,9 @@ class Progress:
     def committed(self, step: str, shard: int, rows: int, rejected: int) -> None:
         """A shard of `step` is on disk."""
         count = self.counts[step]
-        made = rows - count.taken_in.pop(shard, 0)
+        taken = count.taken_in.pop(shard, 0)
+        # Where nothing was asked, the shard's rows that are out took no time either.
+        made = 0 if taken and count.needs_engine and not count.answers_in.get(shard) else rows - taken
         count.rows += rows
         count.fresh += made
         count.rejected += rejected
