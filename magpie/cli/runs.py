@@ -15,7 +15,7 @@ from magpie.terminal import answered_yes, can_ask, new_console, print_json, prin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from magpie.execution.choice import ExecutorName
+    from magpie.execution.executors import ExecutorName
     from magpie.runs.run import Run
 
 

@@ -128,8 +128,8 @@ class Capabilities:
     `writes` and `scores`: it opens models that write, and reward models. `controls`: those of `Sampling`'s controls
     that it can be asked for; a loaded engine may offer fewer (see `ModelInfo.controls`), or more where only the
     running engine can tell. `structured_outputs`: it can hold a completion to a JSON schema. `separate_process`: it
-    can run in a process of its own. `loads_weights`: it loads a model's weights here. `loads_files`: it needs files
-    of the model at all, a tokenizer at least.
+    can run in a process of its own. `chooses_device`: one build of it runs on GPUs and on CPUs. `loads_weights`: it
+    loads a model's weights here. `loads_files`: it needs files of the model at all, a tokenizer at least.
     """
 
     writes: bool = True
@@ -137,6 +137,7 @@ class Capabilities:
     controls: frozenset[Control] = CONTROLS
     structured_outputs: bool = True
     separate_process: bool = False
+    chooses_device: bool = True
     loads_weights: bool = True
     loads_files: bool = True
 

@@ -12,7 +12,7 @@ from magpie.figures.run_log import event_in
 from magpie.runs.live import running
 from magpie.runs.run import LOG, Run, is_run
 from magpie.storage import open_storage
-from magpie.storage.looking import folders_below
+from magpie.storage.folders import folders_below
 
 _DEEPEST = 4
 _TAIL = 4096  # bytes at the end of a log that its last event is looked for in

@@ -111,6 +111,11 @@ class Model(Part):
 
     null is what the steps that use the model usually hold.
     """
+    device: Annotated[Literal["auto", "cpu"], ShapesNoRows()] = "auto"
+    """What the model runs on. `auto` is a GPU, unless the libraries are built for CPUs or the machine has none.
+
+    On a Ray cluster, `auto` waits for a node with a GPU. `cpu` takes none, also where there is one.
+    """
     gpu_memory: Annotated[float, ShapesNoRows()] = Field(default=0.9, gt=0, le=1)
     """The share of a GPU's memory that the engine may use."""
     separate_process: Annotated[bool | None, ShapesNoRows()] = None

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from magpie.escaping import harmless, one_line
-from magpie.execution.progress import clock
+from magpie.execution.counts import clock
 from magpie.figures.funnel import quota_outcome
 from magpie.figures.status import status as status_of
 from magpie.report.filter_tables import print_groups
