@@ -147,7 +147,7 @@ def main() -> None:
         from benchmarks.pipelining_plots import plot
 
         chosen.out.mkdir(parents=True, exist_ok=True)
-        plot(chosen.out / "pipelining.png", alone, scaled)
+        plot(chosen.out / "pipelining.png", alone, scaled, at_once)
         (chosen.out / "pipelining.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
