@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from builds import small_recipe, small_self_instruct
+from standing import Asked, contents
 from storage.buckets import bucket, s3_server  # noqa: F401
 
 import magpie
 from magpie.build import build
 from magpie.errors import RunError
+from magpie.runs.earlier import REPLACED
 from magpie.runs.run import Run
 from magpie.runs.verify import verify
 from magpie.storage import open_storage
@@ -52,6 +54,17 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, bucket: str) -> None:  # no
     assert files(bucket) == files(tmp_path / "run")
     with pytest.raises(RunError):
         build(small_recipe(seed=9), bucket, executor="local")
+
+
+def test_it_grows_and_is_changed_there(tmp_path: Path, bucket: str) -> None:  # noqa: F811
+    build(small_recipe(rows=40), bucket, executor="local")
+    grown = build(small_recipe(), bucket, executor="local")
+    assert contents(grown) == contents(build(small_recipe(), tmp_path / "run", executor="local"))
+    asked, judged = Asked(), small_recipe(tag={"max_tokens": 200})
+    changed = build(judged, bucket, yes=True, executor=asked.executor)
+    assert {key[2] for key in asked} == {200}  # of a judge: every response stood
+    assert contents(changed) == contents(build(judged, tmp_path / "judged", executor="local"))
+    assert verify(changed) == [] and changed.storage.names(REPLACED) == []
 
 
 def test_every_verb_reads_it(tmp_path: Path, bucket: str) -> None:  # noqa: F811

@@ -73,7 +73,8 @@ class Histogram:
             ticks = [float(tick) for tick in rounded if low <= tick <= high]
         else:
             step = 10 ** np.floor(np.log10(max(high - low, 1e-9)))
-            step = next(step * part for part in (0.1, 0.2, 0.25, 0.5, 1) if (high - low) / (step * part) <= 8)
+            # The power of ten is at most the width, which is less than ten of it: twice it makes five parts or fewer.
+            step = next(step * part for part in (0.2, 0.25, 0.5, 1, 2) if (high - low) / (step * part) <= 8)
             ticks = [
                 float(round(tick, 6)) for tick in np.arange(np.ceil(low / step), high / step + 1e-9) * step
             ]

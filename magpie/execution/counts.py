@@ -33,7 +33,7 @@ class StepCount:
     taken_in: dict[int, int] = field(default_factory=dict)
     """The same by shard, of the shards that are not committed yet."""
     answers_each: float = 1.0
-    """Completions for a row: what the last shard took, and one before any is committed."""
+    """Completions for a row: as planned, and once a shard is committed, what the last one took."""
 
     @property
     def under_way(self) -> float:

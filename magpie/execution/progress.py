@@ -55,7 +55,10 @@ class Progress:
         console: Console | None = None,
         cell: Cell | None = None,
     ) -> None:
-        self.counts = {step.name: StepCount(step.name, needs_engine(step)) for step in steps}
+        self.counts = {
+            step.name: StepCount(step.name, needs_engine(step), answers_each=_planned_answers(step))
+            for step in steps
+        }
         self.log = log
         self.began_at = time.monotonic()
         self.planned: Mapping[str, float] = {}
@@ -321,6 +324,11 @@ class Progress:
             )
         funnel = running_funnel(self.counts.values())
         return table if funnel is None else Group(table, funnel)
+
+
+def _planned_answers(run_step: RunStep) -> float:
+    """How many completions a row takes by the plan: with one for each, three questions of a judge look done at once."""
+    return max(sum(request.count for request in run_step.step.requests), 1.0)
 
 
 def running_funnel(counts: Iterable[StepCount]) -> Table | None:

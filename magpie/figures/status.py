@@ -30,7 +30,7 @@ class StepStatus:
 
     rows_in = rows_out + the sum of `rejected`, whose keys are the reasons. `outcomes` counts the rows by
     `Step.outcomes`, such as rows that a judge has tagged and rows that it has not, by error; their sum is rows_in, too.
-    None for steps without outcomes.
+    None for steps without outcomes. `warning` is what the step says of them where they should worry somebody.
     """
 
     name: str
@@ -41,6 +41,7 @@ class StepStatus:
     rejected: dict[str, int]
     tokens: int | None
     outcomes: dict[str, int] | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ def _step_status(run: Run, run_step: RunStep, out: dict[int, Mask], damaged: lis
         rejected=dict(reasons.most_common()),
         tokens=None if step.token_column is None else tokens,
         outcomes=dict(outcomes.most_common()) if step.outcome_columns else None,
+        warning=step.warning(outcomes),
     )
 
 

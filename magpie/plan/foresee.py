@@ -19,7 +19,7 @@ from magpie.errors import MagpieError
 from magpie.plan.fingerprints import BoundPlan
 from magpie.runs.ids import row_ids
 from magpie.runs.run import Run, RunStep
-from magpie.runs.standing import Source, given_rows, live_places, stands_by_row
+from magpie.runs.standing import Source, as_made_now, given_rows, live_places, stands_by_row
 from magpie.steps.base import REJECTED, PreparedWork, RowWork
 
 _UNKNOWN = object()
@@ -109,7 +109,7 @@ def _standing(earlier: Run, run_step: RunStep, rows: _Rows) -> dict[int, dict[st
     reads = run_step.step.reads
     try:
         theirs = earlier.step(run_step.name)
-        made = earlier.read(theirs, rows.shard, check=False)
+        made, so_still = as_made_now(run_step, theirs, earlier.read(theirs, rows.shard, check=False))
         given = given_rows(earlier, theirs, rows.shard, reads)
         columns = {name: given[name].to_pylist() for name in ("id", *reads)}
         was_in = live_places(given)
@@ -119,7 +119,8 @@ def _standing(earlier: Run, run_step: RunStep, rows: _Rows) -> dict[int, dict[st
     at = [
         place
         for place in was_in
-        if place < len(rows.index)
+        if place in so_still
+        and place < len(rows.index)
         and rows.is_in[place] is not False
         and rows.knows(names, place)
         and all(columns[name][place] == rows.columns[name][place] for name in names)

@@ -61,7 +61,8 @@ def print_status(status: Status, console: Console) -> None:
             soft_wrap=True,
         )
     print_agreement(status.agreement, console)
-    for line in () if status.collapse is None else status.collapse.lines():
+    worries = (step.warning for step in status.steps if step.warning is not None)
+    for line in (*worries, *(() if status.collapse is None else status.collapse.lines())):
         console.print(as_text(line, "yellow"), soft_wrap=True)
     for path in status.damaged:
         console.print(f"cannot be read: {path}", highlight=False, markup=False, soft_wrap=True)

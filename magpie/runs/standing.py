@@ -59,7 +59,8 @@ def source_of(run: Run, earlier: Run, ingredients: Ingredients) -> Source | None
     alike = [
         run_step
         for run_step in earlier.steps
-        if run_step.name in names and theirs.get(run_step.name) == ingredients[run_step.name]
+        if run_step.name in names
+        and _makes_alike(run.step(run_step.name), theirs.get(run_step.name), ingredients[run_step.name])
     ]
     if not alike:
         return None
@@ -80,6 +81,24 @@ def source_of(run: Run, earlier: Run, ingredients: Ingredients) -> Source | None
         for run_step in alike
     }
     return Source(earlier, current, frozenset(unchanged))
+
+
+def _makes_alike(run_step: RunStep, then: dict[str, Any] | None, now: dict[str, Any]) -> bool:
+    """Whether the step makes some rows alike with what decides its output `then` and `now`."""
+    if then is None or not isinstance(then.get("settings"), dict):
+        return False
+    assert isinstance(run_step.step, RowStep)
+    others = [{key: value for key, value in each.items() if key != "settings"} for each in (then, now)]
+    return others[0] == others[1] and run_step.step.makes_alike(then["settings"], now["settings"])
+
+
+def as_made_now(run_step: RunStep, earlier: RunStep, made: pa.Table) -> tuple[pa.Table, frozenset[int]]:
+    """What an earlier run's step made, with the columns of now, and the positions of the rows that are so still."""
+    step = run_step.step
+    if isinstance(step, RowStep) and step.settings != earlier.step.settings:
+        made, is_so = step.as_now(made)
+        return made, frozenset(pc.indices_nonzero(pc.fill_null(is_so, False)).to_pylist())
+    return made, frozenset(range(made.num_rows))
 
 
 def stands_by_row(run_step: RunStep) -> bool:
@@ -133,8 +152,9 @@ def look_up(earlier: Run, run_step: RunStep, shard: int, rows: pa.Table, found: 
     at = [place for place in live_places(rows) if place not in seen]
     try:
         theirs = earlier.step(run_step.name)
-        made = earlier.read(theirs, shard)
+        made, so_still = as_made_now(run_step, theirs, earlier.read(theirs, shard))
         given = given_rows(earlier, theirs, shard, run_step.step.reads)
+        at = [place for place in at if place in so_still]
         stands = same_rows(rows, given, run_step.step.reads, at)
         if stands:
             found.add(stands, made.select(["id", *run_step.step.adds.names]).take(pa.array(stands)))

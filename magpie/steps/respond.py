@@ -15,6 +15,7 @@ from magpie.recipe.steer import Steer
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
+    MANY_CUT,
     REJECTED,
     ModelUse,
     RowStep,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 SYSTEM_PROMPT = "response_system_prompt"
+_CUT, _ANSWERED = "cut", "answered"  # how the outcomes of both begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +153,53 @@ class RespondStep(RowStep):
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
-        return () if self.part.retry_cut is None else ("response_finish_reason", "response_retries")
+        return ("response_finish_reason", *(() if self.part.retry_cut is None else ("response_retries",)))
 
     def outcomes(self, columns: Mapping[str, Any]) -> list[str]:
-        """Answered at once or when it was asked again, or cut all the same."""
-        if self.part.retry_cut is None:
-            return RowStep.outcomes(self, columns)
-        reasons, retries = (columns[name] for name in self.outcome_columns)
-        again = pc.fill_null(pc.greater(retries, 0), False)
+        """Answered, cut or not answered; and whether it was asked for twice."""
+        reasons = columns["response_finish_reason"]
         cut = pc.fill_null(pc.equal(reasons, "length"), False)
-        ended = pc.if_else(again, "answered, asked twice", "answered")
-        outcomes: list[str] = pc.if_else(cut, "cut, asked twice", ended).to_pylist()
+        whole = pc.fill_null(pc.equal(reasons, "stop"), False)
+        ended = pc.if_else(whole, _ANSWERED, pc.if_else(cut, _CUT, "not answered"))
+        if self.part.retry_cut is not None:
+            again = pc.fill_null(pc.greater(columns["response_retries"], 0), False)
+            ended = pc.if_else(again, pc.binary_join_element_wise(ended, "asked twice", ", "), ended)
+        outcomes: list[str] = ended.to_pylist()
         return outcomes
+
+    def warning(self, outcomes: Mapping[str, int]) -> str | None:
+        """Said where many of the responses that stand are cut."""
+        cut = sum(count for outcome, count in outcomes.items() if outcome.startswith(_CUT))
+        answered = cut + sum(count for outcome, count in outcomes.items() if outcome.startswith(_ANSWERED))
+        if not answered or cut / answered < MANY_CUT:
+            return None
+        key, more = ("max_tokens", ", or ask once more with `respond.retry_cut`")
+        if self.part.retry_cut is not None:
+            key, more = ("retry_cut", "")
+        return f"{cut / answered:.0%} of the responses were cut at their limit: raise `respond.{key}`{more}"
+
+    def makes_alike(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+        """Also where only the room for a second try differs: a response that was whole at the first one stands."""
+        one, other = (
+            {key: value for key, value in each.items() if key != "retry_cut"} for each in (then, now)
+        )
+        return one == other
+
+    def as_now(self, made: pa.Table) -> tuple[pa.Table, pa.BooleanArray]:
+        had_retries = "response_retries" in made.column_names
+        whole = (
+            pc.equal(made["response_retries"], 0)
+            if had_retries
+            else pc.not_equal(made["response_finish_reason"], "length")
+        )
+        if self.part.retry_cut is not None and not had_retries:
+            asked_once = [
+                pa.repeat(pa.scalar(0, pa.int32()), made.num_rows),
+                pa.nulls(made.num_rows, pa.int32()),
+            ]
+            for field, values in zip(self._of_retries, asked_once, strict=True):
+                made = made.append_column(field, values)
+        return made, whole.combine_chunks()
 
     def bind(self, tools: Tools) -> Responder:
         chat = tools.chat(self.model)

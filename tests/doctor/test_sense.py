@@ -68,7 +68,7 @@ def test_texts_of_known_kind_are_told_apart() -> None:
     from magpie.doctor.judge_check import shuffle_words
     from magpie.doctor.reference import Reference
 
-    reference, sets = Reference(), still_sets(24)
+    reference, sets = Reference(), still_sets(16)
     people = sets.pop("questions of people")
     assert measured(reference, people)["sense"] >= SENSIBLE
     sets["shuffled"] = [shuffle_words(text, at) for at, text in enumerate(people)]

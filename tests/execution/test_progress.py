@@ -104,3 +104,10 @@ def test_rows_count_before_their_shard_is_whole(monkeypatch: pytest.MonkeyPatch)
         assert " 60/100 " in shown()
         progress.committed("instruct", 1, 50, 0)
         assert " 100/100 " in shown()
+
+
+def test_a_row_is_done_when_all_that_is_asked_of_it_is_answered() -> None:
+    with Progress(STEPS, 8, log=Log(None), console=None) as progress:
+        for _ in range(6):
+            progress.completed(Completed("tag", 5, 100, shard=0))
+        assert progress.counts["tag"].under_way == 2.0  # three questions a row

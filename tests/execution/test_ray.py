@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from builds import small_recipe, tree
+from standing import same_as
 
 from magpie.build import build
 from magpie.engines import open_engine
@@ -31,6 +32,8 @@ from magpie.storage import LocalStorage
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.slow
+
+JUDGED = 200  # tokens of a judge's answer, by which a request for one is told from others
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,16 @@ def test_the_dataset_is_that_of_one_process(tmp_path: Path, cluster: None, repli
     run = build(small_recipe(), tmp_path / "ray", executor="ray", replicas=replicas)
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
     assert verify(run) == []
+
+
+def test_workers_take_over_the_rows_that_stand(tmp_path: Path, cluster: None) -> None:
+    build(small_recipe(rows=40), tmp_path / "run", executor="ray", replicas=2)
+    build(small_recipe(), tmp_path / "run", executor="ray", replicas=2)
+    judged = small_recipe(tag={"max_tokens": JUDGED})
+    executor = RayExecutor(replicas=2, engines=judge_only)
+    changed = build(judged, tmp_path / "run", yes=True, executor=executor)
+    asyncio.run(executor.close())
+    same_as(changed, build(judged, tmp_path / "alone", executor="local"))
 
 
 def test_a_killed_worker_costs_no_row(tmp_path: Path, cluster: None) -> None:
@@ -130,6 +143,19 @@ class Deadly(Slow):
         if sampling.temperature > 0 and sampling.seed % 29 == 7:
             os._exit(9)
         return await self._engine.complete(prompt, sampling)
+
+
+class JudgeOnly(Slow):
+    """Its process dies when it is asked for anything but a judge's answer."""
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        if sampling.max_tokens != JUDGED:
+            os._exit(9)
+        return await self._engine.complete(prompt, sampling)
+
+
+async def judge_only(model: Model) -> Engine:
+    return JudgeOnly(await open_engine(model))
 
 
 async def slow_engine(model: Model) -> Engine:

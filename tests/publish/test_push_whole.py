@@ -86,7 +86,7 @@ def test_a_licence_that_is_not_known_is_asked_for(tmp_path: Path, monkeypatch: p
 def test_a_card_follows_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     recipe = small_recipe(
-        tag=None, extend=None, filter=None, models=scripted(tokens_per_second=30.0, slots=8)
+        rows=48, tag=None, extend=None, filter=None, models=scripted(tokens_per_second=30.0, slots=8)
     )
     place = tmp_path / "run"
     build = threading.Thread(target=magpie.build, args=(recipe, place))

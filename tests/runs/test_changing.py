@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builds import Opener, small_recipe
+from builds import Opener, scripted, small_recipe
 from rich.console import Console
 from standing import Asked, contents, same_as
 
@@ -202,3 +202,25 @@ def test_a_shard_made_from_other_rows_does_not_stand(run: Run, tmp_path: Path) -
     second = build(recipe(**JUDGE), tmp_path / "second", reuse=run.folder, executor=asked.executor)
     assert {key[2] for key in asked} > {200}  # the rows of that shard are answered anew
     assert verify(second) == []
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_room_for_a_second_try_makes_again_only_what_was_cut(tmp_path: Path, back: bool) -> None:
+    cutting = {"models": scripted(cut_rate=0.3)}
+    once = recipe(**cutting, filter=None, extend=None)
+    twice = recipe(
+        **cutting, filter=None, extend=None, respond={"max_tokens": ANSWER, "retry_cut": 2 * ANSWER}
+    )
+    first, second = (twice, once) if back else (once, twice)
+    run = build(first, tmp_path / "run")
+    cut = run.table(["response_finish_reason"])["response_finish_reason"].to_pylist().count("length")
+    tried_twice = (
+        0 if not back else sum(filter(None, run.table(["response_retries"])["response_retries"].to_pylist()))
+    )
+    again = tried_twice if back else cut
+    assert again
+    dry = foreseen(dry_run(second, run.folder))
+    asked = Asked()
+    changed = build(second, run.folder, yes=True, executor=asked.executor)
+    assert sum(asked[key] for key in asked if key[2] == ANSWER) == again == dry["respond"][2]
+    same_as(changed, build(second, tmp_path / "alone"))

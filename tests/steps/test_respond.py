@@ -139,6 +139,22 @@ def test_a_response_that_is_cut_is_asked_for_once_more_with_more_room() -> None:
     assert step.outcomes(columns) == ["answered, asked twice"] * 2
 
 
+@pytest.mark.parametrize("retry_cut", [None, 200])
+def test_cut_responses_are_counted_and_many_of_them_are_said(retry_cut: int | None) -> None:
+    step = RespondStep(Respond(max_tokens=20, retry_cut=retry_cut), 42, SCRIPTED)
+    columns = {
+        "response_finish_reason": pa.chunked_array([["stop", "length", "error", None, "repetition"]]),
+        "response_retries": pa.chunked_array([[0, 1, 0, None, 0]], pa.int32()),
+    }
+    cut = "cut" if retry_cut is None else "cut, asked twice"
+    assert step.outcomes(columns) == ["answered", cut, "not answered", "not answered", "not answered"]
+    assert step.warning({"answered": 96, cut: 4, "not answered": 5}) is None
+    said = step.warning({"answered": 95, cut: 5, "not answered": 5})
+    assert said is not None and said.startswith("5% of the responses were cut at their limit: raise `respond")
+    assert ("ask once more" in said) == (retry_cut is None)
+    assert step.warning({"not answered": 5}) is None
+
+
 def test_without_room_or_with_a_failure_the_first_one_stays() -> None:
     rows = base_rows(0, 1, instruction=["a?"])
     engine = _Cutting(fails=True)

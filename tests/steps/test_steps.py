@@ -138,8 +138,8 @@ def test_a_step_with_a_model_names_its_role_and_how_it_is_spoken_to(
 
 
 def test_a_step_without_outcomes_says_so_when_it_is_asked() -> None:
-    step = next(step for step in FULL if step.name == "respond")
-    with pytest.raises(LookupError, match="respond has no outcomes"):
+    step = next(step for step in FULL if step.name == "clean")
+    with pytest.raises(LookupError, match="clean has no outcomes"):
         step.outcomes({})
 
 

@@ -16,7 +16,16 @@ from magpie.figures.reviewed import Reviewed, reviewed
 from magpie.publish.source import Part, Source
 
 SHOWN_ROWS, SEED = 5, 42
-COUNTED = ("language", "task_category", "difficulty", "input_quality", "llama_guard", "generator", "license")
+COUNTED = (
+    "language",
+    "task_category",
+    "difficulty",
+    "input_quality",
+    "llama_guard",
+    "response_finish_reason",
+    "generator",
+    "license",
+)
 """The columns whose values are counted."""
 _PII = "_pii"  # how the columns that name kinds of personal data end
 _LENGTHS = {"instruction": "instruction", "response": "response"}

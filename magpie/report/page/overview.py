@@ -12,9 +12,10 @@ from magpie.figures.counts import CUT
 from magpie.figures.report_figures import ReportFigures
 from magpie.report.page.figure import PageFigure, dollars, percent, table
 from magpie.runs.public import public_name, public_reason
+from magpie.steps.base import MANY_CUT
 
 _EXAMPLES, _READ, _SHOWN = 3, 600, 160  # of a reason; characters read, and shown
-_CUT, _OTHER_LANGUAGE, _UNSAFE, _LOST, _NEAR = 0.05, 0.05, 0.02, 0.9, 0.01
+_OTHER_LANGUAGE, _UNSAFE, _LOST, _NEAR = 0.05, 0.02, 0.9, 0.01
 """From which shares on something is worth a warning."""
 
 
@@ -80,7 +81,7 @@ def _of_state(figures: ReportFigures) -> Iterator[str]:
 
 def _of_shares(figures: ReportFigures) -> Iterator[str]:
     ended = figures.counts.get("response_finish_reason")
-    if ended is not None and ended.share(CUT) >= _CUT:
+    if ended is not None and ended.share(CUT) >= MANY_CUT:
         yield f"{percent(ended.share(CUT))} of the kept responses were cut: allow more tokens, or drop these rows"
     spoken = figures.languages
     if spoken is not None and spoken.differ >= _OTHER_LANGUAGE:
@@ -109,13 +110,23 @@ def funnel(figures: ReportFigures) -> PageFigure:
     return PageFigure(
         "funnel",
         "The funnel",
-        f"Of {total:,} rows {figures.kept:,} are kept ({percent(figures.kept / total) if total else 'none'}).",
+        f"Of {total:,} rows {figures.kept:,} are kept ({percent(figures.kept / total) if total else 'none'})."
+        + _cut(figures),
         "Counted from the run's `rejected` column: a row counts for the first reason that put it out. Examples are "
         "drawn by a seed; there are more of them below, under “Rows to read”.",
         bars,
         table(("reason", "rows out", "of all"), lost) if lost else None,
         examples=_examples(figures),
     )  # fmt: skip
+
+
+def _cut(figures: ReportFigures) -> str:
+    """How many of all responses came to their limit, kept or not: the funnel alone does not show them."""
+    ended = figures.counts.get("response_finish_reason")
+    if ended is None:
+        return ""
+    answered = sum(count for reason, count in ended.every.items() if reason is not None)
+    return f" Of {answered:,} responses {ended.every.get(CUT, 0):,} were cut at their limit."
 
 
 def _examples(figures: ReportFigures) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -26,6 +26,7 @@ from magpie.steps.base.quoting import QuotingPrompt
 from magpie.steps.base.reasons import BROKEN_OFF, CUT, ENGINE_ERROR, NOT_JSON, ROLE_HEADER, engine_error
 from magpie.steps.base.requests import answer_sampling, complete_each, drawn_by, score_answer
 from magpie.steps.base.rows import (
+    MANY_CUT,
     by_column,
     documents_in,
     filled,
@@ -61,6 +62,7 @@ __all__ = [
     "CUT",
     "DOCUMENT",
     "ENGINE_ERROR",
+    "MANY_CUT",
     "MESSAGE",
     "NOTE",
     "NOT_JSON",

@@ -144,6 +144,10 @@ def judged_or_not(errors: pa.ChunkedArray) -> list[str]:
     return outcomes
 
 
+MANY_CUT = 0.05
+"""From this share of cut responses on, somebody should be told."""
+
+
 def text_bytes(max_tokens: int) -> int:
     """About how many bytes a text that a model writes takes on disk, zstd-compressed."""
     # Three bytes a token. The limit is there because few texts are as long as `max_tokens` lets them be.

@@ -257,6 +257,13 @@ class Step(ABC):
         """
         raise LookupError(f"{self.name} has no outcomes")
 
+    def warning(self, outcomes: Mapping[str, int]) -> str | None:
+        """A line on outcomes that should worry somebody, with what to do; None where none does.
+
+        `outcomes` counts the rows of a run by their outcome.
+        """
+        return None
+
     def problem(self, reason: str) -> str | None:
         """The word that `doctor` uses for the fault of a text that is rejected for `reason`; None where it has none.
 
@@ -294,6 +301,17 @@ class RowStep(Step):
 
     by_row: ClassVar[bool] = True
     """Whether they follow from the row alone: such rows are taken over from an earlier run one by one."""
+
+    def makes_alike(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+        """Whether some rows are the same with its settings `then` and `now`, as JSON: `as_now` says which."""
+        return then == now
+
+    def as_now(self, made: pa.Table) -> tuple[pa.Table, pa.BooleanArray]:
+        """What it made with settings that it makes alike, with its columns of now; and for each row whether it is so.
+
+        Asked only where the settings differ.
+        """
+        raise LookupError(f"{self.name} makes nothing alike with other settings")
 
     @abstractmethod
     def bind(self, tools: Tools) -> RowWork[Any]:
