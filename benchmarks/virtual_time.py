@@ -7,6 +7,7 @@ import heapq
 import selectors
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from magpie.engines.base import Completion, ModelInfo, Sampling
 
@@ -25,6 +26,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         """Let so much time pass."""
         self._clock += seconds
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, work: Callable[..., Any], *arguments: Any
+    ) -> asyncio.Future[Any]:
+        """Done here and now: were it done by a thread, hours would pass on this clock before it answers."""
+        done = self.create_future()
+        try:
+            done.set_result(work(*arguments))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -54,9 +66,8 @@ class SimulatedEngine:
         self._step_seconds, self._length = step_seconds, length
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._running: list[
-            tuple[float, int, asyncio.Future[None]]
-        ] = []  # a heap, by the step at which it ends
+        # A heap, by the step at which each ends.
+        self._running: list[tuple[float, int, asyncio.Future[None]]] = []
         self._steps = 0.0
         self._at = self._loop.time()
         self._next: asyncio.TimerHandle | None = None
@@ -71,16 +82,17 @@ class SimulatedEngine:
         return self._info
 
     @property
-    def has_waiting(self) -> bool:
-        """Whether requests wait for a slot."""
-        return bool(self._waiting)
+    def running(self) -> int:
+        """How many sequences run."""
+        return len(self._running)
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """An answer without text, after the time that its tokens take."""
         tokens = self._length(prompt[0], sampling.seed)
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((tokens, done))
-        self._advance()
+        if len(self._running) < self._info.slots:  # else nothing changes before one of them ends
+            self._advance()
         await done
         self.tokens += tokens
         return Completion("", tokens, "stop")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magpie.building.at_work import Building
+from magpie.building.job import BuildJob
 from magpie.errors import RecipeError
-from magpie.execution.choice import ExecutorName
+from magpie.execution.executors import ExecutorName
 from magpie.execution.signals import GRACE, Stoppable
 from magpie.figures.kept_cells import refuse_unknown_cells
 from magpie.plan import make_plan
@@ -101,7 +101,7 @@ def build(
     refuse_other_things(storage)
     with Stoppable(grace) as stoppable, storage.lock():
         storage.sweep()
-        building = Building(
+        job = BuildJob(
             storage=storage,
             method=method,
             source=source,
@@ -119,4 +119,4 @@ def build(
             console=console,
             cell=cell,
         )
-        return building.build(plan, stoppable)
+        return job.run(plan, stoppable)

@@ -17,6 +17,8 @@ _NOT_TEXT = re.compile("[\ud800-\udfff\x00]")
 _FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _THOUGHT = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+# Backslashes of LaTeX and the like, which begin no escape of JSON; a pair of them is one already.
+_LONE_BACKSLASH = re.compile(r"""(\\\\)|\\(?!["'/bfnrtux])""")
 _LONGEST = 200_000
 """Characters of an answer that are searched for an object: no judge writes more."""
 
@@ -91,8 +93,8 @@ def _first_object(text: str) -> dict[str, Any] | None:
 
 
 def _spelled_otherwise(text: str) -> object:
-    """The object in JSON with commas too many, or in Python's spelling; None where it is neither."""
-    text = _TRAILING_COMMA.sub(r"\1", text)
+    """The object in JSON with commas too many or backslashes too few, or in Python's spelling; None for all else."""
+    text = _TRAILING_COMMA.sub(r"\1", _LONE_BACKSLASH.sub(r"\\\\", text))
     try:
         return json.loads(text, strict=False)
     except (ValueError, RecursionError):

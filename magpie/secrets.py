@@ -14,7 +14,13 @@ HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 _HEADER = re.compile(r"[\x21-\x7e]+")
 _KNOWN_NAMES = re.compile(r"(?:.*_)?(?:API_KEY|TOKEN|SECRET|PASSWORD|SECRET_ACCESS_KEY)", re.IGNORECASE)
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
+# Up to the last `@` of the address: a password may hold one itself.
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
+# What an address is signed with, as links to files in a store are, or what it hands a key over with.
+_QUERY = re.compile(
+    r"([?&;](?:[\w.-]*(?:key|token|secret|password|passwd|signature|credential|policy)|sig|pwd|auth)=)[^&;\s'\"<>]+",
+    re.IGNORECASE,
+)
 _BEARER = re.compile(
     r"(?i)(\bauthorization['\"]?\s*[:=]\s*|\bbearer\s+)['\"]?[^\s'\",;)\]}]+(\s+[^\s'\",;)\]}]+)?"
 )
@@ -56,10 +62,10 @@ def remember(secret: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """A text without any key: those that were used, those in the environment, and a user and password in an address."""
+    """A text without any key: those that were used, those in the environment, and those in an address."""
     for secret in sorted(_secrets(), key=len, reverse=True):
         text = text.replace(secret, "[key]")
-    text = _USER.sub(r"\1", text)
+    text = _QUERY.sub(r"\1[key]", _USER.sub(r"\1", text))
     return _BEARER.sub(r"\1[key]", text)
 
 

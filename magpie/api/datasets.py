@@ -176,6 +176,8 @@ def rouge(
         raise RunError(
             f"{target} is there already; replace it with --overwrite, or name another file with --out"
         )
+    if target is not None and target.exists() and not target.is_file():
+        raise RunError(f"{target} is not a file that can be replaced; name another with --out")
     result = screen_files(
         str(source),
         against=[str(name) for name in against],
@@ -184,6 +186,7 @@ def rouge(
         on_progress=on_progress,
     )
     if target is not None:
+        target = target.resolve()  # a link stays
         make_folders(target.parent)
         with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(f"{as_json(row)}\n" for row in result.rows())

@@ -40,8 +40,9 @@ def report(
     """
     from magpie.figures.report_figures import report_figures
     from magpie.neighbors.vectors import no_progress
-    from magpie.report.page.writing import write_report
+    from magpie.report.page.writing import target_of, write_report
 
+    place = None if out is None else target_of(Path(out))  # a wrong place is refused before the work
     others = [compare] if isinstance(compare, str | Path) else compare
     found = report_figures(
         source,
@@ -52,4 +53,4 @@ def report(
         quick=quick,
         on_progress=on_progress or no_progress,
     )
-    return write_report(found, None if out is None else Path(out), with_files=figures)
+    return write_report(found, place, with_files=figures)

@@ -53,6 +53,13 @@ def render(template: str, variables: Mapping[str, Any], today: datetime) -> str:
     return str(_renderer.ask(request)["text"])
 
 
+def render_prompt(template: str, variables: Mapping[str, Any]) -> str:
+    """The text of a prompt that somebody wrote as a template; a variable that is not given is an error, as there."""
+    today = datetime.now().astimezone().isoformat()
+    request = {"do": "render", "template": template, "variables": variables, "today": today, "strict": True}
+    return str(_renderer.ask(request)["text"])
+
+
 class _Renderer:
     """The process that renders, started when it is first needed, and again when a template has ended it."""
 

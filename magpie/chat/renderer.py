@@ -64,9 +64,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if request["do"] == "variables":
             return variables(request["template"])
-        return {
-            "text": _text(request["template"], request["variables"], datetime.fromisoformat(request["today"]))
-        }
+        today = datetime.fromisoformat(request["today"])
+        strict = bool(request.get("strict"))
+        return {"text": _text(request["template"], request["variables"], today, strict=strict)}
     except MemoryError:
         failure = f"it needs more than {MEMORY >> 20:,} MB of memory"
     except RecursionError:
@@ -78,22 +78,25 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"failure": failure}
 
 
-def _text(template: str, values: dict[str, Any], today: datetime) -> str:
-    text = render(template, values, today)
+def _text(template: str, values: dict[str, Any], today: datetime, *, strict: bool) -> str:
+    text = render(template, values, today, strict=strict)
     text.encode()
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"it writes {len(text):,} characters")
     return text
 
 
-def render(template: str, values: dict[str, Any], today: datetime) -> str:
-    """The text that a chat template writes, by the rules of transformers' `apply_chat_template`."""
-    return _compiled(template, today).render(**values)
+def render(template: str, values: dict[str, Any], today: datetime, *, strict: bool = False) -> str:
+    """The text that a chat template writes, by the rules of transformers' `apply_chat_template`.
+
+    `strict` is for other templates: a variable that is not given is an error, and space before a block stays.
+    """
+    return _compiled(template, today, strict).render(**values)
 
 
 @lru_cache(maxsize=64)
-def _compiled(template: str, today: datetime) -> Template:
-    from jinja2 import TemplateError, nodes
+def _compiled(template: str, today: datetime, strict: bool) -> Template:
+    from jinja2 import StrictUndefined, TemplateError, Undefined, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -125,7 +128,10 @@ def _compiled(template: str, today: datetime) -> Template:
             return caller()
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+        trim_blocks=True,
+        lstrip_blocks=not strict,
+        undefined=StrictUndefined if strict else Undefined,
+        extensions=[GenerationTag, loopcontrols],
     )
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": raise_exception, "strftime_now": today.strftime}

@@ -238,7 +238,7 @@ def _model_size(folder: Path) -> int | None:
 def _setting(path: Path, key: str) -> Any:
     try:
         settings = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # what is wrong with the file is said by whoever loads the model
     return settings.get(key) if isinstance(settings, dict) else None
 
@@ -258,7 +258,7 @@ def _templates(tokenizer: Any, folder: Path) -> dict[str, str]:
     if template is None and processor_file.is_file():
         try:
             template = json.loads(processor_file.read_text(encoding="utf-8-sig"))["chat_template"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ChatFormatError(
                 f"{processor_file} holds no chat template; fetch it again, or remove it"
             ) from error

@@ -98,7 +98,7 @@ def _run() -> int:
         if hasattr(error, "format_message"):  # typer brings its own click, or uses the one that is installed
             return _print_wrong_arguments(error)
         if os.environ.get("MAGPIE_DEBUG"):
-            traceback.print_exc()
+            print_line(redacted(traceback.format_exc().rstrip()), stderr=True)
         return _print_error(of_the_machine(error) or _internal(error), 1)
     if code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
         return _print_stopped()

@@ -100,7 +100,7 @@ def split(
     """Part a dataset into train and test, with near instructions on one side."""
     from magpie import api
     from magpie.report.sample_progress import shown_progress
-    from magpie.report.text import counted
+    from magpie.text import counted
 
     with shown_progress(new_console()) as on_progress:
         result = api.split(

@@ -80,6 +80,11 @@ def _explained(error: BaseException) -> str | None:
             "can't start new thread",
             f"no more threads{_allowed()}; raise `ulimit -v` and `ulimit -u`",
         ),
+        (
+            OverflowError,
+            "date value",
+            "a time in the data lies outside the years 1 to 9999; mend it, or leave out its column",
+        ),
         (RecursionError, "", "something is nested too deeply to be read; write it flatter"),
         (RuntimeError, "home directory", "no home directory is known; set HOME, or MAGPIE_CACHE and HF_HOME"),
         (

@@ -24,7 +24,7 @@ from magpie.terminal import answered_yes, can_ask, new_console, print_json, prin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from magpie.execution.choice import ExecutorName
+    from magpie.execution.executors import ExecutorName
     from magpie.runs.run import Run
 
 
@@ -195,10 +195,10 @@ def verify(run: RunFolder) -> None:
 def _whole(folder: str) -> Iterator[str]:
     """What there is to say of a run or a dataset that is whole."""
     from magpie.data.dataset import DatasetFiles
-    from magpie.report.text import counted
     from magpie.runs.run import is_run
     from magpie.runs.verify import not_sealed
     from magpie.storage import open_storage
+    from magpie.text import counted
 
     storage = open_storage(folder)
     manifest = None if is_run(storage) else DatasetFiles(storage).manifest()
@@ -249,7 +249,7 @@ def filter_(
     from magpie.figures.agreement import agreement
     from magpie.recipe.loading import load_filter
     from magpie.report.filter_tables import print_comparison, print_funnel
-    from magpie.report.text import counted
+    from magpie.text import counted
 
     run_folder, filter_name = _run_and_filter(words, with_input=input_ is not None)
     if input_ is None and _is_dataset(run_folder):

@@ -50,7 +50,7 @@ def as_messages(rows: pa.Table, name: str | None) -> Any:
     """The conversations of rows, from the column of this name or from instruction and response, as messages."""
     if name is not None and rows[name].type == MESSAGES and not rows[name].null_count:
         return rows[name]
-    held = [None] * rows.num_rows if name is None else rows[name].to_pylist()
+    held = [None] * rows.num_rows if name is None else rows[name].to_pylist(maps_as_pydicts="lossy")
     texts = [_texts(rows, column) for column in ("instruction", "response")]
     return pa.array(
         [
@@ -72,7 +72,12 @@ def _texts(rows: pa.Table, column: str) -> list[str | None]:
     source = source_of(column, rows.schema)
     if source is None:
         return [None] * rows.num_rows
-    return list(source.values(lambda name: rows[name].combine_chunks()).to_pylist())
+    values = source.values(lambda name: rows[name].combine_chunks()).to_pylist()
+    # What a row has under the name of a text may be anything; a number is one.
+    return [
+        str(value) if isinstance(value, int | float) else value if isinstance(value, str) else None
+        for value in values
+    ]
 
 
 def _messages(turns: Sequence[Any], column: str) -> list[Message]:

@@ -33,6 +33,7 @@ PAIR = ("prompt", "chosen", "rejected")
 """The columns of a preference pair."""
 
 # The files of a dataset, which may be replaced and deleted; all others are somebody else's.
+_ROWS = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet")
 _FIRST_FILE = re.compile(r"train-\d{5}\.parquet")
 _FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json|\.huggingface\.yaml")
 
@@ -77,6 +78,10 @@ class DatasetManifest:
         """The manifest in the bytes of its file. Raises ValueError, TypeError or KeyError when they are none."""
         content = json.loads(data)
         files = tuple(DatasetFile(**entry) for entry in content["files"])
+        # A dataset may be anybody's, and a name leads to a file that is read, and that a push sends.
+        strange = next((file.name for file in files if not _ROWS.fullmatch(file.name)), None)
+        if strange is not None:
+            raise ValueError(f"it names {strange!r}, which is no file of rows")
         return cls(str(content["made_from"]), int(content["rows"]), files, dict(content.get("about") or {}))
 
 
@@ -104,7 +109,7 @@ class DatasetFiles:
             raise DamagedShardError(
                 f"{self.storage.place(name)} is {error}, not a file; move it away, or run the build again"
             ) from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             what = "is not there" if isinstance(error, OSError) else f"cannot be read ({error})"
             raise DamagedShardError(f"{self.storage.place(name)} {what}; run the build again") from error
 
@@ -224,12 +229,14 @@ class DatasetFiles:
                 )
 
     def _write_configs(self, columns: Sequence[str]) -> None:
-        name, configs = f"{self.prefix}{CONFIGS}", _configs(columns)
+        name, configs = f"{self.prefix}{CONFIGS}", configs_of(columns)
         if configs is None:
             if self.storage.exists(name):
                 self.storage.delete(name)
-        elif not self.storage.exists(name) or self.storage.read(name) != configs.encode():
-            self.storage.replace(name, configs.encode())
+            return
+        text = yaml.safe_dump({"configs": configs}, sort_keys=False, allow_unicode=True).encode()
+        if not self.storage.exists(name) or self.storage.read(name) != text:
+            self.storage.replace(name, text)
 
     def _is_beside(self, name: str) -> bool:
         return _BESIDE.fullmatch(name.removeprefix(self.prefix)) is not None
@@ -261,8 +268,8 @@ class DatasetFiles:
         return DatasetManifest(shards[0].stamp.made_from, first, tuple(files))
 
 
-def _configs(columns: Sequence[str]) -> str | None:
-    """The configurations of a dataset of pairs for `datasets`, as YAML; None where one way of loading is enough.
+def configs_of(columns: Sequence[str]) -> list[dict[str, Any]] | None:
+    """The configurations of a dataset of pairs for `datasets`; None where one way of loading is enough.
 
     TRL's trainers take the `prompt` of a row that has one, and its messages no more: so what `load_dataset(folder)`
     gives has no pair, and what `load_dataset(folder, "pairs")` gives has no messages. The rows are in the files once.
@@ -270,7 +277,7 @@ def _configs(columns: Sequence[str]) -> str | None:
     if not {"messages", *PAIR} <= set(columns):
         return None
     hidden = {"default": set(PAIR), "pairs": {"messages"}}
-    configs = [
+    return [
         {
             "config_name": name,
             "data_files": "train-*.parquet",
@@ -278,7 +285,6 @@ def _configs(columns: Sequence[str]) -> str | None:
         }
         for name, left_out in hidden.items()
     ]
-    return yaml.safe_dump({"configs": configs}, sort_keys=False, allow_unicode=True)
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

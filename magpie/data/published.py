@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +57,15 @@ class Published:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         held: list[str] = []  # until it is sure that no error says the same again, or more
         self._parts = [self._part(file, number, held.append) for number, file in enumerate(self.files)]
-        footers = [opened(part) for part in self._parts]
+        # Each is closed before the next is opened: a folder may hold more files than a process may open.
+        footers = [_footer(part) for part in self._parts]
         schemas = [
-            NamedSchema(part.path.name, footer.schema_arrow, part.open)
-            for part, footer in zip(self._parts, footers, strict=True)
+            NamedSchema(part.path.name, schema, part.open)
+            for part, (schema, _) in zip(self._parts, footers, strict=True)
         ]
         self._schema = one_schema(schemas)
-        self._counts = [footer.metadata.num_rows for footer in footers]
+        self._counts = [rows for _, rows in footers]
+        self._firsts = [0, *accumulate(self._counts)][:-1]
         self.rows = sum(self._counts)
         if not self._schema.names:
             raise RecipeError(
@@ -96,11 +100,10 @@ class Published:
 
     def place_of(self, position: int) -> str:
         """Where the row at a position stands: its file, and its number there, from 1."""
-        for path, count in self.rows_of_files():
-            if position < count:
-                return f"{path.name} row {position + 1:,}"
-            position -= count
-        raise IndexError(position)
+        if not 0 <= position < self.rows:
+            raise IndexError(position)
+        number = bisect_right(self._firsts, position) - 1
+        return f"{self._parts[number].path.name} row {position - self._firsts[number] + 1:,}"
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -145,13 +148,14 @@ class Published:
             self._schema.metadata
         )  # so that a dataset without rows has its columns
         live = rejected.is_null().combine_chunks()
-        for part, file, group, first in self._groups():
+        for number, file, group, first in self._groups():
+            part = self._parts[number]
             rows = file.metadata.row_group(group).num_rows
             if not pc.any(live.slice(first, rows), min_count=0).as_py():
                 continue
             # A group may be as large as the file: its batches take their parts of the mask one after another.
             mask = live.slice(first, rows)
-            at = first - self._first_of(part)
+            at = first - self._firsts[number]
             for batch in batches_of(part, file, [group], at):
                 yield self._conformed(batch).filter(mask.slice(0, batch.num_rows))
                 mask = mask.slice(batch.num_rows)
@@ -161,7 +165,8 @@ class Published:
         """The id and the instruction of the rows at positions `at`; their position where they have no id."""
         sources = (self._source_of("id"), self._source_of("instruction"))
         texts_at = {}
-        for part, file, group, first in self._groups():
+        for number, file, group, first in self._groups():
+            part = self._parts[number]
             # Only groups with such a row are read: a few examples of a large dataset are in a few of them.
             last = first + file.metadata.row_group(group).num_rows
             here = [position for position in at if first <= position < last]
@@ -193,11 +198,6 @@ class Published:
     def _source_of(self, name: str) -> Source | None:
         return source_of(name, self._schema)
 
-    def _first_of(self, part: Part) -> int:
-        """The position of the first row of a part."""
-        before = self._parts[: self._parts.index(part)]
-        return sum(opened(earlier).metadata.num_rows for earlier in before)
-
     def _conformed(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows in the columns and the types that all files have in common."""
         there = set(batch.schema.names)
@@ -209,11 +209,17 @@ class Published:
         ]
         return pa.Table.from_arrays(columns, schema=self._schema)
 
-    def _groups(self) -> Iterator[tuple[Part, pq.ParquetFile, int, int]]:
-        """Each row group: its file, its number there, and the position of its first row."""
+    def _groups(self) -> Iterator[tuple[int, pq.ParquetFile, int, int]]:
+        """Each row group: the number of its file, that file, its number there, and the position of its first row."""
         first = 0
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
             file = opened(part)
             for group in range(file.metadata.num_row_groups):
-                yield part, file, group, first
+                yield number, file, group, first
                 first += file.metadata.row_group(group).num_rows
+
+
+def _footer(part: Part) -> tuple[pa.Schema, int]:
+    """The columns of a file, and how many rows it has."""
+    file = opened(part)
+    return file.schema_arrow, file.metadata.num_rows

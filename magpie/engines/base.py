@@ -128,8 +128,8 @@ class Capabilities:
     `writes` and `scores`: it opens models that write, and reward models. `controls`: those of `Sampling`'s controls
     that it can be asked for; a loaded engine may offer fewer (see `ModelInfo.controls`), or more where only the
     running engine can tell. `structured_outputs`: it can hold a completion to a JSON schema. `separate_process`: it
-    can run in a process of its own. `loads_weights`: it loads a model's weights here. `loads_files`: it needs files
-    of the model at all, a tokenizer at least.
+    can run in a process of its own. `chooses_device`: one build of it runs on GPUs and on CPUs. `loads_weights`: it
+    loads a model's weights here. `loads_files`: it needs files of the model at all, a tokenizer at least.
     """
 
     writes: bool = True
@@ -137,6 +137,7 @@ class Capabilities:
     controls: frozenset[Control] = CONTROLS
     structured_outputs: bool = True
     separate_process: bool = False
+    chooses_device: bool = True
     loads_weights: bool = True
     loads_files: bool = True
 
@@ -214,10 +215,10 @@ def reward_padding(files: ModelFiles, *, trust_remote_code: bool = False) -> int
     Raises ModelError for a model that does not give one number: code of its own, where trusted, may give what it likes.
     """
     try:
-        config = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads((files.path / "config.json").read_text(encoding="utf-8-sig"))
+        made_for = ", ".join(config.get("architectures") or ["nothing in particular"])
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the config.json of {files.name} cannot be read; fetch the model again") from error
-    made_for = ", ".join(config.get("architectures") or ["nothing in particular"])
     if not trust_remote_code and not made_for.endswith("ForSequenceClassification"):
         raise ModelError(
             f"{files.name} is no reward model (it was made for {made_for}); name a sequence-classification model"

@@ -89,7 +89,7 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def load_encoder(model: Model) -> SentenceTransformer | None:
-    """The sentence-transformers model, on a GPU where there is one; None where the engine loads no files.
+    """The sentence-transformers model, on the model's `device`; None where the engine loads no files.
 
     Raises ModelError.
 
@@ -109,6 +109,7 @@ def load_encoder(model: Model) -> SentenceTransformer | None:
             encoder = SentenceTransformer(
                 str(files.path),
                 local_files_only=True,
+                device="cpu" if model.device == "cpu" else None,
                 trust_remote_code=model.trust_remote_code,
                 model_kwargs={"dtype": _dtype(model), "use_safetensors": True},
             )
@@ -214,13 +215,13 @@ def _first_module(folder: Path) -> tuple[Path, int | None]:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8-sig"))
         inside = folder / modules[0]["path"]
         folder = inside if (inside / "tokenizer_config.json").is_file() else folder
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # a plain transformers folder is an embedder too
     try:
         most = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8-sig"))[
             "max_seq_length"
         ]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return folder, None
     return folder, most if isinstance(most, int) else None
 
@@ -241,7 +242,7 @@ def _dtype(model: Model) -> Any:
 
     if model.dtype != "auto":
         return getattr(torch, model.dtype)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and model.device != "cpu":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # On a CPU with AVX512-BF16 it is 2.5 times as fast as float32, and moves each vector by a squared distance of

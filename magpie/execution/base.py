@@ -104,7 +104,7 @@ class Completed:
         )
 
 
-def together(events: Iterable[Event]) -> list[Event]:
+def merge_completions(events: Iterable[Event]) -> list[Event]:
     """The events in their order, completions of one step and shard as one: an engine gives thousands a second."""
     merged: list[Event] = []
     completed: dict[tuple[str, int | None, bool], Completed] = {}
@@ -158,7 +158,7 @@ class TookOver:
 
 
 @dataclass(frozen=True, slots=True)
-class Through:
+class ShardDone:
     """A shard is through with the phase."""
 
     shard: int
@@ -198,7 +198,7 @@ class Noted:
 
 
 Event = (
-    Loading | Loaded | Working | Began | Completed | Asked | Answered | Committed | TookOver | Through | Found
+    Loading | Loaded | Working | Began | Completed | Asked | Answered | Committed | TookOver | ShardDone | Found
     | Advanced | PhaseEnded | Noted
 )  # fmt: skip
 Report = Callable[[Event], None]

@@ -46,6 +46,20 @@ class StepCount:
         if answers:
             self.answers_each = max(answers / rows, 1e-9)
 
+    def done(self, of: int) -> int:
+        """The rows that are done, those of unfinished shards included: a shard may take an hour."""
+        # Never all of them before the last shard is on disk: how many completions a row takes is an estimate.
+        return self.rows if self.rows >= of else min(of - 1, int(self.rows + self.under_way))
+
+    def made(self, of: int) -> int:
+        """The rows that this build has done."""
+        return self.fresh + self.done(of) - self.rows
+
+    def seconds_left(self, of: int) -> float | None:
+        """Seconds until all rows are done, at the speed so far; None where nothing was made yet, or all is."""
+        made = self.made(of)
+        return None if not made or self.rows >= of else (of - self.done(of)) * self.seconds / made
+
     @property
     def seconds(self) -> float:
         """Seconds from the step's first work in this build to its latest."""
@@ -55,3 +69,9 @@ class StepCount:
         """Note that work was done now."""
         self.last = time.monotonic()
         self.started = self.last if self.started is None else self.started
+
+
+def clock(duration: float) -> str:
+    """Seconds as hours, minutes and seconds: 1:02:03."""
+    seconds = int(duration)
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"

@@ -1,6 +1,6 @@
 """A run taken from wherever it stands to where it should be, phase by phase.
 
-The driver looks at what is there, hands shards to an executor, does the steps that see every row, and keeps count. It
+The driver looks at what is there, gives shards to an executor, does the steps that see every row, and keeps count. It
 runs in the process that holds the run's lock.
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
-from magpie.errors import DamagedShardError, RunError, StoppedError
+from magpie.errors import RunError, StoppedError
 from magpie.execution.base import (
     Advanced,
     Began,
@@ -27,15 +26,14 @@ from magpie.execution.base import (
     ShardTask,
     Working,
 )
-from magpie.execution.gate import Check, places
+from magpie.execution.gate import GateChecker, gate_checks
+from magpie.execution.scan import scan
 from magpie.execution.worker import Worker, check_result, commit, first_rows, rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
-from magpie.runs.earlier import names_put_aside
 from magpie.runs.kept import discard_dataset
 from magpie.runs.manifest import Manifest
-from magpie.runs.run import QUARANTINE, Run, RunStep
+from magpie.runs.run import Run, RunStep
 from magpie.runs.standing import Source, stands_by_row
-from magpie.runs.verify import stray_problem, strays
 from magpie.steps.base import NOTE, REJECTED, GlobalWork
 from magpie.storage.sealed import Shard
 
@@ -45,7 +43,7 @@ class Driver:
 
     `find_sources` gives the earlier runs in which rows stand that need not be made again: it is called when something
     is missing.
-    `check` looks at the places of the recipe's gate; without it there is none.
+    `gate_checker` does the checks of the recipe's gate; without it there are none.
     """
 
     def __init__(
@@ -57,15 +55,14 @@ class Driver:
         *,
         shards: Sequence[int] | None = None,
         find_sources: Callable[[], Sequence[Source]] = tuple,
-        check: Check | None = None,
+        gate_checker: GateChecker | None = None,
     ) -> None:
         self._run, self._bound = run, bound
         self._executor, self._report = executor, report
         self._shards = range(run.shards) if shards is None else shards
         self._find_sources = find_sources
         self._sources: Sequence[Source] | None = None
-        self._put_aside: frozenset[str] | None = None
-        self._check = check
+        self._gate_checker = gate_checker
         self._manifest = Manifest(run)
         self._counted: set[tuple[int, int]] = set()
         self._rejected_rows = 0
@@ -120,39 +117,8 @@ class Driver:
         return self._run.recipe.rows - self._rejected_rows
 
     def _scan(self) -> None:
-        """Find the shards that are there; put damaged ones in quarantine."""
-        self._manifest, damaged = Manifest.scan(self._run)
-        for run_step, shard in self._manifest.places():
-            committed = self._manifest.get(run_step, shard)
-            if committed is None:
-                continue
-            stamp = committed.stamp
-            expected = stamp_for(self._run, self._bound, run_step, shard, stamp.made_from)
-            # A run that has grown has shards of when it was smaller.
-            if stamp != replace(expected, total=stamp.total) or stamp.total > expected.total:
-                if self._drop(self._run.shard_name(run_step, shard)):
-                    self._manifest.remove(run_step, shard)
-                    continue
-                place = self._run.shard_place(run_step, shard)
-                misplaced = DamagedShardError(f"{place} is stamped for another place or recipe")
-                damaged.append((run_step, shard, misplaced))
-        for run_step, shard, error in damaged:
-            self._manifest.remove(run_step, shard)
-            place = self._quarantine(self._run.shard_name(run_step, shard))
-            self._report(Noted(f"{str(error).split(';')[0]}; moved to {place}, making it again"))
-        for name in strays(self._run):
-            if not self._drop(name):
-                self._report(Noted(stray_problem(self._run, name)))
+        self._manifest = scan(self._run, self._bound, self._report)
         self._count_current(self._run.steps)
-
-    def _drop(self, name: str) -> bool:
-        """Take away a shard of the run as it was before it was changed, where that is kept; else leave it."""
-        if self._put_aside is None:
-            self._put_aside = names_put_aside(self._run.storage)
-        if name not in self._put_aside:
-            return False
-        self._run.storage.delete(name)
-        return True
 
     def _count_current(self, steps: Sequence[RunStep]) -> None:
         """Count the shards of these steps that are there and not counted yet.
@@ -175,15 +141,6 @@ class Driver:
         self._counted.add((number, shard))
         self._rejected_rows += rejected
 
-    def _quarantine(self, name: str) -> str:
-        """Move a damaged file away, keeping its name and place; where it went."""
-        storage = self._run.storage
-        to = f"{QUARANTINE}{name}"
-        while storage.exists(to):
-            to = f"{to}.again"
-        storage.move(name, to)
-        return storage.place(to)
-
     def _rejected(self, run_step: RunStep, shard: int) -> int:
         if not run_step.step.rejects:
             return 0
@@ -194,12 +151,12 @@ class Driver:
         return [shard for shard in self._shards if not self._manifest.is_current(run_step, shard)]
 
     async def _phase(self, phase: Phase) -> None:
-        if self._check is not None:
-            for place in places(self._run, self._run.recipe.gate, phase):
-                if place.part is not None:
-                    await self._steps(place.part, most=place.shards)
-                self._report(Working(f"the gate {place.name}"))
-                await asyncio.to_thread(self._check, place)
+        if self._gate_checker is not None:
+            for check in gate_checks(self._run, self._run.recipe.gate, phase):
+                if check.part is not None:
+                    await self._steps(check.part, most=check.shards)
+                self._report(Working(f"the gate {check.name}"))
+                await asyncio.to_thread(self._gate_checker, check)
         await self._steps(phase)
 
     async def _steps(self, phase: Phase, *, most: int | None = None) -> None:

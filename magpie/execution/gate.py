@@ -1,4 +1,4 @@
-"""Where a build is looked at before it goes on: after some shards of the first steps, and before the first response.
+"""Where a build is checked before it goes on: after some shards of the first steps, and before the first response.
 
 What is looked at, and what follows from it, is the caller's: see `figures/gatekeeper.py`.
 """
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place at which to look: when the first `shards` are through `part`, the steps of a phase up to there.
+class GateCheck:
+    """One check of the gate, due when the first `shards` are through `part`, the steps of a phase up to there.
 
-    `part` is None before the whole phase. The rows stand before the step `before` then. `name` is for people.
+    `part` is None where it is due before the whole phase. The rows stand before the step `before` then. `name` says for
+    people when it is due.
     """
 
     name: str
@@ -30,12 +31,12 @@ class Place:
     before: RunStep
 
 
-Check = Callable[[Place], None]
-"""Looks at a place. Raises GateError where the build may not go on."""
+GateChecker = Callable[[GateCheck], None]
+"""Does a check. Raises GateError where the build may not go on."""
 
 
-def places(run: Run, gate: Gate | None, phase: Phase) -> Iterator[Place]:
-    """The places in a phase, in order: none where the run has no answers, for there is nothing to save then."""
+def gate_checks(run: Run, gate: Gate | None, phase: Phase) -> Iterator[GateCheck]:
+    """The checks in a phase, in order: none where the run has no answers, for there is nothing to save then."""
     answering = next((run_step for run_step in run.steps if run_step.step.answers), None)
     instruction = run.step_adding("instruction")
     if gate is None or answering is None or instruction is None or phase.is_sequential:
@@ -49,9 +50,9 @@ def places(run: Run, gate: Gate | None, phase: Phase) -> Iterator[Place]:
             counts.setdefault(max(1, math.ceil(share * run.shards)), share)
         for shards, share in counts.items():
             percent = f"{100 * share:.3f}".rstrip("0").rstrip(".")
-            yield Place(f"at {percent}% of the rows", part, shards, after)
+            yield GateCheck(f"at {percent}% of the rows", part, shards, after)
     if gate.before_answers and answering in phase.steps:
         if instruction in early:
-            yield Place("before the first response", part, run.shards, answering)
+            yield GateCheck("before the first response", part, run.shards, answering)
         else:
-            yield Place("before the first response", None, run.shards, phase.steps[0])
+            yield GateCheck("before the first response", None, run.shards, phase.steps[0])

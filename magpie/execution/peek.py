@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -26,16 +29,28 @@ _LONGEST = 400
 
 
 class Peek:
-    """Prints the first rows that have an instruction, and the first that have a response, `rows` of each at most."""
+    """Prints the first rows that have an instruction, and the first that have a response, `rows` of each at most.
+
+    It reads them in a thread of its own while the block lasts: a slow bucket keeps no worker waiting.
+    """
 
     def __init__(self, run: Run, console: Console, rows: int = ROWS) -> None:
         self._run, self._console = run, console
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="peek")
         self._left = {
             run_step.name: (column, rows)
             for column in _COLUMNS
             # The last step that writes a column has it as it stays.
             for run_step in [step for step in run.steps if column in step.step.adds.names][-1:]
         }
+
+    def __enter__(self) -> Peek:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.shutdown(cancel_futures=error is not None)
 
     def beside(self, report: Report) -> Report:
         """`report`, and this after it."""
@@ -47,16 +62,22 @@ class Peek:
         return both
 
     def handle(self, event: Event) -> None:
-        """Print rows where a shard of theirs has come."""
+        """Have rows printed where a shard of theirs has come."""
         if isinstance(event, Committed) and event.step in self._left:
-            column, left = self._left[event.step]
-            try:
-                shown = self._print(event, column, left)
-            except MagpieError:  # the shard is gone already: a look is no reason to fail
-                return
-            self._left[event.step] = (column, left - shown)
-            if left <= shown:
-                del self._left[event.step]
+            with suppress(RuntimeError):  # the block has ended
+                self._reader.submit(self._show, event)
+
+    def _show(self, event: Committed) -> None:
+        column, left = self._left.get(event.step, ("", 0))
+        if not left:
+            return
+        try:
+            shown = self._print(event, column, left)
+        except MagpieError:  # the shard is gone already: a look is no reason to fail
+            return
+        self._left[event.step] = (column, left - shown)
+        if left <= shown:
+            del self._left[event.step]
 
     def _print(self, event: Committed, column: str, left: int) -> int:
         run = self._run

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from magpie.execution.base import (
@@ -29,15 +28,16 @@ from magpie.execution.base import (
     TookOver,
     Working,
 )
-from magpie.execution.counts import StepCount
+from magpie.execution.counts import StepCount, clock
 from magpie.execution.log import Log
+from magpie.execution.progress_table import progress_table
 from magpie.plan.phases import needs_engine
 from magpie.runs.live import StepProgress
 from magpie.runs.run import RunStep
+from magpie.text import counted
 
 _PLAIN_EVERY = 15.0
 _CELL_EVERY = 0.5
-_BAR = 20
 
 Cell = Callable[[RenderableType], None]
 """Shows a table in the place of the one before, such as in a notebook's cell."""
@@ -162,7 +162,9 @@ class Progress:
     def committed(self, step: str, shard: int, rows: int, rejected: int) -> None:
         """A shard of `step` is on disk."""
         count = self.counts[step]
-        made = rows - count.taken_in.pop(shard, 0)
+        taken = count.taken_in.pop(shard, 0)
+        # Where nothing was asked, the shard's rows that are out took no time either.
+        made = 0 if taken and count.needs_engine and not count.answers_in.get(shard) else rows - taken
         count.rows += rows
         count.fresh += made
         count.rejected += rejected
@@ -178,7 +180,7 @@ class Progress:
             if count.taken_over:
                 self.log.write("taken over", step=count.name, rows=count.taken_over)
                 if count.needs_engine:
-                    self.note(f"{count.name}: {count.taken_over:,} rows stand, nothing was made for them")
+                    self.note(f"{count.name}: {counted(count.taken_over, 'row')} taken over as made before")
                 count.taken_over = 0
 
     def log_prefix_cache(self, steps: Iterable[str]) -> None:
@@ -235,10 +237,10 @@ class Progress:
                 rows=count.rows,
                 rows_in_all=self._rows,
                 fresh=count.fresh,
-                in_hand=self._done(count) - count.rows,
+                in_hand=count.done(self._rows) - count.rows,
                 tokens=count.tokens,
-                rows_per_second=self._made(count) / count.seconds if self._made(count) else None,
-                seconds_left=self._seconds_left(count),
+                rows_per_second=count.made(self._rows) / count.seconds if count.made(self._rows) else None,
+                seconds_left=count.seconds_left(self._rows),
             )
             for count in list(self.counts.values())
             if count.rows or count.started is not None
@@ -272,87 +274,20 @@ class Progress:
             self._console.print(Text(text), soft_wrap=True)
 
     def _line(self, count: StepCount) -> str:
-        parts = [f"{count.name} {self._done(count):,}/{self._rows:,}"]
+        parts = [f"{count.name} {count.done(self._rows):,}/{self._rows:,}"]
         if count.needs_engine and count.tokens:
             parts.append(f"{count.tokens / count.seconds:,.0f} tokens/s")
         if count.rejected:
             parts.append(f"{count.rejected} rejected")
-        if self._eta(count):
-            parts.append(f"{self._eta(count)} left")
+        left = count.seconds_left(self._rows)
+        if left is not None:
+            parts.append(f"{clock(left)} left")
         return ", ".join(parts)
 
-    def _done(self, count: StepCount) -> int:
-        """The rows that are done, those of unfinished shards included: a shard may take an hour."""
-        # Never all of them before the last shard is on disk: how many completions a row takes is an estimate.
-        return (
-            count.rows if count.rows >= self._rows else min(self._rows - 1, int(count.rows + count.under_way))
-        )
-
-    def _made(self, count: StepCount) -> int:
-        """The rows that this build has done."""
-        return count.fresh + self._done(count) - count.rows
-
-    def _eta(self, count: StepCount) -> str:
-        left = self._seconds_left(count)
-        return "" if left is None else clock(left)
-
-    def _seconds_left(self, count: StepCount) -> float | None:
-        made = self._made(count)
-        if not made or count.rows >= self._rows:
-            return None
-        return (self._rows - self._done(count)) * count.seconds / made
-
     def _render(self) -> RenderableType:
-        title = Text(self._doing, style="bold")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        planned = ("planned",) if self.planned else ()
-        for heading in ("step", "rows", "", "rejected", "rows/s", *planned, "tokens", "tokens/s", "left"):
-            table.add_column(heading, justify="left" if heading in {"step", ""} else "right")
-        for count in self.counts.values():
-            done, made = self._done(count), self._made(count)
-            rate = self.planned.get(count.name)
-            table.add_row(
-                count.name,
-                f"{done:,}/{self._rows:,}",
-                _bar(done / self._rows, "green"),
-                f"{count.rejected:,}" if count.rejected else "",
-                f"{made / count.seconds:,.1f}" if made and count.started is not None else "",
-                *(() if not planned else ("" if rate is None else f"≤ {rate:,.1f}",)),
-                f"{count.tokens:,}" if count.tokens else "",
-                f"{count.tokens / count.seconds:,.0f}" if count.tokens else "",
-                self._eta(count),
-            )
-        funnel = running_funnel(self.counts.values())
-        return table if funnel is None else Group(table, funnel)
+        return progress_table(self._doing, self.counts.values(), self._rows, self.planned)
 
 
 def _planned_answers(run_step: RunStep) -> float:
     """How many completions a row takes by the plan: with one for each, three questions of a judge look done at once."""
     return max(sum(request.count for request in run_step.step.requests), 1.0)
-
-
-def running_funnel(counts: Iterable[StepCount]) -> Table | None:
-    """What is left after each step that rejects rows, as a share of the rows it has seen; None while none is out."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    left, any_out = 1.0, False
-    for count in counts:
-        if not count.rows or not count.rejected:
-            continue
-        any_out = True
-        left = max(left - count.rejected / count.rows, 0.0)
-        table.add_row(
-            Text(f"left after {count.name}", "dim"), _bar(left, "cyan"), f"{left:.0%}",
-            Text(f"about {round(left * count.rows):,} of {count.rows:,}", "dim"),
-        )  # fmt: skip
-    return table if any_out else None
-
-
-def _bar(share: float, style: str) -> Text:
-    full = round(min(share, 1.0) * _BAR)
-    return Text.assemble(("━" * full, style), ("━" * (_BAR - full), "dim"))
-
-
-def clock(duration: float) -> str:
-    """Seconds as hours, minutes and seconds: 1:02:03."""
-    seconds = int(duration)
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"

@@ -15,7 +15,7 @@ from magpie.engines.base import Engine, Scorer
 from magpie.errors import EngineError
 from magpie.execution.base import Loaded, Loading, Report, ShardTask, Working
 from magpie.execution.scheduler import EngineQueue, TaskQueue, stream
-from magpie.execution.worker import Worker, at_once, prepared_work
+from magpie.execution.worker import Worker, delivered_at_once, prepared_work
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.tools import model_key
 from magpie.recipe import Model
@@ -42,7 +42,7 @@ class PhaseRunner:
         scorers: OpenScorer = open_scorer,
         *,
         keeps_prepared: bool = False,
-        delivered: Callable[[], Awaitable[None]] = at_once,
+        delivered: Callable[[], Awaitable[None]] = delivered_at_once,
     ) -> None:
         self._delivered = delivered
         self._open_engine, self._open_scorer = engines, scorers

@@ -24,13 +24,14 @@ class EngineQueue:
     """An engine or scorer, and how much work it has.
 
     `in_flight` completions are asked for and not yet given. `expected` counts, for each shard that has begun and not
-    asked yet, the requests it is about to make.
+    asked yet, the requests it is about to make. `has_room` is set when there are fewer of both than `wakes_below`.
     """
 
     engine: Engine | Scorer
     in_flight: int = 0
     expected: dict[int, int] = field(default_factory=dict)
     has_room: asyncio.Event = field(default_factory=asyncio.Event)
+    wakes_below: int = 0
 
     @property
     def slots(self) -> int:
@@ -42,19 +43,19 @@ class EngineQueue:
         """Completions in flight, and those about to be asked for."""
         return self.in_flight + sum(self.expected.values())
 
-    @property
-    def wants_more(self) -> bool:
-        """Whether less is asked for than twice the slots: with that much waiting, no slot is ever empty."""
-        return self.requests < 2 * self.slots
-
-    def may_begin(self, running: int, shard_rows: int) -> bool:
-        """Whether one more shard may begin beside those that run."""
+    def begins_below(self, running: int, shard_rows: int) -> int:
+        """With fewer requests than so many, one more shard may begin beside those that run."""
         # So many shards hold twice the slots, were each to have all of its rows in flight; four times as many, since
         # most of a shard's rows are done while its longest still run, and a few more for phases with few slots.
         enough = 4 * -(-2 * self.slots // shard_rows) + 4
+        if running < enough:
+            return 2 * self.slots  # with that much waiting, no slot is ever empty
         # Where the last rows of many shards leave slots empty, more may begin, up to a bound on memory.
-        has_empty_slots = self.requests < self.slots
-        return self.wants_more and (running < enough or (running < 4 * enough and has_empty_slots))
+        return self.slots if running < 4 * enough else 0
+
+    def may_begin(self, running: int, shard_rows: int) -> bool:
+        """Whether one more shard may begin beside those that run."""
+        return self.requests < self.begins_below(running, shard_rows)
 
     def begin(self, shard: int, rows: int) -> None:
         """A shard begins, and is about to ask for as many completions as it has rows."""
@@ -68,7 +69,7 @@ class EngineQueue:
     def answered(self) -> None:
         """A completion is given, or has failed."""
         self.in_flight -= 1
-        if self.wants_more:
+        if self.requests < self.wakes_below:
             self.has_room.set()
 
     def leave(self, shard: int) -> None:
@@ -191,14 +192,18 @@ async def stream(
             tasks.running = len(running)
             signals = set[asyncio.Task[Any]]()
             if tasks and queue is not None:
+                # Only then: waking up for each of thousands of answers a second costs more than all else here.
+                queue.wakes_below = queue.begins_below(len(running), shard_rows)
                 queue.has_room.clear()
                 signals.add(asyncio.create_task(queue.has_room.wait()))
             if tasks.may_grow:
                 tasks.changed.clear()
                 signals.add(asyncio.create_task(tasks.changed.wait()))
-            done, _ = await asyncio.wait(running | signals, return_when=asyncio.FIRST_COMPLETED)
-            for signal in signals:
-                signal.cancel()
+            try:
+                done, _ = await asyncio.wait(running | signals, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for signal in signals:
+                    signal.cancel()
             for finished in done - signals:
                 running.discard(finished)
                 finished.result()  # raises what the shard raised
@@ -215,17 +220,17 @@ def has_room(queue: EngineQueue | None, running: int, shard_rows: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """How many more shards a worker asks for: those that it can begin with `now`, and `later`, to have in reserve."""
+class ShardDemand:
+    """How many more shards a worker asks for: those that it can begin with `now`, and those to have in `reserve`."""
 
     now: int = 0
-    later: int = 0
+    reserve: int = 0
 
     def __bool__(self) -> bool:
-        return self.now + self.later > 0
+        return self.now + self.reserve > 0
 
 
-def shards_wanted(queue: EngineQueue | None, waiting: int, running: int, shard_rows: int) -> Wanted:
+def shard_demand(queue: EngineQueue | None, waiting: int, running: int, shard_rows: int) -> ShardDemand:
     """How many more tasks a worker should be handed, so that it can begin at once whenever there is room."""
     if queue is None:
         can_begin = max(0, _SHARDS_WITHOUT_ENGINE - running)
@@ -234,4 +239,4 @@ def shards_wanted(queue: EngineQueue | None, waiting: int, running: int, shard_r
     else:
         can_begin = 0
     # A fast engine is through with a shard before the next exchange: one waits for it.
-    return Wanted(max(0, can_begin - waiting), max(0, min(1, can_begin + 1 - waiting)))
+    return ShardDemand(max(0, can_begin - waiting), max(0, min(1, can_begin + 1 - waiting)))

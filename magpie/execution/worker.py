@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.errors import DamagedShardError, RunError, StoppedError
-from magpie.execution.base import Began, Committed, Report, ShardTask, Through, TookOver
+from magpie.execution.base import Began, Committed, Report, ShardDone, ShardTask, TookOver
 from magpie.execution.isolation import IsolatedEngine
 from magpie.execution.recall import recall
 from magpie.execution.scheduler import EngineQueue, QueuedEngine
@@ -30,7 +30,7 @@ from magpie.steps.base import REJECTED, PreparedWork, RowWork, SequentialWork
 from magpie.storage.sealed import Shard, Stamp, inspect_shard, write_shard
 
 
-async def at_once() -> None:
+async def delivered_at_once() -> None:
     """What is reported inside one process is delivered when the report returns."""
 
 
@@ -50,7 +50,7 @@ class Worker:
     queue: EngineQueue | None
     report: Report
     is_over: Callable[[], bool] = lambda: False
-    delivered: Callable[[], Awaitable[None]] = at_once
+    delivered: Callable[[], Awaitable[None]] = delivered_at_once
     loads_nothing: bool = False
     _earlier: list[EarlierRuns] = field(default_factory=list)
 
@@ -90,7 +90,7 @@ class Worker:
                     Committed(run_step.name, run_step.number, shard, result.num_rows, rejected, committed)
                 )
                 lineage = lineage_after(lineage, committed)
-            self.report(Through(shard))
+            self.report(ShardDone(shard))
         finally:
             if engine is not None:
                 await engine.drop()  # one row's request failed: the other rows' are still under way

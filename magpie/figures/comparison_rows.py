@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from magpie.data.rows import talks_of
 from magpie.figures.estimates import Values
-from magpie.figures.pace import PLANNED
-from magpie.figures.run_log import events_of, seconds_at_work
+from magpie.figures.pace import planned_by
+from magpie.figures.run_log import seconds_at_work
 from magpie.figures.status import status
 from magpie.neighbors.vectors import Positions
 from magpie.runs.opened import OpenDataset, open_dataset
@@ -100,8 +100,7 @@ def _facts(rows: SetRows, tokens: int | None, price: float | None) -> Facts:
     written = [step.tokens for step in status(run).steps if step.tokens is not None]
     seconds = seconds_at_work(run)
     hours = None if seconds is None else seconds / _SECONDS_AN_HOUR
-    planned = [event for event in events_of(run) if event.get("event") == PLANNED]
-    gpus = planned[-1].get("gpus") if planned else None
+    gpus, _ = planned_by(run)
     cost = None if hours is None or price is None else hours * (gpus or 1) * price
     return Facts(
         rows.dataset.name,

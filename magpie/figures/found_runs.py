@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from magpie.errors import MagpieError, RunError
+from magpie.figures.run_log import event_in
 from magpie.runs.live import running
 from magpie.runs.run import LOG, Run, is_run
 from magpie.storage import open_storage
-from magpie.storage.looking import folders_below
+from magpie.storage.folders import folders_below
 
 _DEEPEST = 4
 _TAIL = 4096  # bytes at the end of a log that its last event is looked for in
@@ -82,8 +82,7 @@ def _last_event(run: Run) -> float | None:
     except OSError:
         return None
     for line in reversed(lines):
-        try:
-            return float(json.loads(line)["time"])
-        except (ValueError, KeyError, TypeError):
-            continue  # cut
+        event = event_in(line)
+        if event is not None:
+            return float(event["time"])
     return None

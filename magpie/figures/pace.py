@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from magpie.figures.run_log import events_of, phase_seconds
 from magpie.plan import Plan
 from magpie.plan.costs import plan_costs
+from magpie.replies import whole_number
 from magpie.runs.run import Run
 from magpie.sizing.cards import Card
 
 PLANNED = "planned"
 """The event of the log that holds the rows/s of each phase for which there is a plan."""
+
+_MOST_GPUS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,21 @@ def planned_rates(plan: Plan, card: Card, *, gpus: int | None) -> Mapping[str, f
 
 def paces(run: Run) -> tuple[Pace, ...]:
     """The phases that the latest build of the run had planned."""
-    planned = [event for event in events_of(run) if event.get("event") == PLANNED]
-    rates = planned[-1].get("rows_per_second") if planned else None
-    if not isinstance(rates, dict):
-        return ()
-    seconds = phase_seconds(run)
+    _, rates = planned_by(run)
+    seconds = phase_seconds(run) if rates else {}
     return tuple(
-        Pace(name, float(rate), run.recipe.rows / seconds[name] if seconds.get(name) else None)
+        Pace(name, rate, run.recipe.rows / seconds[name] if seconds.get(name) else None)
         for name, rate in rates.items()
     )
+
+
+def planned_by(run: Run) -> tuple[int | None, Mapping[str, float]]:
+    """The GPUs that the latest build used, None where its log names none, and the rows/s planned for each phase."""
+    planned = [event for event in events_of(run) if event.get("event") == PLANNED]
+    event = planned[-1] if planned else {}
+    rates = event.get("rows_per_second")
+    return whole_number(event.get("gpus"), most=_MOST_GPUS), {
+        name: float(rate)
+        for name, rate in (rates.items() if isinstance(rates, dict) else ())
+        if isinstance(rate, int | float) and 0 < rate < math.inf
+    }

@@ -183,12 +183,13 @@ def _gathered(read: Reader, names: tuple[str, ...], own_tags: tuple[str, ...] = 
     ]
     parts = []
     for table in read(["id", *held, *texts]):
-        rows = {"id": _text(table["id"]), REJECTED.name: _text(table[REJECTED.name])}
+        rows = {"id": _plain(table["id"], "id"), REJECTED.name: _plain(table[REJECTED.name], REJECTED.name)}
         rows |= {name: _plain(table[name], name) for name in held if name in table.column_names}
         for name in texts:
-            rows[f"{name}_characters"] = pc.utf8_length(table[name])
+            rows[f"{name}_characters"] = pc.utf8_length(_plain(table[name], name))
         if INSTRUCTION in texts:
-            rows["opening"] = pa.array(map(opening_of, table[INSTRUCTION].to_pylist()), pa.string())
+            opened = map(opening_of, _plain(table[INSTRUCTION], INSTRUCTION).to_pylist())
+            rows["opening"] = pa.array(opened, pa.string())
         parts.append(pa.table(rows))
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
 
@@ -210,10 +211,6 @@ def _is_tag(name: str) -> bool:
 
 def _names_pii(name: str) -> bool:
     return f"_{name}".endswith(_PII)
-
-
-def _text(column: Any) -> Any:
-    return column.cast(pa.string())
 
 
 def _plain(column: Any, name: str) -> Any:

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from magpie.plan import make_plan
+from magpie.replies import whole_number
 from magpie.runs.run import LOG, Run
 
 FIRST_STAGE = "reading models and templates"
 """What a build says first of all that it is at."""
+
+_NAMES = ("event", "what", "step")
+_LATEST = 253_402_300_800  # the year 10,000, in seconds since 1970
+_MOST = 1 << 53  # rows or tokens
 
 
 def phase_seconds(run: Run) -> dict[str, float]:
@@ -29,7 +34,7 @@ def phase_seconds(run: Run) -> dict[str, float]:
             elif event.get("event") == "shard" and event.get("step") in steps and began is not None:
                 spent += event["time"] - began
                 began = event["time"]
-                rows += event["rows"] if event["step"] == steps[-1] else 0
+                rows += event.get("rows", 0) if event["step"] == steps[-1] else 0
         if rows:
             seconds[phase.name] = spent * run.recipe.rows / rows
     return seconds
@@ -59,9 +64,21 @@ def events_of(run: Run) -> Iterator[dict[str, Any]]:
     except OSError:
         return
     for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # cut by a full disk
-        if isinstance(event, dict) and isinstance(event.get("time"), int | float):
+        event = event_in(line)
+        if event is not None:
             yield event
+
+
+def event_in(line: str | bytes) -> dict[str, Any] | None:
+    """The event in a line of a log; None where the line was cut by a full disk, or is none that a build writes."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or any(not isinstance(event.get(name, ""), str) for name in _NAMES):
+        return None
+    seconds = event.get("time")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _LATEST:
+        return None
+    counts = (event.get(name, 0) for name in ("rows", "tokens")) if event.get("event") == "shard" else ()
+    return event if all(whole_number(count, most=_MOST) is not None for count in counts) else None

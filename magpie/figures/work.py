@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from magpie.figures.pace import PLANNED, Pace, paces
-from magpie.figures.run_log import at_work, events_of, seconds_at_work
+from magpie.figures.pace import Pace, paces, planned_by
+from magpie.figures.run_log import at_work, seconds_at_work
 from magpie.plan import make_plan
 from magpie.runs.run import Run
 
@@ -65,12 +65,9 @@ class Work:
 
 def work(run: Run, *, price: float | None = None) -> Work:
     """What the log of a run says of its times; the builds of a resumed run stand one after the other."""
-    planned = [event for event in events_of(run) if event.get("event") == PLANNED]
-    gpus = planned[-1].get("gpus") if planned else None
+    gpus, _ = planned_by(run)
     found = paces(run)
-    return Work(
-        seconds_at_work(run), gpus if isinstance(gpus, int) else None, _speeds(run), found, _spent(run, found), price
-    )  # fmt: skip
+    return Work(seconds_at_work(run), gpus, _speeds(run), found, _spent(run, found), price)
 
 
 def _speeds(run: Run) -> tuple[Speed, ...]:

@@ -80,7 +80,7 @@ def check_weights(files: ModelFiles) -> None:
             f"{files.name} lacks {len(missing)} of its {len(parts)} weight files, {missing[0]} among them; "
             "fetch it again"
         )
-    for path in folder.glob("*.safetensors"):
+    for path in (path for path in folder.glob("*.safetensors") if path.is_file()):
         if path.stat().st_size < _LONGEST_POINTER and path.read_bytes().startswith(_POINTER):
             raise ModelError(f"{path} only points to the weights; run `git lfs pull` in that folder")
 
@@ -88,7 +88,7 @@ def check_weights(files: ModelFiles) -> None:
 def _parts_by_index(files: ModelFiles, index: Path) -> set[str]:
     try:
         return set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelError(f"{files.name}: {index.name} is not an index of weights; fetch it again") from error
 
 
@@ -109,7 +109,7 @@ def _check_no_adapter(name: str, folder: Path) -> None:
         return
     try:
         base = json.loads(settings.read_text(encoding="utf-8-sig"))["base_model_name_or_path"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         base = None
     of = f" of {printable(str(base))[:100]}" if base else ""
     raise ModelError(

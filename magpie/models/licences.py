@@ -146,7 +146,7 @@ def _front_matter(card: Path) -> dict[str, Any]:
             text = file.read(_LONGEST_FRONT).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
         opening, front, *_ = text.split("---\n", 2)
         data = yaml.safe_load(front) if not opening.strip() else None
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 

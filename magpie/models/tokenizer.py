@@ -107,7 +107,8 @@ def _place_of_copy(folder: Path) -> Path:
     """The folder in the cache for a copy of the tokenizer in a model's folder."""
     digest = hashlib.blake2b(digest_size=12)
     for path in sorted(folder.glob("*")):
-        if path.suffix in {".json", ".jinja"} and not path.name.endswith(".index.json"):
+        is_its = path.suffix in {".json", ".jinja"} and not path.name.endswith(".index.json")
+        if is_its and path.is_file():
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return cache_folder() / "tokenizers" / digest.hexdigest()
 
@@ -135,7 +136,7 @@ def _spells(backend: Any) -> bool:
 def _has_own_code(folder: Path) -> bool:
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(settings, dict) and "auto_map" in settings
 

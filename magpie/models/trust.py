@@ -26,7 +26,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none, which is for the library that loads it to say."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}
 
@@ -38,7 +38,7 @@ def _check_modules(files: ModelFiles) -> None:
         return
     try:
         modules = [(str(module["type"]), str(module["path"])) for module in json.loads(listed.read_bytes())]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelError(f"{listed} is no list of modules; fetch the model again") from error
     for kind, path in modules:
         if not kind.startswith("sentence_transformers."):

@@ -6,6 +6,7 @@ Planning loads nothing. Everything that can be wrong with a recipe by itself is 
 from __future__ import annotations
 
 from magpie.engines import find_engine
+from magpie.engines.gpus import built_for_gpus
 from magpie.errors import RecipeError
 from magpie.plan.phases import Plan, into_phases, with_row_tokens
 from magpie.recipe import Recipe
@@ -51,6 +52,11 @@ def _check_engine(section: str, use: ModelUse) -> None:
     if use.model.separate_process and not can.separate_process:
         raise RecipeError(
             f"engine {engine.name} has no process of its own; take out `{place}.separate_process`"
+        )
+    if use.model.device == "cpu" and not can.chooses_device and engine.is_installed and built_for_gpus():
+        raise RecipeError(
+            f"`{place}.device` is cpu, and the {engine.name} that is installed is built for GPUs; "
+            f"set `{place}.engine` to transformers, or install magpie-synth[cpu]"
         )
     missing = sorted(use.controls - can.controls)
     if missing:

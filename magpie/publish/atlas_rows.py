@@ -77,6 +77,8 @@ def rows_of_dataset(
         for table in dataset.tables([name for name in wanted if name not in dataset.schema.names])
     ]
     rows = pa.concat_tables(parts, promote_options="permissive")
+    if not pa.types.is_string(rows.schema.field("instruction").type):
+        raise RunError(f"{dataset.name} has no instruction that is a text; there is nothing to show")
     texts = pc.fill_null(rows["instruction"], "")
     rows = rows.filter(pc.greater(pc.utf8_length(texts), 0))
     chosen = rows.take(pa.array(_chosen(rows.num_rows, most, seed)))

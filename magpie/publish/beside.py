@@ -14,11 +14,21 @@ from typing import Any
 
 import yaml
 
-from magpie.errors import RunError
+from magpie.errors import RecipeError, RunError
 from magpie.publish.outputs import Part, write_text
 from magpie.publish.shapes import Format
+from magpie.recipe.reading import bytes_of
+from magpie.records.encoding import decoded
 
 DATASET_INFO = "dataset_info.json"
+
+
+def refuse_beside(format: Format, out: Path) -> None:
+    """Raise RunError where a configuration that would be written is there already: somebody may have changed it."""
+    if format == "axolotl" and _axolotl_place(out).exists():
+        raise RunError(
+            f"{_axolotl_place(out)} is there already; replace it with --overwrite, or name another file with --out"
+        )
 
 
 def write_beside(format: Format, out: Path, parts: Sequence[Part], *, pairs: bool) -> tuple[Path, ...]:
@@ -31,7 +41,7 @@ def write_beside(format: Format, out: Path, parts: Sequence[Part], *, pairs: boo
         write_text(path, json.dumps(_held(path) | entries, indent=2, ensure_ascii=False) + "\n")
         return (path,)
     if format == "axolotl":
-        path = out.with_name(f"{out.name.partition('.')[0]}.axolotl.yaml")
+        path = _axolotl_place(out)
         write_text(path, axolotl_yaml(parts, pairs=pairs))
         return (path,)
     return ()
@@ -73,16 +83,20 @@ def axolotl_yaml(parts: Sequence[Part], *, pairs: bool) -> str:
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
 
 
+def _axolotl_place(out: Path) -> Path:
+    return out.with_name(f"{out.name.partition('.')[0]}.axolotl.yaml")
+
+
 def _named(part: Part, out: Path) -> list[tuple[str, Path]]:
     return [(file.name.partition(".")[0], file) for file in part.files]
 
 
 def _held(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return {}
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        held = json.loads(decoded(bytes_of(path), str(path)))
+    except (ValueError, RecursionError, RecipeError) as error:
         raise RunError(f"{path} cannot be read ({error}); mend it, or move it away") from error
     if not isinstance(held, dict):
         raise RunError(f"{path} holds no list of datasets; mend it, or move it away")

@@ -39,7 +39,7 @@ import pyarrow as pa
 from magpie.data.plain_columns import is_later_turn
 from magpie.errors import RunError
 from magpie.neighbors.vectors import ProgressCallback, no_progress
-from magpie.publish.beside import write_beside
+from magpie.publish.beside import refuse_beside, write_beside
 from magpie.publish.choosing import Chosen, Tokens, Wanted, choose, limited
 from magpie.publish.instances import by_instance
 from magpie.publish.ordering import Tables, arranged, drawn, parted
@@ -103,6 +103,8 @@ def export(
     orders = {"": order} if len(split) < 2 else parted(order, split, shuffle)
     parts = parts_of(Path(out), orders, rows_per_file)
     targets = {file: writable(file, dataset, overwrite=overwrite) for part in parts for file in part.files}
+    if not overwrite:
+        refuse_beside(format, Path(out))
     if columns is not None:
         columns = _known(columns, available(dataset, shape))
     job = _Job(dataset, shape, columns, kind, drop_empty, drop_constant, chosen.rows_in, on_progress)

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from magpie.data.dataset import CONFIGS, PAIR, DatasetFiles, DatasetManifest
+from magpie.data.dataset import CONFIGS, PAIR, DatasetFiles, DatasetManifest, configs_of
 from magpie.errors import RunError
 from magpie.runs.kept import kept_rows
 from magpie.runs.opened import OpenDataset, open_dataset
@@ -50,15 +49,12 @@ class Part:
 
     def configs(self, names: Sequence[str]) -> dict[str, list[str]]:
         """The columns of each configuration by its name: of the rows and, with a second name, of the pairs, if any."""
-        written = f"{self.files.prefix}{CONFIGS}"
         columns = self.schema.names
-        if len(names) == 1 or not self.files.storage.exists(written):
+        known = configs_of(columns)
+        # Without the file that says so, the folder has one way of being loaded.
+        if len(names) == 1 or known is None or not self.files.storage.exists(f"{self.files.prefix}{CONFIGS}"):
             return {names[0]: columns}
-        known = yaml.safe_load(self.files.storage.read(written))["configs"]
-        return {
-            name: [each for each in columns if each in config["columns"]]
-            for name, config in zip(names, known, strict=True)
-        }
+        return {name: config["columns"] for name, config in zip(names, known, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)

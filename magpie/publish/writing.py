@@ -161,7 +161,7 @@ def _plain(table: pa.Table, features: bytes | None) -> list[dict[str, Any]]:
 def _features(features: bytes | None) -> dict[str, Any]:
     try:
         known = json.loads(features or b"{}").get("info", {}).get("features", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

@@ -49,6 +49,11 @@ class Server(Part):
                 "holds a user name or a password, which would stand in the run's recipe; take them out, and put the "
                 "key into the environment variable that `api_key_env` names"
             )
+        if parts.query or parts.fragment:
+            raise ValueError(
+                "goes on after its path, with ? or #; end it in /v1, and put a key into the environment variable that "
+                "`api_key_env` names"
+            )
         if not parts.hostname or port == 0:
             raise ValueError("is no address; write it as http://127.0.0.1:8000/v1")
         return url
@@ -105,6 +110,11 @@ class Model(Part):
     """How many tokens a request holds at its end on average, from which `slots` are worked out.
 
     null is what the steps that use the model usually hold.
+    """
+    device: Annotated[Literal["auto", "cpu"], ShapesNoRows()] = "auto"
+    """What the model runs on. `auto` is a GPU, unless the libraries are built for CPUs or the machine has none.
+
+    On a Ray cluster, `auto` waits for a node with a GPU. `cpu` takes none, also where there is one.
     """
     gpu_memory: Annotated[float, ShapesNoRows()] = Field(default=0.9, gt=0, le=1)
     """The share of a GPU's memory that the engine may use."""

@@ -13,7 +13,7 @@ from magpie import shipped
 from magpie.errors import RecipeError
 from magpie.recipe.base import Part, Text
 from magpie.recipe.problems import validate
-from magpie.recipe.reading import read_yaml
+from magpie.recipe.reading import bytes_of, read_yaml
 from magpie.records.encoding import decoded
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
@@ -120,9 +120,7 @@ def _with_prompt(name: str, question: Any, folder: Path) -> Any:
         return question
     path = folder / str(prompt["file"])
     try:
-        text = decoded(path.read_bytes(), str(path))
-    except OSError as error:
-        raise RecipeError(
-            f"the prompt of the question `{name}`: cannot read {path} ({error.strerror}); check the path"
-        ) from error
+        text = decoded(bytes_of(path), str(path))
+    except RecipeError as error:
+        raise RecipeError(f"the prompt of the question `{name}`: {error}") from error
     return {**question, "prompt": text.strip()}

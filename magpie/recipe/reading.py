@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from magpie.errors import RecipeError
 from magpie.recipe.yaml_text import parse_yaml_text
 from magpie.records.encoding import decoded
-from magpie.records.opening import ending, is_records
+from magpie.records.opening import ending, is_records, opened_file
 from magpie.records.rows import read_rows
 
 _MOST_BYTES = 1 << 30
@@ -34,7 +33,7 @@ def _text_entry(value: Any) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file. Raises RecipeError with the line, also for a key that is written twice."""
-    return parse_yaml(_bytes_of(path), str(path))
+    return parse_yaml(bytes_of(path), str(path))
 
 
 def parse_yaml(data: bytes, origin: str) -> Any:
@@ -42,15 +41,11 @@ def parse_yaml(data: bytes, origin: str) -> Any:
     return parse_yaml_text(decoded(data, origin), origin)
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """All of a file that a person wrote. Raises RecipeError."""
     try:
-        # Opening a FIFO that nobody writes to would wait for ever.
-        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(opened, "rb") as file:
-            facts = os.fstat(opened)
-            if not stat.S_ISREG(facts.st_mode):
-                raise RecipeError(f"cannot read {path}: it is no file; give a file")
-            if facts.st_size > _MOST_BYTES:
+        with opened_file(path) as file:
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
                 raise RecipeError(f"{path} is larger than {_MOST_BYTES >> 20} MB; split it, or take a part")
             return file.read()
     except OSError as error:

@@ -18,8 +18,8 @@ PUBLISHED_TAGS = ("difficulty", "quality", "category")
 
 # These settings do not change what a judge answers: they say how it is run, and judges never use `thinking`.
 _NOT_IN_ANSWERS = (
-    "engine", "context_length", "tensor_parallel", "slots", "batched_tokens", "graph_sizes", "row_tokens", "gpu_memory",
-    "separate_process", "thinking",
+    "engine", "context_length", "tensor_parallel", "slots", "batched_tokens", "graph_sizes", "row_tokens", "device",
+    "gpu_memory", "separate_process", "thinking",
 )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Arrow's newer ways of storing values, as the older ones that every function of Arrow and Parquet can take."""
+"""Arrow's newer ways of storing values, as the older ones that every function of Arrow and Parquet can take.
+
+Some writers of Parquet mark no text as such: a column of bytes under the name of a text holds texts.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from magpie.records.conversation import ANSWERS, TEXTS
+from magpie.text import folded
+
+_TEXTS = {*TEXTS, *ANSWERS, "rejected", "system", "id", "uuid", "conversation_id"}
 _PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 
@@ -25,6 +32,21 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     held = kind.value_field.with_type(inner[0])
     is_large = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
     return pa.large_list(held) if is_large else pa.list_(held, _size(kind))
+
+
+def held_type(name: str, kind: pa.DataType) -> pa.DataType:
+    """The type in which a column of this name is read: plain, and a text where its bytes are one by their name."""
+    kind = plain_type(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not is_bytes or folded(name).strip() not in _TEXTS:
+        return kind
+    return pa.string() if pa.types.is_binary(kind) else pa.large_string()
+
+
+def as_held(name: str, values: Any) -> Any:
+    """The values of a column in that type. Raises ArrowInvalid and UnicodeDecodeError where a text is not UTF-8."""
+    values, kind = as_plain(values), held_type(name, values.type)
+    return values if values.type == kind else values.cast(kind)
 
 
 def as_plain(values: Any) -> Any:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie.errors import RecipeError
-from magpie.records.arrow_types import plain_type
+from magpie.records.arrow_types import held_type
 from magpie.records.conversation import CONTENTS, CONVERSATIONS, text_of
 from magpie.records.opening import DAMAGE, Kind, cannot_read, one_line, opened
 from magpie.records.rows import Note, Record, no_note, read_rows
@@ -77,7 +77,7 @@ def _write_batches(path: Path, to: Path, parts: Iterator[pa.RecordBatch]) -> Non
     if first is None:
         pq.write_table(pa.table({}), to)
         return
-    fields = [field.with_type(plain_type(field.type)) for field in first.schema]
+    fields = [field.with_type(held_type(field.name, field.type)) for field in first.schema]
     schema = pa.schema(fields, metadata=first.schema.metadata)
     try:
         with pq.ParquetWriter(to, schema) as writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import IO
@@ -12,6 +13,7 @@ from magpie.records.encoding import unreadable
 
 _LARGEST_FIELD = 1 << 30
 _DELIMITERS = ",\t;|"
+_TELLS_DELIMITER = re.compile(r"sep=(.)\s*")
 
 
 class CsvRows:
@@ -27,10 +29,16 @@ class CsvRows:
         """(line, row) of each row. Raises RecipeError, which names the line, and the column where it can."""
         csv.field_size_limit(_LARGEST_FIELD)
         first = self._file.readline().lstrip("\ufeff")
+        if told := _TELLS_DELIMITER.fullmatch(first):  # as Excel has it, before the header
+            first = self._file.readline()
         if not first:
             return
-        delimiter = "\t" if self._tabs else max(_DELIMITERS, key=first.count)
+        delimiter = told[1] if told else "\t" if self._tabs else max(_DELIMITERS, key=first.count)
         reader = csv.reader(_after(first, self._file), delimiter=delimiter, strict=True)
+
+        def line() -> int:
+            return reader.line_num + (told is not None)
+
         try:
             names = self._names(next(reader))
             for fields in reader:
@@ -38,16 +46,16 @@ class CsvRows:
                     continue  # a blank line
                 if len(fields) > len(names):
                     raise RecipeError(
-                        f"line {reader.line_num} of {self._origin} has {len(fields)} fields, and the header "
+                        f"line {line()} of {self._origin} has {len(fields)} fields, and the header "
                         f"{len(names)}; put fields that hold commas into quotes"
                     )
                 self.short += len(fields) < len(names)
                 row = {name: field or None for name, field in zip_longest(names, fields)}
-                self._refuse_bytes(row, reader.line_num)
-                yield reader.line_num, row
+                self._refuse_bytes(row, line())
+                yield line(), row
         except csv.Error as error:
             raise RecipeError(
-                f"line {reader.line_num} of {self._origin} is not CSV: {error}; mend that line"
+                f"line {line()} of {self._origin} is not CSV: {error}; mend that line"
             ) from error
 
     def _names(self, header: list[str]) -> list[str]:

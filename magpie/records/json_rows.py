@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from magpie.errors import RecipeError
-from magpie.records.conversation import ANSWERS, COLUMNS, written_names
+from magpie.records.conversation import ANSWERS, COLUMNS, CONVERSATIONS, TEXTS, written_names
 from magpie.records.encoding import MARK, unreadable
 
 DATA_KEYS = ("data", "rows", "examples", "instances", "train", "questions", "items")
@@ -175,12 +175,39 @@ def _rows_in(line: int, value: Any) -> Iterator[tuple[int, Any]]:
         yield from ((line, row) for row in value)
         return
     held = {key.lower(): rows for key, rows in value.items()} if isinstance(value, dict) else {}
+    if (columns := _by_column(value)) is not None:
+        yield from ((line, row) for row in columns)
+        return
     if not _is_row(value):
         for key in DATA_KEYS:
             if isinstance(held.get(key), list) and any(isinstance(row, dict) for row in held[key]):
                 yield from ((line, row) for row in held[key])
                 return
     yield line, value
+
+
+def _by_column(value: Any) -> list[dict[str, Any]] | None:
+    """The rows of an object that holds a table, as `to_dict` writes one: column by column, or row by row by number."""
+    if not isinstance(value, dict) or not value:
+        return None
+    parts = list(value.values())
+    if all(key.isdecimal() and isinstance(part, dict) for key, part in value.items()):
+        return parts
+    names = written_names(value)
+    said = [(name, value[names[name]]) for name in (*TEXTS, *ANSWERS, *CONVERSATIONS) if name in names]
+    if all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts):
+        keys: Any = parts[0]
+    elif all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
+        keys = range(len(parts[0]))
+    else:
+        return None
+    # A list of texts, or of conversations, is of several rows; a list of messages is one conversation.
+    kinds: dict[bool, Any] = {False: str | None, True: list | None}
+    if not said or not all(
+        isinstance(part[key], kinds[name in CONVERSATIONS]) for name, part in said for key in keys
+    ):
+        return None
+    return [{name: part[key] for name, part in value.items()} for key in keys]
 
 
 def _is_row(value: Any) -> bool:

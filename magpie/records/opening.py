@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,11 +50,7 @@ def is_records(name: str) -> bool:
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Kind, bytes, IO[bytes]]]:
     """What the file is, its first bytes and its content, without compression. Raises RecipeError."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
-    with file:
+    with opened_file(path) as file:
         try:
             content: Any = file
             start = _start(content)
@@ -65,6 +62,20 @@ def opened(path: Path) -> Iterator[tuple[Kind, bytes, IO[bytes]]]:
             wrong = f"{path} is compressed and cannot be read ({one_line(error)}); fetch it anew"
             raise cannot_read(path, error, wrong) from error
         yield _kind(path, start), start, content
+
+
+def opened_file(path: Path) -> IO[bytes]:
+    """A person's file, opened. Raises RecipeError, also for what is no plain file: a pipe would be waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return os.fdopen(handle, "rb")
+        os.close(handle)
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
+    raise RecipeError(
+        f"cannot read {path}: it is no file; write what comes from a pipe to a file, and give that"
+    )
 
 
 def cannot_read(path: Path, error: Exception, wrong: str) -> RecipeError:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from magpie.errors import RecipeError
-from magpie.records.arrow_types import plain_type
+from magpie.records.arrow_types import held_type, plain_type
 from magpie.records.tables import is_index
 
 FEATURES = b"huggingface"
@@ -46,9 +46,9 @@ def one_schema(files: Sequence[NamedSchema]) -> pa.Schema:
                 f"{lacking.name} has other columns than {having[0].name}: it has no {name!r}; "
                 "give the files of one dataset"
             )
-        kind, of = having[0].schema.field(name).type, having[0]
+        kind, of = held_type(name, having[0].schema.field(name).type), having[0]
         for file in having[1:]:
-            other = file.schema.field(name).type
+            other = held_type(name, file.schema.field(name).type)
             merged = merge(kind, other)
             if merged is None:
                 raise RecipeError(
@@ -130,5 +130,5 @@ def label_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
             for name, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

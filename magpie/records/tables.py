@@ -90,17 +90,17 @@ def readable(path: Path, batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     """
     import pyarrow as pa
 
-    from magpie.records.arrow_types import as_plain
+    from magpie.records.arrow_types import as_held
 
     columns = []
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
         try:
             values.validate(full=True)
-            columns.append(as_plain(values))
+            columns.append(as_held(name, values))
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            row = next((at for at in range(len(values)) if not _is_valid(values.slice(at, 1))), None)
+            row = next((at for at in range(len(values)) if not _is_valid(name, values.slice(at, 1))), None)
             where = f"row {first + 1 if row is None else first + row + 1}"
-            is_text = isinstance(error, UnicodeDecodeError) or "UTF" in str(error)
+            is_text = isinstance(error, UnicodeDecodeError) or "utf" in str(error).lower()
             what = "not UTF-8 text" if is_text else f"damaged ({error})"
             raise RecipeError(
                 f"{path}: column `{name}`, {where}: {what}; mend the file, or fetch it anew"
@@ -108,14 +108,14 @@ def readable(path: Path, batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
-def _is_valid(one: pa.Array) -> bool:
+def _is_valid(name: str, one: pa.Array) -> bool:
     import pyarrow as pa
 
-    from magpie.records.arrow_types import as_plain
+    from magpie.records.arrow_types import as_held
 
     # A copy of the one row: a slice is validated with the values of its neighbours.
     try:
-        as_plain(one).take(pa.array([0])).validate(full=True)
+        as_held(name, one).take(pa.array([0])).validate(full=True)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return False
     return True

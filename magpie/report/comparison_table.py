@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.execution.progress import clock
+from magpie.execution.counts import clock
 from magpie.figures.comparison_texts import OF_VERBS
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

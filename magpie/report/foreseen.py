@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.execution.progress import clock
+from magpie.execution.counts import clock
 from magpie.figures.run_log import phase_seconds
 from magpie.report.text import as_text
 

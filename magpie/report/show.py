@@ -41,6 +41,7 @@ _TAGS = {
 }
 _PAIR = {"chosen": "chosen_response", "rejected": "rejected_response"}
 _TEXTS = ("raw_instruction", "instruction", "reasoning", "response", "later_turns", *_PAIR.values())
+_LONGEST = 20_000  # characters of a message on a card
 _SPEAKER_STYLES = {
     "user": "bold cyan",
     "assistant": "bold green",
@@ -189,8 +190,14 @@ def card(row: dict[str, Any], more: Sequence[str] = ()) -> Panel:
     for message in _conversation(row):
         style = _SPEAKER_STYLES.get(message["role"], "bold")
         parts.append(as_text(message["role"], style))
-        parts.append(as_text((message["content"] or "").strip()))
+        parts.append(as_text(_cut((message["content"] or "").strip())))
     return Panel(Group(*parts), title=as_text(str(row["id"])), title_align="left", border_style="dim")
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}\n[{len(text) - _LONGEST:,} more characters]"
 
 
 def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:

@@ -73,7 +73,7 @@ def _said(run: Run, pid: int) -> Mapping[str, Any]:
     """What the build with this number has said last; empty where another did, or none."""
     try:
         said = json.loads(run.storage.read(PROGRESS))
-    except (OSError, ValueError, StorageError):
+    except (OSError, ValueError, StorageError, RecursionError):
         return {}
     return said if isinstance(said, dict) and said.get("pid") == pid else {}
 

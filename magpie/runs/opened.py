@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from magpie.data.dataset import DatasetFiles
 from magpie.data.plain_columns import is_later_turn, plain_fields, plain_values
@@ -144,9 +142,6 @@ def _of_parquet(path: Path) -> OpenDataset:
     everyone = pa.chunked_array([pa.nulls(published.rows, pa.string())])
     schema = next(published.kept(everyone)).schema
     features = _features(schema)
-    first = published.files[0]
-    if features is None and first.suffix == ".parquet":
-        features = _features(pq.read_schema(pa.OSFile(os.fsencode(first))))
     folders = tuple(dict.fromkeys(file.parent for file in published.files)) if path.is_dir() else (path,)
     return OpenDataset(
         path,

@@ -13,6 +13,7 @@ from magpie.errors import RecipeError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
 from magpie.recipe.loading import parse_recipe
+from magpie.recipe.reading import parse_yaml
 from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
 from magpie.runs.sealing import (
     REUSED,
@@ -52,8 +53,8 @@ def recorded_recipe(storage: Storage) -> dict[str, Any] | None:
     if sealed is not None:
         return sealed
     try:
-        recipe = yaml.safe_load(storage.read(RECIPE).decode("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        recipe = parse_yaml(storage.read(RECIPE), storage.place(RECIPE))
+    except (OSError, RecipeError):
         return None
     return recipe if isinstance(recipe, dict) and isinstance(recipe.get("models"), dict) else None
 

@@ -25,6 +25,7 @@ FORMAT = 1
 _STEPS = "steps/"
 # Of a damaged run, so many shards are asked: one answer is enough.
 _ASKED = 50
+_LARGEST = 256 << 20  # bytes: a recipe holds its steering texts, of up to a million values
 _LINE = "# sealed: "
 
 
@@ -32,6 +33,16 @@ def packed(recipe: Mapping[str, Any], ingredients: Mapping[str, Any]) -> str:
     """A recipe and what the fingerprints are made of, for a shard's metadata: the same text for the same things."""
     text = json.dumps({"recipe": recipe, "ingredients": ingredients}, sort_keys=True, ensure_ascii=True)
     return base64.b85encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def _unpacked(text: str) -> bytes:
+    """What `packed` was given, as JSON. Raises ValueError and zlib.error."""
+    unpacking = zlib.decompressobj()
+    # A run may be anybody's: a few bytes could unpack to gigabytes.
+    data = unpacking.decompress(base64.b85decode(text), _LARGEST)
+    if not unpacking.eof:
+        raise ValueError("it is cut, or larger than any record")
+    return data
 
 
 def recovered_record(storage: Storage) -> dict[str, Any] | None:
@@ -47,10 +58,10 @@ def recovered_record(storage: Storage) -> dict[str, Any] | None:
         try:
             text = about_shard(storage, name)
             if text is not None:
-                said = json.loads(zlib.decompress(base64.b85decode(text)))
+                said = json.loads(_unpacked(text))
                 if _says_how(said):
                     return dict(said)
-        except (DamagedShardError, ValueError, zlib.error):
+        except (DamagedShardError, ValueError, zlib.error, RecursionError):
             continue
     return None
 
@@ -92,7 +103,7 @@ def read_run_manifest(storage: Storage) -> dict[str, str] | None:
         return None
     except StrangeFileError as error:
         raise RunError(f"{place} is {error}, not a file; move it away and run the build again") from error
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise RunError(f"{place} is damaged: its bytes are not the ones that were written; run the build again")
 

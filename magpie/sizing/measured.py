@@ -62,7 +62,7 @@ def correction(
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
             runs = json.loads(path.read_text(encoding="utf-8"))["throughput"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # figures of another kind
         for run in runs if isinstance(runs, list) else ():
             if _is_alike(run, shape, card, tensor_parallel):

@@ -81,8 +81,8 @@ def shape_of(model: Model) -> ModelShape | None:
     """
     for path in _own_configs(model):
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            config = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(config, dict):
             return ModelShape.from_config(config, "its config.json", model.dtype)
@@ -96,8 +96,8 @@ def shape_of(model: Model) -> ModelShape | None:
 def shape_in(folder: Path, dtype: str = "auto") -> ModelShape | None:
     """The shape of the model in a folder; None where its config cannot be read."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
         return None
     return ModelShape.from_config(config, "its config.json", dtype) if isinstance(config, dict) else None
 

@@ -119,9 +119,9 @@ class Lease:
         answer = self._store.get(self._name)
         try:
             holder = json.loads(bytes(answer.bytes()))
-        except ValueError:
+        except (ValueError, RecursionError):
             holder = {}
-        return holder, _version(answer.meta)
+        return holder if isinstance(holder, dict) else {}, _version(answer.meta)
 
     def _renew(self) -> None:
         while not self._ended.wait(_RENEW_EVERY):
@@ -140,7 +140,10 @@ class Lease:
 
 def is_over(holder: dict[str, Any]) -> bool:
     """Whether a lease counts no longer: it has run out, or is that of a process of this machine that has ended."""
-    return holder.get("until", 0) <= time.time() or _process_of(holder) is True
+    until = holder.get("until")
+    return (
+        not isinstance(until, int | float) or not until > time.time() or _process_of(holder) is True
+    )  # which NaN is not
 
 
 def _process_of(holder: dict[str, Any]) -> bool | None:

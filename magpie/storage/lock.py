@@ -130,7 +130,7 @@ def _parsed(data: bytes) -> Holder | None:
     try:
         facts: dict[str, Any] = json.loads(data)
         return Holder(str(facts["host"]), int(facts["pid"]), float(facts["since"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -149,7 +149,7 @@ def _leaseholder(folder: Path) -> Holder | None:
 def _is_stale(path: Path, data: bytes) -> bool:
     try:
         is_dead = Owner(**json.loads(data)["owner"]).is_dead
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         is_dead = None
     return is_dead if is_dead is not None else _now(path) - path.stat().st_mtime > _STALE_AFTER
 

@@ -143,8 +143,16 @@ class ObjectStorage(Storage):
             facts = json.loads(self.read("run.lock"))
             if not is_over(facts):
                 return Holder(str(facts["host"]), int(facts["pid"]), float(facts.get("since") or 0))
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            pass
+        except (
+            FileNotFoundError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ):
+            pass  # nobody's, or written by something else
         return None
 
     def unlink_folder(self, name: str) -> None:

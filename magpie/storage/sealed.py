@@ -122,7 +122,7 @@ def inspect_shard(storage: Storage, name: str) -> Shard:
         stamp = Stamp(**json.loads(footer.metadata[b"magpie"]))
     except (MemoryError, pa.ArrowCancelled):
         raise  # which are ArrowExceptions, too
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedShardError(f"{place} is not a shard of magpie ({error}); move it away") from error
     if footer.num_rows != stamp.rows:
         raise DamagedShardError(f"{place} holds {footer.num_rows} rows, its stamp says {stamp.rows}")

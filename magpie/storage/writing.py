@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from magpie.errors import StorageError
+from magpie.errors import RunError, StorageError
 from magpie.storage.reading import shown
 from magpie.storage.temporary import sweep, temporary
 
 # What a file system answers that cannot make a folder durable by itself, such as some network disks.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_HEAD = 1 << 20  # bytes of a file in which a mark is looked for
 _IN_THE_WAY = {
     errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO, errno.ENODEV,
 }  # fmt: skip
@@ -45,6 +46,20 @@ def swapping(path: Path) -> Iterator[Path]:
             new.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def refuse_another(path: Path, mark: bytes) -> None:
+    """Raise RunError where something is there that is not made here: a file without the `mark` that ours begin with."""
+    with storage_errors(path):
+        if not path.exists():
+            return
+        if path.is_file():
+            with path.open("rb") as file:
+                if mark in file.read(_HEAD):
+                    return
+    raise RunError(
+        f"{shown(path)} is there already, and magpie did not make it; name another file with --out, or move it away"
+    )
 
 
 @contextmanager

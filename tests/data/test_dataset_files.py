@@ -177,8 +177,15 @@ def test_what_is_not_whole_or_of_other_rows_is_not_made_from_them(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b"{}", b"\xff", b'{"made_from": "y", "rows": 1, "files": [{}]}']
-)
+    "data",
+    [
+        b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"made_from": "y", "rows": 1e999, "files": []}',
+        b'{"made_from": "y", "rows": 1, "files": [{}]}',
+        b'{"made_from": "y", "rows": 1, "files": [{"name": "../train-00000.parquet", "rows": 1, "content": "a"}]}',
+        b'{"made_from": "y", "rows": 1, "files": [{"name": "/etc/passwd", "rows": 1, "content": "a"}]}',
+        b'{"made_from": "y", "rows": 1, "files": [{"name": 7, "rows": 1, "content": "a"}]}',
+    ],
+)  # fmt: skip
 def test_a_manifest_that_cannot_be_read_is_an_error_that_says_what_to_do(
     files: DatasetFiles, data: bytes
 ) -> None:

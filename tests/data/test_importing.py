@@ -210,7 +210,7 @@ def test_ids_stay_and_are_told_apart(tmp_path: Path) -> None:
     rows = [{"id": "a", "messages": [Q, A]}, {"id": "a", "messages": [Q, A]}, {"messages": [Q, A]}]
     result, back = imported(tmp_path, rows)
     assert [row["id"] for row in back] == ["a", "a-1", "set-0000002"]
-    assert any("1 rows have the id of an earlier row" in note for note in result.notes)
+    assert any("1 row with the id of an earlier row" in note for note in result.notes)
 
 
 def test_other_columns_stay_and_what_cannot_is_said(tmp_path: Path) -> None:

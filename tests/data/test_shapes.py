@@ -127,6 +127,8 @@ FILES: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "rows.parquet": parquet,
     "rows.arrow": arrow,
     "rows.parquet.gz": lambda rows: gzip.compress(parquet(rows)),
+    "columns.json": lambda rows: json.dumps({name: [row[name] for row in rows] for name in rows[0]}).encode(),
+    "numbered.json": lambda rows: json.dumps({str(at): row for at, row in enumerate(rows)}).encode(),
     "lies.jsonl": parquet,
     "lies.parquet": lines,
     "lies.json": lambda rows: gzip.compress(lines(rows)),
@@ -302,3 +304,49 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
         assert notes == [f"{tmp_path / name} is empty: it has no rows"]
         with pytest.raises(RecipeError, match="is empty: it has no rows"):
             Published(tmp_path / name)
+
+
+def test_a_table_in_json_by_columns_and_by_numbers_is_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    rows = [
+        {"instruction": "Why?", "response": "So.", "n": 1},
+        {"instruction": "How?", "response": None, "n": 2},
+    ]
+    by_number = {name: {str(at): row[name] for at, row in enumerate(rows)} for name in rows[0]}
+    for table in (by_number, {name: [row[name] for row in rows] for name in rows[0]}):
+        path.write_text(json.dumps(table))
+        assert [record.value for record in read_rows(path)] == rows
+    for one in (
+        {"prompt": "Why?", "tags": ["a"]},
+        {"messages": [said("user", "Why?")]},
+        {"text": ["a"], "n": [1, 2]},
+    ):
+        path.write_text(json.dumps(one))
+        assert [record.value for record in read_rows(path)] == [one]
+
+
+def test_csv_may_tell_its_delimiter_as_excel_does(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('sep=;\ninstruction;response\n"a, b";c\n\nd;e;f\n')
+    rows = read_rows(path)
+    first = next(rows)
+    assert (first.place, first.value) == (3, {"instruction": "a, b", "response": "c"})
+    with pytest.raises(RecipeError, match=r"line 5 of .* has 3 fields"):
+        next(rows)
+
+
+def test_texts_that_a_writer_marked_as_bytes_are_texts(tmp_path: Path) -> None:
+    for kind in (pa.binary(), pa.large_binary()):
+        table = pa.table(
+            {"Instruction": pa.array(["Größe?", None], kind), "other": pa.array([b"\xff", b""], kind)}
+        )
+        pq.write_table(table, tmp_path / "rows.parquet")
+        assert read_instructions(NamedDataset(path=str(tmp_path / "rows.parquet"))).texts == ("Größe?",)
+        schema = Published(tmp_path / "rows.parquet").file_schema
+        assert [pa.types.is_binary(one) or pa.types.is_large_binary(one) for one in schema.types] == [
+            False,
+            True,
+        ]
+    pq.write_table(pa.table({"instruction": [b"Why?", b"\xff"]}), tmp_path / "bad.parquet")
+    with pytest.raises(RecipeError, match=r"bad\.parquet: column `instruction`, row 2: not UTF-8 text"):
+        list(read_rows(tmp_path / "bad.parquet"))

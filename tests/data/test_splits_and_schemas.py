@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,21 @@ def test_a_quota_for_a_value_that_the_rules_leave_out_is_no_mistake(tmp_path: Pa
     quotas = {"by": "topic", "counts": {"a": 1, "b": 1}}
     found = Filter.model_validate({"name": "some", "rules": rules, "quotas": quotas})
     assert refilter(Published(tmp_path / "rows.parquet"), found).kept == 1
+
+
+def test_a_folder_may_hold_more_files_than_may_be_open(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(120):
+        pq.write_table(pa.table({"instruction": [f"Why {number}?"]}), folder / f"part-{number:03d}.parquet")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 40, hard))
+    try:
+        rows = Published(folder)
+        kept = pa.concat_tables(rows.kept(pa.chunked_array([pa.nulls(rows.rows, pa.string())])))
+        texts = rows.texts([0, 64, 119])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert kept["instruction"].to_pylist() == [f"Why {number}?" for number in range(120)]
+    assert [text for _, text in texts.values()] == ["Why 0?", "Why 64?", "Why 119?"]
+    assert [rows.place_of(at) for at in (0, 119)] == ["part-000.parquet row 1", "part-119.parquet row 1"]

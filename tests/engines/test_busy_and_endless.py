@@ -55,6 +55,24 @@ def test_one_that_stays_busy_ends_the_build_and_fails_no_row(
     assert "is busy" in str(results[0]) and "no row is lost: run the same command again" in str(results[0])
 
 
+@pytest.mark.parametrize(
+    "error", [{"code": 429}, {"code": "503"}, {"type": "overloaded_error"}, {"code": "rate_limit_exceeded"}]
+)
+def test_a_gateway_that_says_busy_in_a_good_answer_is_busy(
+    no_waits: list[float], error: dict[str, Any]
+) -> None:
+    busy = iter(range(6))
+
+    def behave(body: dict[str, Any]) -> Answer:
+        return well(body) if next(busy, None) is None else Answer({"error": {"message": "later", **error}})
+
+    with serving(behave) as server:
+        assert ask(server.url, *[PROMPT] * 2, retries=0, patience=1e4) == [FINE] * 2
+    with serving(lambda body: Answer({"error": {"message": "later", **error}})) as server:
+        [result] = ask(server.url, retries=0, patience=20.0)
+    assert isinstance(result, ServerError) and "is busy" in str(result) and "later" in str(result)
+
+
 def trickle() -> Iterator[bytes]:
     while True:
         time.sleep(0.02)

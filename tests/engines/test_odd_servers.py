@@ -11,6 +11,7 @@ from loopback import Answer, serving
 
 from magpie.engines.base import Completion, Sampling
 from magpie.errors import ServerError
+from magpie.replies import json_object
 
 TEXT = "How would I tell a heron from a wren?"
 PLAIN = Sampling(max_tokens=64, seed=0, temperature=0.0)
@@ -155,15 +156,28 @@ def test_a_redirect_says_where_it_points() -> None:
         f"```json\n{json.dumps(LABEL, indent=1)}\n```",
         repr(LABEL),
         f"<think>The user {{wants}} a label.</think>\n{json.dumps(LABEL)}",
+        json.dumps(LABEL)[:-1] + ",}",
     ],
-    ids=["ok", "fenced", "pydict", "think"],
+    ids=["ok", "fenced", "pydict", "think", "comma"],
 )
 def test_a_judges_object_is_read_however_it_is_wrapped(text: str) -> None:
-    from magpie.replies import json_object
-
     result = told(said(text), JUDGED)
     assert result.finish_reason == "stop"
     assert json_object(result.text) == LABEL
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r'{"a": "find \alpha and \(x\)"}', r"find \alpha and \(x\)"),
+        (r'{"a": "one \\beta, two \gamma"}', r"one \beta, two \gamma"),
+        (r"""{"a": "it\'s \sigma", }""", r"it's \sigma"),
+        (r"{'a': 'it\'s a caf\xe9'}", "it's a café"),
+        (r'{"a": "a\nb\u00e9"}', "a\nbé"),
+    ],
+)
+def test_backslashes_that_escape_nothing_stand_for_themselves(written: str, read: str) -> None:
+    assert json_object(written) == {"a": read}
 
 
 @pytest.mark.parametrize("length", ["abc", -1, 1e999, [], True, 10**30])

@@ -101,6 +101,9 @@ def test_a_server_that_fails_every_prompt_is_given_up() -> None:
         (Answer({"choices": [{"text": "x", "finish_reason": "stop"}]}), "without `usage`"),
         (Answer({"error": "who are you"}, 401), r"answers 401.*\$MAGPIE_API_KEY"),
         (Answer({"error": "gone"}, 404), "answers 404"),
+        (Answer({"error": "no credit"}, 402), r"answers 402.*pay its bill.*\$MAGPIE_API_KEY"),
+        (Answer("who are you", 407), "answers 407.*the proxy"),
+        (Answer({"error": "retired"}, 410), "answers 410"),
     ],
 )
 def test_answers_that_are_no_completions_end_the_build(answer: Answer, says: str) -> None:
@@ -140,6 +143,9 @@ def test_the_key_is_sent_and_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -
 def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
     with pytest.raises(RecipeError, match="holds a user name or a password") as caught:
         ask("http://user:pass-word@127.0.0.1:1/v1")
+    assert "pass-word" not in str(caught.value)
+    with pytest.raises(RecipeError, match="goes on after its path") as caught:
+        ask("http://127.0.0.1:1/v1?api-key=pass-word")
     assert "pass-word" not in str(caught.value)
 
 

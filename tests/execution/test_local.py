@@ -14,14 +14,8 @@ from magpie.build import build
 from magpie.engines import open_engine
 from magpie.engines.base import Engine
 from magpie.errors import EngineError, StoppedError
-from magpie.execution.base import ShardTask, Through
 from magpie.execution.local import LocalExecutor
-from magpie.execution.ray.handout import Handout
-from magpie.execution.scheduler import Wanted
-from magpie.plan import BuildTools, bind, make_plan
 from magpie.recipe import Model
-from magpie.runs.run import Run
-from magpie.storage import LocalStorage
 
 
 def hungry(most: int) -> LocalExecutor:
@@ -83,21 +77,3 @@ def test_shards_in_flight_are_finished_within_the_time_of_grace(tmp_path: Path, 
     build(small_recipe(), tmp_path / "run", executor="local")
     build(small_recipe(), tmp_path / "whole", executor="local")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
-
-
-def test_a_handout_that_drains_is_over_when_what_is_held_is_through_or_lost(tmp_path: Path) -> None:
-    plan = make_plan(small_recipe())
-    storage = LocalStorage(tmp_path / "run")
-    storage.prepare()
-    run = Run(storage, plan.recipe, plan.steps)
-    tasks = [ShardTask(shard, "", {}) for shard in range(run.shards)]
-    handout = Handout(run, bind(plan, BuildTools()), plan.phases[0], tasks, lambda _: None)
-    handout.take(0, Wanted(2))
-    handout.take(1, Wanted(1))
-    assert handout.drain()
-    assert handout.take(1, Wanted(5)) == [] and handout.left == 3
-    handout.handle(0, Through(0))
-    handout.handle(1, Through(2))
-    assert not handout.is_over
-    handout.lost(0)
-    assert handout.is_over

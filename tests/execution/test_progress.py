@@ -111,3 +111,16 @@ def test_a_row_is_done_when_all_that_is_asked_of_it_is_answered() -> None:
         for _ in range(6):
             progress.completed(Completed("tag", 5, 100, shard=0))
         assert progress.counts["tag"].under_way == 2.0  # three questions a row
+
+
+def test_a_shard_that_stands_as_a_whole_says_nothing_of_how_long_the_others_take() -> None:
+    said = StringIO()
+    console = Console(file=said, width=120, color_system=None)
+    with Progress(STEPS, 32, log=Log(None), console=console) as progress:
+        progress.took_over("respond", 0, 5)  # eleven are out
+        progress.committed("respond", 0, 16, 0)
+        assert progress.counts["respond"].fresh == 0
+        progress.took_over("respond", 1, 5)
+        progress.completed(Completed("respond", 5, 100, shard=1))
+        progress.committed("respond", 1, 16, 0)
+        assert progress.counts["respond"].fresh == 11

@@ -18,17 +18,10 @@ from standing import same_as
 from magpie.build import build
 from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
-from magpie.errors import EngineError, RunError
-from magpie.execution.base import Answered, Asked, Committed, Event, Isolation, Noted, ShardTask, Through
-from magpie.execution.isolation import request_key
+from magpie.errors import EngineError
 from magpie.execution.ray import RayExecutor
-from magpie.execution.ray.handout import SUSPECT_AFTER, Handout
-from magpie.execution.scheduler import Wanted
-from magpie.plan import BuildTools, bind, make_plan
 from magpie.recipe import Model
-from magpie.runs.run import Run
 from magpie.runs.verify import verify
-from magpie.storage import LocalStorage
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.slow
@@ -73,9 +66,9 @@ def test_a_killed_worker_costs_no_row(tmp_path: Path, cluster: None) -> None:
     def kill_one() -> None:
         while not killed:
             time.sleep(0.05)
-            for place in list(executor._places.values()):
-                if "pid" in place.node and any((tmp_path / "ray" / "steps").rglob("*.parquet")):
-                    killed.append(int(place.node.rsplit("pid ", 1)[1].rstrip(")")))
+            for replica in list(executor._replicas.values()):
+                if "pid" in replica.node and any((tmp_path / "ray" / "steps").rglob("*.parquet")):
+                    killed.append(int(replica.node.rsplit("pid ", 1)[1].rstrip(")")))
                     os.kill(killed[0], signal.SIGKILL)
                     return
 
@@ -168,75 +161,3 @@ async def deadly_engine(model: Model) -> Engine:
 
 async def no_engine(model: Model) -> Engine:
     raise EngineError("no engine today")
-
-
-# The book-keeping, without Ray
-
-
-def handout_of(tmp_path: Path) -> tuple[Handout, list[Event]]:
-    """Six shards of the first phase, and what the driver hears."""
-    plan = make_plan(small_recipe())
-    storage = LocalStorage(tmp_path / "run")
-    storage.prepare()
-    run, heard = Run(storage, plan.recipe, plan.steps), list[Event]()
-    tasks = [ShardTask(shard, "", {}) for shard in range(run.shards)]
-    return Handout(run, bind(plan, BuildTools()), plan.phases[0], tasks, heard.append), heard
-
-
-def test_shards_of_a_lost_worker_wait_again_in_front(tmp_path: Path) -> None:
-    handout, _ = handout_of(tmp_path)
-    assert [task.shard for task in handout.take(0, Wanted(2))] == [0, 1]
-    assert [task.shard for task in handout.take(1, Wanted(1))] == [2]
-    handout.handle(0, Through(0))
-    assert handout.lost(0) == 1
-    assert [task.shard for task in handout.take(1, Wanted(9))] == [1, 3, 4, 5]
-    assert handout.left == 5
-
-
-def test_a_shard_that_loses_three_workers_gets_one_for_itself(tmp_path: Path) -> None:
-    handout, heard = handout_of(tmp_path)
-    for worker in range(SUSPECT_AFTER):
-        handout.take(worker, Wanted(1))
-        handout.lost(worker)
-    others = handout.take(7, Wanted(9))
-    assert [task.shard for task in others] == [1, 2, 3, 4, 5]
-    assert handout.take(7, Wanted(1)) == []  # not beside others
-    (alone,) = handout.take(8, Wanted(5))
-    assert alone.shard == 0
-    assert alone.isolation == Isolation(32)
-    for request in ("a", "b", "c"):
-        handout.handle(8, Asked(0, request))
-    handout.handle(8, Answered(0, "b"))
-    handout.lost(8)
-    (alone,) = handout.take(9, Wanted(5))
-    assert alone.isolation == Isolation(1, frozenset({"a", "c"}))
-    handout.handle(9, Asked(0, "a"))
-    handout.handle(9, Answered(0, "a"))
-    handout.handle(9, Asked(0, "c"))
-    handout.lost(9)
-    (alone,) = handout.take(10, Wanted(5))
-    assert alone.isolation == Isolation(32, None, frozenset({"c"}))
-    assert any(isinstance(event, Noted) and "killed its engine" in event.text for event in heard)
-
-
-def test_a_shard_that_loses_too_many_workers_ends_the_build(tmp_path: Path) -> None:
-    """And not only one worker's place, while the others wait for shards that nobody has any more."""
-    handout, _ = handout_of(tmp_path)
-    with pytest.raises(RunError, match="shard 0 has lost 24 workers"):
-        for worker in range(99):
-            handout.take(worker, Wanted(0 if worker >= SUSPECT_AFTER else 1))
-            handout.lost(worker)
-
-
-def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
-    handout, heard = handout_of(tmp_path)
-    committed = Committed("instruct", 1, 0, 16, 0, None)  # type: ignore[arg-type]
-    handout.take(0, Wanted(1))
-    handout.handle(0, committed)
-    handout.handle(0, committed)
-    assert heard == [committed]
-
-
-def test_a_request_has_the_same_name_in_every_process() -> None:
-    assert request_key([1, 2], 3) == request_key((1, 2), 3) != request_key([1, 2], 4)
-    assert request_key([12], 3) != request_key([1, 2], 3)

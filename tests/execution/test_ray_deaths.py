@@ -21,8 +21,8 @@ from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.errors import EngineError
 from magpie.execution.ray import RayExecutor
-from magpie.execution.ray.cluster import Needs
-from magpie.execution.ray.place import Place
+from magpie.execution.ray.cluster import Resources
+from magpie.execution.ray.replica import Replica
 from magpie.plan import make_plan
 from magpie.recipe import Model
 from magpie.runs.verify import verify
@@ -48,10 +48,10 @@ def when_it_is_at_work(executor: RayExecutor, folder: Path, do: Callable[[int], 
     def wait() -> None:
         while True:
             time.sleep(0.05)
-            for place in list(executor._places.values()):
-                if "pid" in place.node and any((folder / "steps").rglob("*.parquet")):
+            for replica in list(executor._replicas.values()):
+                if "pid" in replica.node and any((folder / "steps").rglob("*.parquet")):
                     with suppress(ProcessLookupError):
-                        do(int(place.node.rsplit("pid ", 1)[1].rstrip(")")))
+                        do(int(replica.node.rsplit("pid ", 1)[1].rstrip(")")))
                         return
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -64,8 +64,8 @@ def test_a_worker_that_stands_still_is_found_out(
 ) -> None:
     """It is ended, its shard is handed out, and what it would still have written changes nothing."""
     # Long enough for a worker of a busy machine, whose first imports let no other thread run.
-    monkeypatch.setattr("magpie.execution.ray.place.BEAT_EVERY", 1.0)
-    monkeypatch.setattr("magpie.execution.ray.place.SILENCE", 10.0)
+    monkeypatch.setattr("magpie.execution.ray.replica.HEARTBEAT_EVERY", 1.0)
+    monkeypatch.setattr("magpie.execution.ray.replica.SILENCE", 10.0)
     build(small_recipe(), tmp_path / "local", executor="local")
     # One alone: of two, the one that is stopped may have no shard, and nobody misses it.
     executor, stopped = RayExecutor(replicas=1, engines=slow_engine), list[int]()
@@ -101,9 +101,9 @@ def test_an_engine_short_of_memory_gets_half_the_slots(
 
 def test_half_the_slots_and_half_again() -> None:
     phase = make_plan(small_recipe()).phases[0]
-    place = Place(0, Needs(1))
+    replica = Replica(0, Resources(1))
     error = EngineError("CUDA out of memory")
-    assert [place.halve_slots(phase, error) for _ in range(10)] == [256, 128, 64, 32, 16, 8, 4, 2, 1, 1]
+    assert [replica.halve_slots(phase, error) for _ in range(10)] == [256, 128, 64, 32, 16, 8, 4, 2, 1, 1]
 
 
 def test_a_worker_may_use_its_part_of_the_machine(tmp_path: Path, cluster: None) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of several nodes under a running build: one joins, one is killed. Real nodes of Ray, on this machine."""
+"""A cluster whose nodes join and are killed under a running build. Real nodes of Ray, on this machine."""
 
 from __future__ import annotations
 
@@ -52,15 +52,11 @@ def test_a_node_joins_and_is_killed(tmp_path: Path, cluster: Any, monkeypatch: p
         shards = tmp_path / "ray" / "steps"
         while not any(shards.rglob("*.parquet")):
             time.sleep(0.05)
-        # By the command, as an operator does: Ray's own helper for tests sets signal handlers, in no thread but one.
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
-        with subprocess.Popen(
-            [*command, f"--address={cluster.address}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as node:
+        with new_node(cluster) as node:
             try:
-                while len([place for place in list(executor._places.values()) if place.node]) < 2:
+                while len([replica for replica in list(executor._replicas.values()) if replica.node]) < 2:
                     time.sleep(0.05)
-                workers.extend(place.node for place in list(executor._places.values()))
+                workers.extend(replica.node for replica in list(executor._replicas.values()))
                 time.sleep(1)  # it has begun with shards
                 for process in psutil.Process(node.pid).children(recursive=True):
                     if process.name() == "raylet":
@@ -83,6 +79,49 @@ def test_a_node_joins_and_is_killed(tmp_path: Path, cluster: Any, monkeypatch: p
     assert "lost" in log.read_text(), "and the build went on without it"
     assert verify(run) == []
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+def test_workers_wait_for_a_node_with_a_gpu_and_begin_when_it_joins(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster without a GPU at the moment, such as one whose nodes still come: nothing begins without."""
+    monkeypatch.setattr("magpie.execution.ray._LOOK_FOR_NODES", 0.5)
+    # As it would be with a real model on a machine whose libraries are built for GPUs.
+    monkeypatch.setattr("magpie.execution.ray._loads_weights", lambda phase: phase.needs_engine)
+    monkeypatch.setattr("magpie.execution.ray.cluster.built_for_gpus", lambda: True)
+    build(small_recipe(), tmp_path / "local", executor="local")
+    executor = RayExecutor(cluster.address)
+    log, made_before = tmp_path / "ray" / "log.jsonl", list[Path]()
+    over = threading.Event()
+
+    def join() -> None:
+        while not (log.exists() and "wait for room" in log.read_text()):
+            time.sleep(0.05)
+        made_before.extend((tmp_path / "ray" / "steps").rglob("*.parquet"))
+        with new_node(cluster, "--num-gpus=1") as node:
+            over.wait(120)
+            node.terminate()
+
+    joining = threading.Thread(target=join, daemon=True)
+    joining.start()
+    run = build(small_recipe(), tmp_path / "ray", executor=executor)
+    asyncio.run(executor.close())
+    over.set()
+    joining.join(90)
+    assert made_before == []
+    said = log.read_text()
+    assert said.count("1 of 1 workers wait for room on the Ray cluster") == 1
+    assert "each takes 1 GPU and 1 CPU core of one node, and it has 1 node with 0 GPUs and 1 CPU core" in said
+    assert verify(run) == []
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+def new_node(cluster: Any, *options: str) -> subprocess.Popen[bytes]:
+    """A node that joins, by the command, as an operator does it: Ray's helper for tests needs the main thread."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *options]
+    return subprocess.Popen(
+        [*command, f"--address={cluster.address}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 class Waiting:

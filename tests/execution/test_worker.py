@@ -29,10 +29,10 @@ from magpie.execution.base import (
     Loaded,
     Loading,
     Report,
+    ShardDone,
     ShardTask,
-    Through,
     Working,
-    together,
+    merge_completions,
 )
 from magpie.execution.driver import Driver
 from magpie.execution.local import LocalExecutor
@@ -78,7 +78,7 @@ def test_a_shard_is_taken_through_a_phase_in_order() -> None:
     run, bound = made(MemoryStorage())
     phase = first_steps(bound)
     events = taken(run, bound, phase, ShardTask(2, START, {}))
-    kinds = [Began, *[Completed] * 16, Committed, Began, Committed, Through]
+    kinds = [Began, *[Completed] * 16, Committed, Began, Committed, ShardDone]
     assert [type(event) for event in events] == kinds
     begun = [event for event in events if isinstance(event, Began)]
     assert begun == [Began("instruct", 2), Began("clean", 2)]
@@ -144,10 +144,10 @@ def test_a_shard_made_from_the_same_rows_is_kept_and_one_made_from_others_replac
     phase = first_steps(bound)
     first = [one for one in taken(run, bound, phase, ShardTask(0, START, {})) if isinstance(one, Committed)]
     there: dict[int, Shard] = {one.number: one.committed for one in first}
-    assert taken(run, bound, phase, ShardTask(0, START, there)) == [Through(0)]
+    assert taken(run, bound, phase, ShardTask(0, START, there)) == [ShardDone(0)]
     run.storage.delete(run.shard_name(run.steps[1], 0))
     again = taken(run, bound, phase, ShardTask(0, START, {1: there[1]}))
-    assert [type(event) for event in again] == [Began, Committed, Through]
+    assert [type(event) for event in again] == [Began, Committed, ShardDone]
     assert again[1] == first[1]
     stale = taken(run, bound, phase, ShardTask(0, "made from other rows", there))
     assert [event.step for event in stale if isinstance(event, Committed)] == ["instruct", "clean"]
@@ -365,7 +365,7 @@ def test_completions_of_one_step_and_shard_travel_together() -> None:
     one, other = Completed("tag", 5, 100, 96, 1, 0), Completed("tag", 7, 100, 0, 0, 0)
     unknown, elsewhere = Completed("tag", 3, shard=0), Completed("tag", 2, 10, 0, 0, 1)
     committed = Committed("tag", 0, 0, 2, 0, None)
-    assert together([one, other, unknown, elsewhere, committed, one]) == [
+    assert merge_completions([one, other, unknown, elsewhere, committed, one]) == [
         Completed("tag", 12, 200, 96, 1, 0, 2),
         unknown,
         elsewhere,

@@ -76,3 +76,40 @@ def test_a_machine_without_a_gpu_costs_its_own_hours(tmp_path: Path) -> None:
     found = work(run, price=0.5)
     assert found.gpus is None and found.gpu_hours is None and found.seconds is not None
     assert found.cost == pytest.approx(0.5 * found.seconds / 3600)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"time": 1e999, "event": "doing", "what": "instruct"}',
+        '{"time": NaN, "event": "doing"}',
+        '{"time": 1e20, "event": "doing", "what": "instruct"}',
+        '{"time": -5, "event": "doing"}',
+        '{"time": true, "event": "doing"}',
+        '{"time": 5, "event": "shard", "step": ["instruct"]}',
+        '{"time": 5, "event": "shard", "step": "instruct", "rows": "many"}',
+        '{"time": 5, "event": "shard", "step": "instruct", "tokens": 1e999}',
+        '{"time": 5, "event": {"a": 1}, "what": []}',
+        "[" * 100_000,
+        "[]",
+        "null",
+    ],
+)
+def test_a_line_that_no_build_writes_is_no_event(run: magpie.Run, line: str) -> None:
+    log = run.folder / "log.jsonl"
+    before, text = work(run, price=2.0), log.read_text()
+    log.write_text(f"{line}\n{text}{line}\n")
+    assert work(run, price=2.0) == before
+    [found] = magpie.list_runs(run.folder)
+    # Of a log only the end is looked at.
+    assert len(line) > 4_000 or found.changed == json.loads(text.splitlines()[-1])["time"]
+
+
+@pytest.mark.parametrize(
+    "planned", [{"gpus": "x"}, {"rows_per_second": {"instruct": "fast", "embed": 0}}, {}]
+)
+def test_a_plan_in_the_log_that_is_none_counts_for_nothing(run: magpie.Run, planned: dict[str, Any]) -> None:
+    with (run.folder / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"time": 1e9, "event": "planned", **planned}) + "\n")
+    found = work(run, price=1.0)
+    assert (found.gpus, found.paces) == (None, ())

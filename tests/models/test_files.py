@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -100,3 +101,12 @@ def test_a_folder_or_file_that_is_no_model_says_so(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"12345678")
     with pytest.raises(ModelError, match="is a file; give the folder"):
         resolve(Model(model=str(tmp_path / "model.safetensors")))
+
+
+def test_strange_things_beside_the_weights_are_passed_over(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model")
+    revision = resolve(Model(model=str(folder))).revision
+    (folder / "gone.safetensors").symlink_to(tmp_path / "blobs" / "pruned")
+    os.mkfifo(folder / "pipe.safetensors")
+    os.mkfifo(folder / "pipe.json")
+    assert resolve(Model(model=str(folder))).revision == revision

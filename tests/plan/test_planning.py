@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from builds import small_recipe
 
+from magpie.engines import find_engine
+from magpie.engines.gpus import built_for_gpus
 from magpie.errors import FilterError, RecipeError
 from magpie.plan import Plan, make_plan
 from magpie.recipe import Dedup
@@ -140,3 +142,25 @@ def test_an_engine_that_stays_loaded_is_sized_for_the_longest_rows_of_its_phases
     assert instruct.model.row_tokens == 475  # as published: 45 tokens of prompt, 430 of response
     set_by_hand = make_plan(load_recipe("air", overrides={"models.generator.row_tokens": 900}))
     assert set_by_hand.phases[0].model is not None and set_by_hand.phases[0].model.row_tokens == 900
+
+
+@pytest.mark.parametrize(("engine", "refused"), [("vllm", True), ("transformers", False)])
+def test_a_model_that_is_kept_to_the_cpu_is_refused_where_the_engine_is_built_for_gpus(
+    monkeypatch: pytest.MonkeyPatch, engine: str, refused: bool
+) -> None:
+    if not find_engine(engine).is_installed:
+        pytest.skip(f"{engine} is not installed")
+    model = {"model": "demo", "engine": engine, "device": "cpu"}
+    recipe = small_recipe(models={"generator": model, "judge": "generator", "embedder": "scripted"})
+    make_plan(recipe)
+    monkeypatch.setattr("magpie.plan.planning.built_for_gpus", lambda: True)
+    if refused:
+        with pytest.raises(RecipeError, match=r"`models.generator.device` is cpu.*built for GPUs"):
+            make_plan(recipe)
+    else:
+        make_plan(recipe)
+
+
+def test_the_build_of_torch_says_whether_engines_run_on_gpus() -> None:
+    torch = pytest.importorskip("torch")
+    assert built_for_gpus() == bool(torch.version.cuda or torch.version.hip)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,11 +14,14 @@ import pytest
 from builds import small_recipe
 
 import magpie
+from magpie import api
 from magpie.build import build
 from magpie.data.magpie_form import PUBLISHED
 from magpie.errors import MagpieError, RunError
 from magpie.publish.formats import export
+from magpie.publish.hub.checks import MARK
 from magpie.runs.run import Run
+from magpie.storage.writing import refuse_another
 
 STEER = {
     "prompts": ["You talk to {persona}."],
@@ -239,3 +244,46 @@ def test_names_of_classes_survive(tmp_path: Path) -> None:
     export(tmp_path / "set.parquet", format="messages", out=tmp_path / "x.parquet")
     back = datasets.Dataset.from_parquet(str(tmp_path / "x.parquet"), cache_dir=str(tmp_path / "cache"))
     assert back.features["topic"].names == ["birds", "ships"]  # type: ignore[union-attr]
+
+
+def test_what_lies_beside_an_export_is_not_lost_either(run: Run, tmp_path: Path) -> None:
+    beside = tmp_path / "x.axolotl.yaml"
+    beside.write_text("mine")
+    with pytest.raises(RunError, match=r"x\.axolotl\.yaml is there already; replace it with --overwrite"):
+        export(run, format="axolotl", out=tmp_path / "x.jsonl")
+    assert beside.read_text() == "mine" and not (tmp_path / "x.jsonl").exists()
+    export(run, format="axolotl", out=tmp_path / "x.jsonl", overwrite=True)
+    assert "field_messages" in beside.read_text()
+
+
+@pytest.mark.parametrize(
+    "held", [codecs.BOM_UTF8 + b'{"mine": {}}', '{"mine": {}}'.encode("utf-16")], ids=["a mark", "UTF-16"]
+)
+def test_entries_of_others_stay_however_their_file_is_written(run: Run, tmp_path: Path, held: bytes) -> None:
+    info = tmp_path / "dataset_info.json"
+    info.write_bytes(held)
+    export(run, format="llama-factory", out=tmp_path / "x.jsonl")
+    assert set(json.loads(info.read_text())) == {"mine", "x"}
+    info.unlink()
+    os.mkfifo(info)
+    with pytest.raises(RunError, match=r"dataset_info\.json: it is no file"):
+        export(run, format="llama-factory", out=tmp_path / "y.jsonl")
+
+
+def test_a_card_and_a_report_replace_only_their_like(run: Run, tmp_path: Path) -> None:
+    for name, write, mark in (
+        ("README.md", api.card, MARK),
+        ("page.html", api.report, '<meta name="made-from"'),
+    ):
+        out = tmp_path / name
+        out.write_text("mine")
+        with pytest.raises(RunError, match="is there already, and magpie did not make it"):
+            write(run, out)
+        assert out.read_text() == "mine"
+        out.unlink()
+        os.mkfifo(out)
+        with pytest.raises(RunError, match="magpie did not make it"):
+            write(run, out)
+        out.unlink()
+        out.write_text(f"---\n---\n{mark}")
+        refuse_another(out, mark.encode())

@@ -1,5 +1,6 @@
 """`steer` in a recipe: its short forms, its files, and what is wrong with it said in one line."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,13 @@ def test_languages_are_kept_by_a_list_or_as_steered(keep: Any) -> None:
     assert said.startswith(
         "`language.keep`: must be a list of languages such as [en, de], or `steered`, not "
     )
+
+
+def test_a_pipe_where_a_file_is_meant_is_said_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "texts.txt")
+    recipe = WRITTEN | {"steer": {"prompts": {"file": "texts.txt"}}}
+    with pytest.raises(RecipeError, match=r"texts\.txt: it is no file"):
+        parse_recipe(recipe, folder=tmp_path)
+    question = {"prompt": {"file": "texts.txt"}, "answer": {"a": {"type": "text"}}}
+    with pytest.raises(RecipeError, match=r"the question `q`: .*texts\.txt: it is no file"):
+        parse_recipe(WRITTEN | {"tag": {"tags": ["q"], "questions": {"q": question}}}, folder=tmp_path)

@@ -14,7 +14,8 @@ from magpie.build import build
 from magpie.execution.counts import StepCount
 from magpie.execution.log import Log
 from magpie.execution.peek import Peek
-from magpie.execution.progress import Progress, running_funnel
+from magpie.execution.progress import Progress
+from magpie.execution.progress_table import running_funnel
 from magpie.plan import make_plan
 from magpie.report.watch import watch
 from magpie.runs.run import PROGRESS
@@ -82,7 +83,8 @@ def test_a_shard_that_is_gone_is_not_peeked_at(tmp_path: Path) -> None:
     assert step is not None
     committed: Any = Committed(step.name, step.number, 0, 16, 0, None)  # type: ignore[arg-type]
     run.storage.delete(run.shard_name(step, 0))
-    Peek(run, console).beside(events.append)(committed)
+    with Peek(run, console) as peek:
+        peek.beside(events.append)(committed)
     assert events == [committed] and said(console) == ""
 
 

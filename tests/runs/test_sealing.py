@@ -14,9 +14,11 @@ from builds import small_recipe, tree
 from magpie.build import build
 from magpie.errors import RecipeChangedError
 from magpie.figures.status import status
+from magpie.runs.record import recorded_recipe
 from magpie.runs.run import Run
 from magpie.runs.sealing import RUN_MANIFEST, read_run_manifest, recovered_record
 from magpie.runs.verify import not_sealed, stray_problem, strays, verify
+from magpie.storage import LocalStorage
 
 FILES = ("recipe.yaml", "fingerprints.json", "report.json", RUN_MANIFEST, "dataset/.manifest.json")
 
@@ -137,3 +139,34 @@ def test_a_stray_file_among_the_shards_is_said_and_left_alone(folder: Path) -> N
     build(small_recipe(), folder)
     assert (folder / "steps" / "notes.txt").read_text() == "mine"
     assert "notes.txt" in (folder / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: &a0 {x: [1]}\n"
+        + "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]\n" for at in range(1, 10)),
+        "models: " + "[" * 50_000,
+        "models: {a: &x [*x]}",
+        "\x00",
+    ],
+    ids=["a bomb", "deep", "a circle", "no text"],
+)
+def test_a_recorded_recipe_is_read_within_limits(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert recorded_recipe(LocalStorage(tmp_path)) is None
+
+
+def test_what_a_shard_says_is_unpacked_within_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(folder)
+    assert recovered_record(storage) is not None
+    monkeypatch.setattr("magpie.runs.sealing._LARGEST", 1_000)
+    assert recovered_record(storage) is None
+
+
+@pytest.mark.parametrize("name", [RUN_MANIFEST, "fingerprints.json", "dataset/.manifest.json"])
+def test_endless_nesting_is_damage_that_a_build_mends(folder: Path, name: str) -> None:
+    (folder / name).write_text("[" * 100_000)
+    assert any(name.rpartition("/")[2] in problem for problem in verify(Run.open(folder)))
+    build(small_recipe(), folder)
+    assert verify(Run.open(folder)) == []

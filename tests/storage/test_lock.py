@@ -21,6 +21,7 @@ from magpie.build import build
 from magpie.errors import RunError, StorageError
 from magpie.runs.verify import verify
 from magpie.storage import LocalStorage
+from magpie.storage.lease import is_over
 from magpie.storage.lock import LEASE, LOCK, holder, locked
 from magpie.storage.owner import Owner
 
@@ -205,3 +206,17 @@ def test_new_folders_are_made_durable_in_those_above(tmp_path: Path, monkeypatch
     storage.create("steps/01-instruct/00000.parquet", b"one")
     folders = [str(path) for path in (storage.folder, storage.folder / "steps")]
     assert synced[2:4] == folders and synced[-1] == str(storage.folder / "steps" / "01-instruct")
+
+
+@pytest.mark.parametrize("until", [None, "tomorrow", [], float("nan"), 1.0])
+def test_a_lease_of_a_bucket_that_names_no_time_is_over(until: object) -> None:
+    assert is_over({"until": until})
+    assert not is_over({"until": time.time() + 60})
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}", b'{"host": "a", "pid": 1e999, "since": 1}', b"\xff", b"null"])
+def test_a_lock_that_says_nothing_of_use_is_held_by_somebody(tmp_path: Path, data: bytes) -> None:
+    with locked(tmp_path):
+        (tmp_path / LOCK).write_bytes(data)
+        there = holder(tmp_path)
+        assert there is not None and there.pid == 0

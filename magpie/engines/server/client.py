@@ -26,6 +26,11 @@ _RETRIED = frozenset({408, 425})
 _BUSY = frozenset({429, 502, 503, 529})
 """What a server answers that has too much to do or is starting: no request is to blame, and none is given up for it."""
 
+_BUSY_WORDS = frozenset(
+    {*map(str, _BUSY), "rate_limit_exceeded", "rate_limit_error", "overloaded_error", "overloaded"}
+)
+"""The same as the code or the type of an error, which gateways send in an answer whose status is 200."""
+
 _SHORTEST_WAIT = 0.5
 """Seconds between two requests to a busy server."""
 
@@ -34,9 +39,13 @@ _LARGEST_ANSWER = 64 << 20
 
 _REFUSES_ALL = {
     401: "put the key it wants into ${key}",
+    402: "pay its bill, or put the key of another account into ${key}",
     403: "put a key that may use it into ${key}",
     404: "let `server.url` end in /v1, and set `model` to one it serves",
     405: "let `server.url` end in /v1",
+    407: "put the proxy's user name and password into the variable that names it, or set NO_PROXY",
+    410: "set `server.url` and `model` to what is still served",
+    451: "use another server",
 }
 """Statuses that every request will get, and what to do about them."""
 
@@ -129,8 +138,8 @@ class JsonClient:
                 cause, problem = error, self._failure(error)
                 attempt += 1
                 continue
-            if answer.status_code in _BUSY:
-                wait = max(wait, self._wait_while_busy(answer), _SHORTEST_WAIT)
+            if busy := _busy_code(answer):
+                wait = max(wait, self._wait_while_busy(answer, busy), _SHORTEST_WAIT)
                 continue
             self._busy_since = None
             result = self._read(answer, needs)
@@ -176,7 +185,7 @@ class JsonClient:
             answer.status_code, headers=headers, content=bytes(data), request=answer.request
         )
 
-    def _wait_while_busy(self, answer: httpx.Response) -> float:
+    def _wait_while_busy(self, answer: httpx.Response, busy: str) -> float:
         """How long a busy server wants to be left alone. Raises ServerError when it has been busy for too long.
 
         No prompt is given up for it: the server would say the same of any other.
@@ -189,7 +198,7 @@ class JsonClient:
             said = self._quote(answer.text)
             more = f", and asks to be left alone for {asked:.0f} s" if asked else ""
             raise self.error(
-                f"is busy: for {now - self._busy_since:.0f} s it answers nothing but {answer.status_code}{more} "
+                f"is busy: for {now - self._busy_since:.0f} s it answers nothing but {busy}{more} "
                 f"({said}); no row is lost: run the same command again later to go on, with a smaller "
                 "`server.concurrency` or a larger `server.patience`"
             )
@@ -247,6 +256,21 @@ class JsonClient:
         """One line of the server's text, cut short and without the key, which some servers repeat in their errors."""
         line = secrets.redacted(" ".join(text.split())) or "nothing"
         return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+def _busy_code(answer: httpx.Response) -> str:
+    """By what a server says that it is busy: its status, or the code of an error in the answer; "" where it is not."""
+    if answer.status_code in _BUSY:
+        return str(answer.status_code)
+    if answer.status_code >= 300 or b'"error"' not in answer.content:
+        return ""
+    try:
+        held = answer.json()
+    except (ValueError, RecursionError):
+        return ""
+    error = held.get("error") if isinstance(held, dict) else None
+    names = [str(error.get(key)) for key in ("code", "status", "type")] if isinstance(error, dict) else []
+    return next((name for name in names if name in _BUSY_WORDS), "")
 
 
 def _error_text(error: Any) -> str:

@@ -29,7 +29,7 @@ Q = TypeVar("Q", bound=Queued)
 
 
 class TransformersThread(ABC, Generic[Q]):
-    """A model on a CUDA GPU, else an Apple GPU, else the CPU, and the queue before it.
+    """A model on a CUDA GPU, else an Apple GPU, else the CPU or where `model.device` says so, and the queue before it.
 
     `_limit` is how many rows are taken at once: `model.slots`, or 32 on a CPU and 64 elsewhere. Running out of memory
     halves it for good, and loses no row. A subclass calls `_start` at the end of its `__init__`.
@@ -39,7 +39,7 @@ class TransformersThread(ABC, Generic[Q]):
     _network_class: ClassVar[str]
 
     def __init__(self, model: Model, files: ModelFiles) -> None:
-        self._device = _device()
+        self._device = _device(model)
         self._network = load_or_raise(files, lambda: self._load(model, files))
         config = self._network.config.get_text_config()
         longest = getattr(config, "max_position_embeddings", None) or model.context_length
@@ -194,9 +194,11 @@ def _stop_when_loaded(loading: Future[Any]) -> None:
         loading.result()._stop()
 
 
-def _device() -> str:
+def _device(model: Model) -> str:
     import torch
 
+    if model.device == "cpu":
+        return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

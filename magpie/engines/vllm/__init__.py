@@ -52,7 +52,7 @@ async def _open_scorer(model: Model, files: ModelFiles) -> Scorer:
 
 SPEC = EngineSpec(
     name="vllm",
-    capabilities=Capabilities(separate_process=True),
+    capabilities=Capabilities(separate_process=True, chooses_device=False),
     open=VllmEngine.open,
     open_scorer=_open_scorer,
     package="vllm",

@@ -1,4 +1,4 @@
-"""Workers on every GPU of a machine or of a cluster, by Ray Core: one actor an engine, each in a place of its own.
+"""Workers on every GPU of a machine or of a cluster, by Ray Core: one actor an engine, each in its placement group.
 
 Nothing but shard numbers and events goes through Ray; rows go through the run's storage, which every node must reach.
 """
@@ -6,26 +6,31 @@ Nothing but shard numbers and events goes through Ray; rows go through the run's
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 
 from magpie.engines import find_engine, open_engine, open_scorer
 from magpie.errors import EngineError, MagpieError, RunError, ServerError
 from magpie.execution.base import Noted, Report, ShardTask
 from magpie.execution.ray import cluster
-from magpie.execution.ray.handout import Handout
-from magpie.execution.ray.place import PhaseWork, Place
+from magpie.execution.ray.dispatcher import Dispatcher
+from magpie.execution.ray.replica import PhaseWork, Replica
 from magpie.execution.runner import OpenEngine, OpenScorer, first_missing, is_short_of_memory
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
 from magpie.storage import MemoryStorage
+from magpie.text import counted
 
 _LONGEST_WAIT = 60.0
 """Seconds between two attempts to start a worker grow up to this."""
 
 _ATTEMPTS = 6
-"""Attempts to start a worker, or to get one shard through it, before its place is given up."""
+"""Attempts to start a worker, or to get one shard through it, before it is given up."""
 
 _LOOK_FOR_NODES = 10.0
+
+_WAITS_QUIETLY = 30.0
+"""Seconds that workers wait for room on the cluster before it is said; at once where no node has any."""
 
 
 class RayExecutor:
@@ -44,112 +49,140 @@ class RayExecutor:
         engines: OpenEngine = open_engine,
         scorers: OpenScorer = open_scorer,
     ) -> None:
-        self._address, self._replicas = address, replicas
+        self._address, self._asked_replicas = address, replicas
         self._engines, self._scorers = engines, scorers
-        self._places: dict[int, Place] = {}
+        self._replicas: dict[int, Replica] = {}
         self._owns_cluster: bool | None = None
-        self._handout: Handout | None = None
+        self._dispatcher: Dispatcher | None = None
         self._wants_one = False
+        self._said_that_it_waits = False
 
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
     ) -> None:
-        """Take every shard through the phase. Raises EngineError when no worker is left."""
+        """Take every shard through the phase. Raises EngineError when no worker is left, or none will ever fit."""
         if isinstance(run.storage, MemoryStorage):
             raise RunError("a run in memory cannot be shared with Ray's workers; give it a folder")
         await self._connect()
-        needs = cluster.needs_of(phase.model, loads=_loads_weights(phase))
-        handout = self._handout = Handout(run, bound, phase, tasks, report)
+        # Nodes may join a cluster at any time. One that was started here is this machine, and stays so.
+        may_grow = not self._owns_cluster
+        resources = cluster.resources_for(phase.model, loads=_loads_weights(phase), may_grow=may_grow)
+        if not may_grow and not cluster.capacity(resources):
+            raise EngineError(
+                f"a worker takes {resources}, and this machine has {cluster.described()}; "
+                "give a smaller `tensor_parallel`"
+            )
+        dispatcher = self._dispatcher = Dispatcher(run, bound, phase, tasks, report)
         first = first_missing(phase, tasks)
-        work = PhaseWork(run, bound, phase, first, report, handout, self._engines, self._scorers)
+        work = PhaseWork(run, bound, phase, first, report, dispatcher, self._engines, self._scorers)
         self._wants_one = _is_served_elsewhere(phase)
-        for place in [place for place in self._places.values() if place.needs != needs]:
-            await self._give_up(place)  # its GPUs are wanted for workers of another size
-        keepers: dict[int, asyncio.Task[None]] = {}
+        for replica in [replica for replica in self._replicas.values() if replica.resources != resources]:
+            await self._give_up(replica)  # its GPUs are wanted for workers of another size
+        supervisors: dict[int, asyncio.Task[None]] = {}
         try:
-            while not handout.is_over:
-                for number in range(min(self._wanted(needs), handout.left + len(keepers))):
-                    if number not in keepers and not handout.is_draining:
-                        place = self._places.setdefault(number, Place(number, needs))
-                        keepers[number] = asyncio.create_task(self._keep(place, work))
-                if not keepers:
-                    raise EngineError(_no_room(needs))
-                at_work = [task for task in keepers.values() if not task.done()]
+            while not dispatcher.is_over:
+                for number in range(min(self._wanted(resources), dispatcher.unfinished + len(supervisors))):
+                    if number not in supervisors and not dispatcher.is_draining:
+                        replica = self._replicas.setdefault(number, Replica(number, resources))
+                        supervisors[number] = asyncio.create_task(self._supervise(replica, work))
+                self._say_that_it_waits(resources, report)
+                at_work = [task for task in supervisors.values() if not task.done()]
                 if at_work:
                     await asyncio.wait(at_work, timeout=_LOOK_FOR_NODES, return_when=asyncio.FIRST_COMPLETED)
-                _raise_errors(keepers.values())
+                _raise_errors(supervisors.values())
         finally:
-            for task in keepers.values():
+            for task in supervisors.values():
                 task.cancel()
-            await asyncio.gather(*keepers.values(), return_exceptions=True)
-            self._handout = None
+            await asyncio.gather(*supervisors.values(), return_exceptions=True)
+            self._dispatcher = None
 
     def drain(self) -> bool:
         """Hand out no more shards. Whether any are in flight."""
-        return self._handout is not None and self._handout.drain()
+        return self._dispatcher is not None and self._dispatcher.drain()
 
     async def close(self) -> None:
         """End all workers, and the cluster if it was started here."""
-        await asyncio.gather(*(place.close() for place in self._places.values()))
-        self._places.clear()
+        await asyncio.gather(*(replica.close() for replica in self._replicas.values()))
+        self._replicas.clear()
         if self._owns_cluster:
             self._owns_cluster = None
             await asyncio.to_thread(cluster.disconnect)
 
     async def _connect(self) -> None:
         if self._owns_cluster is None:
-            # Without GPUs, workers share the cores: there are as many places as were asked for.
-            self._owns_cluster = cluster.connect(self._address, cpus=self._replicas)
+            # Without GPUs, workers share the cores: there is room for as many as were asked for.
+            self._owns_cluster = cluster.connect(self._address, cpus=self._asked_replicas)
 
-    def _wanted(self, needs: cluster.Needs) -> int:
-        if self._replicas is not None:
-            return self._replicas
-        # One alone asks a server for as much at once as the recipe allows.
-        return 1 if self._wants_one else cluster.capacity(needs)
+    def _wanted(self, resources: cluster.Resources) -> int:
+        """How many workers there should be now."""
+        if self._asked_replicas is not None:
+            return self._asked_replicas
+        # One alone asks a server for as much at once as the recipe allows. And one is asked for where none fits yet:
+        # it is by what waits for room that an autoscaler knows which nodes to start.
+        return 1 if self._wants_one else max(1, cluster.capacity(resources))
 
-    def _beside(self, needs: cluster.Needs) -> int:
+    def _beside(self, resources: cluster.Resources) -> int:
         """How many workers share a node at most."""
-        return -(-self._wanted(needs) // max(1, cluster.living_nodes()))
+        return -(-self._wanted(resources) // max(1, cluster.living_nodes()))
 
-    async def _keep(self, place: Place, work: PhaseWork) -> None:
-        """Keep a worker in its place until the phase is over. Raises what another worker could not mend either."""
-        while not work.handout.is_over:
+    def _say_that_it_waits(self, resources: cluster.Resources, report: Report) -> None:
+        """Say that workers wait for room, and for what: once, and again only when all had room in between."""
+        since = [replica.waits_since for replica in self._replicas.values()]
+        waits = [each for each in since if each is not None]
+        is_due = waits and (
+            time.monotonic() - min(waits) >= _WAITS_QUIETLY or not cluster.capacity(resources)
+        )
+        if is_due and not self._said_that_it_waits:
+            no_gpu = "; a model with `device: cpu` takes no GPU" if resources.gpus else ""
+            report(
+                Noted(
+                    f"{len(waits)} of {len(since)} workers wait for room on the Ray cluster: each takes {resources} of "
+                    f"one node, and it has {cluster.described()}; they begin as nodes join (see `ray status`){no_gpu}"
+                )
+            )
+        self._said_that_it_waits = bool(waits) and (self._said_that_it_waits or bool(is_due))
+
+    async def _supervise(self, replica: Replica, work: PhaseWork) -> None:
+        """Keep a worker at work until the phase is over. Raises what another worker could not mend either."""
+        while not work.dispatcher.is_over:
             try:
-                await place.start(work, beside=self._beside(place.needs))
-                await place.feed(work)
+                await replica.start(work, beside=self._beside(replica.resources))
+                await replica.feed(work)
                 return
             except asyncio.CancelledError:
-                await self._give_up(place)
+                await self._give_up(replica)
                 raise
             except Exception as error:
-                await place.release()
-                waiting = work.handout.lost(place.number)
+                await replica.release()
+                waiting = await work.dispatcher.lost(replica.number)
                 _raise_hopeless(error)
-                await self._recover(place, work, error, waiting)
+                await self._recover(replica, work, error, waiting)
 
-    async def _recover(self, place: Place, work: PhaseWork, error: Exception, waiting: int) -> None:
+    async def _recover(self, replica: Replica, work: PhaseWork, error: Exception, waiting: int) -> None:
         """After a death: less for the next worker where that may help, and a pause. Raises EngineError in the end."""
-        name, said = place.node or "a worker", _said(error)
-        place.failures += 1
-        if place.failures >= _ATTEMPTS:
+        name, said = replica.node or "a worker", _said(error)
+        replica.failures += 1
+        if replica.failures >= _ATTEMPTS:
             raise EngineError(f"{name} died {_ATTEMPTS} times in a row: {said}") from error
         if work.phase.needs_engine and is_short_of_memory(error):
-            said += f"; the next has {place.halve_slots(work.phase, getattr(error, 'cause', None) or error)} slots"
-        again = f", {waiting} shards wait for another" if waiting else ""
-        pause = min(2.0**place.failures, _LONGEST_WAIT)
+            slots = replica.halve_slots(work.phase, getattr(error, "cause", None) or error)
+            said += f"; the next has {slots} slots"
+        again = f", waiting for another: {counted(waiting, 'shard')}" if waiting else ""
+        pause = min(2.0**replica.failures, _LONGEST_WAIT)
         work.report(Noted(f"lost {name}: {said}{again}; a new worker starts in {pause:.0f} s"))
         await asyncio.sleep(pause)
 
-    async def _give_up(self, place: Place) -> None:
-        self._places.pop(place.number, None)
-        await place.release()
+    async def _give_up(self, replica: Replica) -> None:
+        self._replicas.pop(replica.number, None)
+        await replica.release()
 
 
 def _loads_weights(phase: Phase) -> bool:
-    """Whether the worker loads the phase's model."""
+    """Whether the worker loads the phase's model: in its engine, or by a step, which needs no engine for it."""
     if phase.model is None:
         return False
-    return not phase.needs_engine or find_engine(phase.model.engine).capabilities.loads_weights
+    capabilities = find_engine(phase.model.engine).capabilities
+    return capabilities.loads_weights if phase.needs_engine else capabilities.loads_files
 
 
 def _is_served_elsewhere(phase: Phase) -> bool:
@@ -160,12 +193,12 @@ def _is_served_elsewhere(phase: Phase) -> bool:
     return capabilities.loads_files and not capabilities.loads_weights
 
 
-def _raise_errors(keepers: Iterable[asyncio.Task[None]]) -> None:
-    """Raise what ended a worker's place: at once when it concerns all, else when no other place is left."""
-    keepers = list(keepers)
-    errors = [error for task in keepers if task.done() and (error := task.exception()) is not None]
+def _raise_errors(supervisors: Iterable[asyncio.Task[None]]) -> None:
+    """Raise what a worker was given up for: at once when it concerns all, else when no other is left."""
+    supervisors = list(supervisors)
+    errors = [error for task in supervisors if task.done() and (error := task.exception()) is not None]
     for error in errors:
-        if not isinstance(error, EngineError) or len(errors) == len(keepers):
+        if not isinstance(error, EngineError) or len(errors) == len(supervisors):
             raise error
 
 
@@ -185,8 +218,3 @@ def _said(error: Exception) -> str:
         return f"its process is gone ({type(cause).__name__})"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(cause).__name__
-
-
-def _no_room(needs: cluster.Needs) -> str:
-    wanted = f"{needs.gpus} GPUs on one node" if needs.gpus else "one free CPU core"
-    return f"no node of the Ray cluster has {wanted}; see `ray status`, or give a smaller `tensor_parallel`"

@@ -1,4 +1,4 @@
-"""The Ray cluster: joined or started here, how many workers fit, and where each one is placed."""
+"""The Ray cluster: joined or started here, what a worker takes of it, how many fit, and their actors."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from magpie.engines.gpus import built_for_gpus
 from magpie.engines.vllm import orphans
 from magpie.errors import EngineError
 from magpie.recipe import Model
 
-BEAT = "beat"
-"""The threads in an actor that say that it lives, whatever the others are at."""
-
+HEARTBEAT = "heartbeat"
+"""The concurrency group of an actor that answers whether it lives, whatever its other calls are at."""
 
 _STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What one worker takes of the cluster: `gpus` on one node, and CPU cores to run Python on."""
+class Resources:
+    """What one worker takes of the cluster, all on one node: GPUs, and CPU cores to run Python on."""
 
     gpus: int
     cpus: int = 1
+
+    def __str__(self) -> str:
+        """In words: "2 GPUs and 1 CPU core"."""
+        gpus = [_counted(self.gpus, "GPU")] if self.gpus else []
+        return " and ".join([*gpus, _counted(self.cpus, "CPU core")])
 
 
 def connect(address: str | None, *, cpus: int | None = None) -> bool:
@@ -76,45 +81,48 @@ def _join(address: str | None, options: dict[str, Any]) -> None:
             ray.shutdown()
 
 
-def needs_of(model: Model | None, *, loads: bool) -> Needs:
-    """What a worker needs for a phase with this model. Where the cluster has no GPU, none is asked for."""
-    import ray
+def resources_for(model: Model | None, *, loads: bool, may_grow: bool) -> Resources:
+    """What a worker takes for a phase with this model, whose weights it `loads`.
 
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    if model is None or not loads or not has_gpus:
-        return Needs(0)
-    return Needs(model.tensor_parallel)
+    That is what the recipe and the installed libraries ask for, not what the cluster has at this moment: nodes with
+    GPUs may still be on their way. Only of a cluster that cannot grow, none is asked for where there is none.
+    """
+    if model is None or not loads or model.device == "cpu" or not built_for_gpus():
+        return Resources(0)
+    return Resources(model.tensor_parallel if may_grow or _gpus() else 0)
 
 
-def capacity(needs: Needs) -> int:
+def capacity(resources: Resources) -> int:
     """How many such workers the cluster's living nodes hold, were they empty."""
-    import ray
-
     fits = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            has = node["Resources"]
-            by_cpus = int(has.get("CPU", 0)) // needs.cpus
-            fits += min(by_cpus, int(has.get("GPU", 0)) // needs.gpus) if needs.gpus else by_cpus
+    for node in _living():
+        by_cpus = int(node.get("CPU", 0)) // resources.cpus
+        fits += min(by_cpus, int(node.get("GPU", 0)) // resources.gpus) if resources.gpus else by_cpus
     return fits
+
+
+def described() -> str:
+    """What the cluster has now, in words: "2 nodes with 0 GPUs and 8 CPU cores"."""
+    nodes = _living()
+    cores = sum(int(node.get("CPU", 0)) for node in nodes)
+    has = f"{_counted(_gpus(), 'GPU')} and {_counted(cores, 'CPU core')}"
+    return f"{_counted(len(nodes), 'node')} with {has}"
 
 
 def living_nodes() -> int:
     """How many nodes the cluster has now."""
-    import ray
-
-    return sum(1 for node in ray.nodes() if node["Alive"])
+    return len(_living())
 
 
-def reserve(needs: Needs) -> Any:
-    """A placement group for one worker: all of its GPUs on one node."""
+def reserve(resources: Resources) -> Any:
+    """A placement group for one worker, all on one node. Ray fills it as soon as it can; an autoscaler sees it."""
     from ray.util.placement_group import placement_group
 
-    bundle = {"CPU": float(needs.cpus)} | ({"GPU": float(needs.gpus)} if needs.gpus else {})
+    bundle = {"CPU": float(resources.cpus)} | ({"GPU": float(resources.gpus)} if resources.gpus else {})
     return placement_group([bundle], strategy="STRICT_PACK")
 
 
-def start(worker: type[Any], group: Any, needs: Needs, **arguments: Any) -> Any:
+def start(worker: type[Any], group: Any, resources: Resources, **arguments: Any) -> Any:
     """An actor of class `worker` in its placement group.
 
     Ray restarts it never: the driver does, and hands its shards out again.
@@ -122,9 +130,9 @@ def start(worker: type[Any], group: Any, needs: Needs, **arguments: Any) -> Any:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    options = ray.remote(concurrency_groups={BEAT: 1})(worker).options(
-        num_cpus=needs.cpus,
-        num_gpus=needs.gpus,
+    options = ray.remote(concurrency_groups={HEARTBEAT: 1})(worker).options(
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
         max_restarts=0,
         max_task_retries=0,
         max_concurrency=4,
@@ -136,7 +144,7 @@ def start(worker: type[Any], group: Any, needs: Needs, **arguments: Any) -> Any:
 
 
 def release(actor: Any, group: Any) -> None:
-    """End an actor, whatever it is at, and give its place back."""
+    """End an actor, whatever it is at, and give its placement group back."""
     import ray
     from ray.util.placement_group import remove_placement_group
 
@@ -152,6 +160,21 @@ def disconnect() -> None:
 
     with _own_signals():
         ray.shutdown()
+
+
+def _living() -> list[dict[str, float]]:
+    """The resources of each living node."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _gpus() -> int:
+    return sum(int(node.get("GPU", 0)) for node in _living())
 
 
 @contextmanager

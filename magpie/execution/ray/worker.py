@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from magpie import machine
 from magpie.errors import RunError
-from magpie.execution.base import Completed, Event, Report, ShardTask, together
+from magpie.execution.base import Completed, Event, Report, ShardTask, merge_completions
 from magpie.execution.runner import OpenEngine, OpenScorer, PhaseRunner
-from magpie.execution.scheduler import TaskQueue, Wanted, shards_wanted
+from magpie.execution.scheduler import ShardDemand, TaskQueue, shard_demand
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
 from magpie.recipe import Recipe
 from magpie.runs.run import Run
@@ -36,11 +36,11 @@ _EVERY = 0.1
 class Answer:
     """What has happened in an actor since the last exchange.
 
-    `wants` is how many more shards it asks for.
+    `demand` is how many more shards it asks for.
     """
 
     events: list[Event]
-    wants: Wanted
+    demand: ShardDemand
     is_over: bool
 
 
@@ -84,7 +84,7 @@ class RayWorker:
         """Where the actor runs, for messages."""
         return _node()
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """Say that the process lives."""
 
     async def begin(self, phase: Phase, first: int, slots: int | None) -> None:
@@ -116,14 +116,14 @@ class RayWorker:
         if last:
             self._tasks.end()
         await asyncio.sleep(_EVERY)
-        if not self._wants():
+        if not self._demand():
             self._news.clear()
             if not (self._events or self._working.done()):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), _PATIENCE)
         if self._working.done():
             self._working.result()
-        return Answer(self._take_events(), self._wants(), self._working.done())
+        return Answer(self._take_events(), self._demand(), self._working.done())
 
     async def stop(self) -> None:
         """Drop the shards in flight; what is loaded stays."""
@@ -162,16 +162,16 @@ class RayWorker:
         self._made = Run(storage, plan.recipe, plan.steps), bound
         return self._made
 
-    def _wants(self) -> Wanted:
+    def _demand(self) -> ShardDemand:
         if not (self._is_loaded and self._tasks.may_grow):
-            return Wanted()
+            return ShardDemand()
         queue, tasks = self._runner.queue, self._tasks
-        return shards_wanted(queue, len(tasks), tasks.running, self._shard_rows)
+        return shard_demand(queue, len(tasks), tasks.running, self._shard_rows)
 
     def _take_events(self) -> list[Event]:
         with self._lock:
             events, self._events = self._events, []
-        return together(events)
+        return merge_completions(events)
 
     async def _delivered(self) -> None:
         """Wait until the driver has what was reported: it has when it asks for more."""

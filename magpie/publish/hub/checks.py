@@ -160,5 +160,5 @@ def _check_may_create(account: Mapping[str, Any], name: str) -> None:
 def _recipe_in(manifest: bytes) -> str | None:
     try:
         return str(json.loads(manifest)["about"]["recipe"]["name"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from magpie.drawing.charts import Bars
 from magpie.escaping import one_line
-from magpie.execution.progress import clock
+from magpie.execution.counts import clock
 from magpie.figures.collapse import collapse
 from magpie.figures.counts import CUT
 from magpie.figures.report_figures import ReportFigures

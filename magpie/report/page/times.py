@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from magpie.drawing.charts import Lines
-from magpie.execution.progress import clock
+from magpie.execution.counts import clock
 from magpie.figures.report_figures import ReportFigures
 from magpie.figures.work import Work
 from magpie.report.page.figure import PageFigure, Table, dollars, percent, table

@@ -10,24 +10,26 @@ from magpie.figures.report_figures import ReportFigures, report_figures
 from magpie.report.page.page import charts, page
 from magpie.runs.run import REPORT, Run
 from magpie.storage import open_storage
-from magpie.storage.writing import make_folders, replacing, storage_errors
+from magpie.storage.writing import make_folders, refuse_another, replacing, storage_errors
 
 MOST_ROWS = 200_000
 """Of a larger run the report is not written by itself: a build that is done should end."""
 
 _HEAD = 8192  # bytes of a page that its head is in
+_MARK = b'<meta name="made-from"'  # stands in every page that is made here
 
 
 def write_report(figures: ReportFigures, out: Path | None = None, *, with_files: bool = True) -> Path:
     """Write the page, and `with_files` each figure as PNG and SVG in `figures/`; where the page is.
 
     Into the run or the folder of the dataset, or to `out`: a file that ends in .html, or a folder. Raises StorageError,
-    and RunError where the rows are one file and `out` is not given.
+    and RunError where the rows are one file and `out` is not given, or where `out` is there and no report.
     """
+    target = None if out is None else target_of(out)
     # The page comes last: it is there when all that belongs to it is.
     files = draw(charts(figures), ("png", "svg")) if with_files and can_draw() else {}
     text = page(figures).encode("utf-8", errors="replace")
-    if out is None:
+    if target is None:
         run = figures.rows.run
         storage = open_storage(figures.rows.place) if run is None else run.storage
         if run is None and not _is_folder(figures.rows.place):
@@ -38,11 +40,17 @@ def write_report(figures: ReportFigures, out: Path | None = None, *, with_files:
             storage.replace(name, data)
         storage.replace(REPORT, text)
         return Path(storage.place(REPORT))
-    target = out if out.suffix.lower() in {".html", ".htm"} else out / REPORT
     make_folders(target.parent / FOLDER if files else target.parent)
     for name, data in {**files, target.name: text}.items():
         with replacing(target.parent / name) as temporary:
             _write(temporary, data)
+    return target
+
+
+def target_of(out: Path) -> Path:
+    """The file that a person means: `out`, or report.html in it. Raises RunError where another's page is there."""
+    target = out if out.suffix.lower() in {".html", ".htm"} else out / REPORT
+    refuse_another(target, _MARK)
     return target
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from magpie.chat import ChatFormat
 
-_PLACE = "\x00text\x00"  # with characters that no template contains
+PLACE = "\x00text\x00"  # with characters that no template contains
 _CUT = "\n[the rest is left out]"
 
 
@@ -26,13 +26,17 @@ class QuotingPrompt:
 
     @classmethod
     def of(cls, template: str, name: str, chat: ChatFormat, **others: Any) -> Self:
-        """The prompt of a Jinja template: the text stands where it writes the variable `name`; `others` are given."""
+        """The prompt of a template of ours: the text stands where it writes the variable `name`; `others` are given."""
         from jinja2 import StrictUndefined
         from jinja2.sandbox import SandboxedEnvironment
 
         environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
-        rendered = environment.from_string(template).render({name: _PLACE, **others})
-        before, _, after = rendered.partition(_PLACE)
+        return cls.around(environment.from_string(template).render({name: PLACE, **others}), chat)
+
+    @classmethod
+    def around(cls, rendered: str, chat: ChatFormat) -> Self:
+        """The prompt of a text that holds PLACE where the quoted text belongs."""
+        before, _, after = rendered.partition(PLACE)
         # A prompt whose message is what stands before the text, without the tokens that end the message: `ids` puts the
         # text and what stands after it there, and then those tokens.
         prompt = chat.prompt([before.strip()])

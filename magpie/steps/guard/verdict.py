@@ -19,6 +19,8 @@ _LLAMA_GUARD = re.compile(
 )
 # ShieldGemma: whether the message breaks its policy, and perhaps why.
 _SHIELD_GEMMA = re.compile(r"(yes|no)\b[.,]?(?:\s*\n.*)?", re.IGNORECASE | re.DOTALL)
+# Granite Guardian 3.3: the same between tags. Earlier ones say it as ShieldGemma does, and how sure they are below it.
+_GRANITE_GUARDIAN = re.compile(r"<score>\s*(yes|no)\s*</score>", re.IGNORECASE)
 # Qwen3Guard: one line for each thing it says. "Controversial" is unsafe to some readers, so it is not safe here.
 _QWEN_GUARD = re.compile(
     r"safety:\s*(safe|unsafe|controversial)\s*(?:\ncategories:\s*([^\n]*?)\s*)?(?:\nrefusal:\s*(?:yes|no)\s*)?",
@@ -63,7 +65,7 @@ def _verdict(text: str) -> tuple[bool, list[str]] | None:
         categories = re.findall(_CATEGORY, match[2] or "")
         # "safe" with categories says two things.
         return (is_unsafe, [name.upper() for name in categories]) if is_unsafe or not categories else None
-    if match := _SHIELD_GEMMA.fullmatch(text):
+    if match := _SHIELD_GEMMA.fullmatch(text) or _GRANITE_GUARDIAN.fullmatch(text):
         return match[1].casefold() == "yes", []
     if match := _QWEN_GUARD.fullmatch(text):
         named = [name.strip() for name in (match[2] or "").split(",")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories
 # The most tokens that one character of a JSON string can take: `\u00e9` is six characters, and the model may write each
 # of them as a token. Written directly, a character is at most four bytes of UTF-8, and a token is at least one byte.
 _CHARACTER_TOKENS = 6
+_MARKS = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,13 @@ class Question:
         answer = json_object(text)
         if answer is None:
             return None
-        values = {name: _value(column, answer.get(name)) for name, column in self.part.answer.items()}
+        written = {_spelled(key): value for key, value in answer.items() if isinstance(key, str)}
+        given = {name: answer.get(name, written.get(_spelled(name))) for name in self.part.answer}
+        values = {name: _value(column, given[name]) for name, column in self.part.answer.items()}
         if any(value is None for name, value in values.items() if name != self.others):
             return None
         if self.others:
-            others, labels = answer.get(self.others), self._enum
+            others, labels = given[self.others], self._enum
             named = [_value(labels, other) for other in others] if isinstance(others, list) else []
             main = next(values[name] for name in self._of_type("enum"))
             values[self.others] = [other for other in dict.fromkeys(named) if other not in {None, main}]
@@ -153,9 +157,17 @@ def _value(column: AnswerColumn, given: object) -> Any:
     if column.type == "text":
         # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character.
         return valid_text(given)[0].strip()
-    # In whichever case the label was written.
+    # In whichever case the label was written, and with whichever marks: "Very_Easy." is "very easy".
     canonical = {folded(name): name for name in column.values}
-    return canonical.get(folded(given).strip())
+    exact = canonical.get(folded(given).strip())
+    if exact is not None:
+        return exact
+    alike = [name for name in column.values if _spelled(name) and _spelled(name) == _spelled(given)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _spelled(label: str) -> str:
+    return " ".join(_MARKS.sub(" ", folded(label)).split())
 
 
 def _number(column: AnswerColumn, given: object) -> int | float | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from builds import small_recipe
 from jsonschema import Draft202012Validator
+from recording import CHAT
 
 from magpie.build import build
 from magpie.errors import RecipeError
@@ -16,7 +17,7 @@ from magpie.figures.agreement import agreement
 from magpie.recipe import JudgeQuestion, Recipe, Tag
 from magpie.recipe.loading import load_recipe, parse_recipe
 from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
-from magpie.steps.tag import QUESTIONS, Question
+from magpie.steps.tag import QUESTIONS, JudgePrompt, Question
 
 TONE = {
     "prompt": "Judge the tone. {{ instruction }}",
@@ -153,3 +154,37 @@ def test_a_prompt_with_another_variable_is_refused_when_it_is_bound(tmp_path: Pa
     own = {"a": {**STARS, "prompt": "{{ persona }} {{ instruction }}"}}
     with pytest.raises(RecipeError, match="no other variable"):
         build(small_recipe(tag=Tag(questions=own).model_dump(mode="json"), filter=None), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        ("{{ 1 / 0 }} {{ instruction }}", "is no template (division by zero)"),
+        ("{% for a in range(10**9) %}{% endfor %} {{ instruction }}", "is no template (Range too big"),
+        ("{{ 'a' * 10**10 }} {{ instruction }}", "it needs more than"),
+        ("{% if false %}{{ instruction }}{% endif %}", "writes the instruction 0 times"),
+        ("{% for a in [1, 2] %}{{ instruction }}{% endfor %}", "writes the instruction 2 times"),
+    ],
+)
+def test_a_prompt_is_a_program_that_is_held_to_little(tmp_path: Path, prompt: str, why: str) -> None:
+    own = {"a": {**STARS, "prompt": prompt}}
+    with pytest.raises(RecipeError) as caught:
+        build(small_recipe(tag=Tag(questions=own).model_dump(mode="json"), filter=None), tmp_path / "run")
+    assert why in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Judge it.\r\n{{ instruction }}\n", "{# a word #}Judge it.\n  {{- '\n' }}{{ instruction }}"]
+)
+def test_a_prompt_is_the_same_however_it_is_written(prompt: str) -> None:
+    plain = JudgePrompt.load("Judge it.\n{{instruction}}", CHAT)
+    assert JudgePrompt.load(prompt, CHAT).ids("Why?", room=900) == plain.ids("Why?", room=900)
+
+
+@pytest.mark.parametrize(
+    ("said", "label"), [("c", "C"), ("C++", "C++"), ("c#.", None), ("go!", "Go"), ("", None)]
+)
+def test_labels_that_differ_in_marks_alone_are_told_apart(said: str, label: str | None) -> None:
+    values = {"type": "enum", "values": ["C", "C++", "C#", "Go"]}
+    asked = question({"prompt": "{{ instruction }}", "answer": {"used": values}})
+    assert asked.read(json.dumps({"used": said})) == (None if label is None else {"used": label})

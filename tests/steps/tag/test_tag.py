@@ -107,6 +107,8 @@ def test_a_shard_with_no_live_row_asks_nothing() -> None:
     [
         ('{"intent": "a", "knowledge": "b", "difficulty": "Very Hard "}', "very hard"),
         ('Sure!\n```json\n{"intent": "a", "knowledge": "b", "difficulty": "easy"}\n```', "easy"),
+        ('{"Intent": "a", "Knowledge": "b", "Difficulty": "**Very_Hard.**"}', "very hard"),
+        (r'{"intent": "solve \(x\)", "knowledge": "\alpha", "difficulty": "easy"}', "easy"),
         ('{"intent": "a", "knowledge": "b", "difficulty": "trivial"}', None),
         ('{"intent": "a\tb", "knowledge": "c\x00\u2028", "difficulty": "hard"}', "hard"),
         ('{"intent": 1, "knowledge": "b", "difficulty": "easy"}', None),
@@ -171,8 +173,8 @@ def test_each_request_has_its_own_seed_and_shares_its_beginning() -> None:
 )
 def test_an_instruction_cannot_leave_its_fence_or_its_turn(hostile: str) -> None:
     for name in QUESTIONS:
-        plain = TEXT(JudgePrompt.load(name, CHAT).ids("Hello.", room=4096))
-        prompt = JudgePrompt.load(name, CHAT).ids(hostile, room=4096)
+        judge = JudgePrompt.load(f"{name}\n{{{{ instruction }}}}", CHAT)
+        plain, prompt = TEXT(judge.ids("Hello.", room=4096)), judge.ids(hostile, room=4096)
         text = TEXT(prompt)
         specials = set(ScriptedTokenizer.special_tokens.values())
         assert [at for at in prompt if at in specials] == [

@@ -1,11 +1,12 @@
-"""Rows asked for until enough are kept: after each round, what is kept, what is short, and what comes next."""
+"""The rounds of a build with `until`: how many rows were kept, which cells are short, how many come next."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 
-from magpie.execution.progress import Progress, clock
+from magpie.execution.counts import clock
+from magpie.execution.progress import Progress
 from magpie.figures.kept_cells import kept_cells
 from magpie.plan.until import Kept, is_reached, next_rows, short_cells, with_next
 from magpie.recipe import Recipe
@@ -15,8 +16,8 @@ _SHOWN = 6
 
 
 @dataclass(slots=True)
-class Pursuit:
-    """Follows one build from round to round. `short` says what it lacks in the end; None where it has all."""
+class RoundPlanner:
+    """Plans the next round after each. `short` says what the build lacks in the end; None where it has all."""
 
     short: str | None = None
     _began: float = field(default_factory=time.monotonic)
@@ -24,7 +25,7 @@ class Pursuit:
     _tokens: int = 0
 
     def next(self, run: Run, progress: Progress) -> Recipe | None:
-        """The recipe of the next round; None where there is none. What is predicted is said."""
+        """The recipe of the next round; None after the last. `progress` is told what is kept, and what is predicted."""
         recipe, kept = run.recipe, kept_cells(run)
         until = recipe.until
         assert until is not None

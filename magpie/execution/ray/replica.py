@@ -1,18 +1,19 @@
-"""A worker's place on the cluster: its actor is started there, fed, watched, and ended."""
+"""One worker on the cluster: its room is reserved, its actor started, given shards, watched, and ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from magpie import machine
-from magpie.execution.base import Committed, Completed, Loaded, Noted, Report, ShardTask, Through
+from magpie.execution.base import Committed, Completed, Loaded, Report, ShardDone, ShardTask
 from magpie.execution.ray import cluster
-from magpie.execution.ray.handout import Handout
+from magpie.execution.ray.dispatcher import Dispatcher
 from magpie.execution.ray.worker import Answer, RayWorker
 from magpie.execution.runner import OpenEngine, OpenScorer, half_the_slots
 from magpie.plan import BoundPlan, Phase
@@ -21,7 +22,7 @@ from magpie.runs.run import Run
 
 T = TypeVar("T")
 
-BEAT_EVERY, SILENCE = 10.0, 20.0
+HEARTBEAT_EVERY, SILENCE = 10.0, 20.0
 """A worker whose answer takes longer is asked every so many seconds whether it lives, and has so long to say so."""
 
 _LONGEST_ANSWER = 300.0
@@ -29,9 +30,6 @@ _LONGEST_ANSWER = 300.0
 
 _LONGEST_START = 600.0
 """Seconds that the process of a worker has to start: its imports may come over a slow network."""
-
-_WAITS_QUIETLY = 30.0
-"""Seconds that a worker may wait for room on the cluster before it is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +41,36 @@ class PhaseWork:
     phase: Phase
     first: int
     report: Report
-    handout: Handout
+    dispatcher: Dispatcher
     engines: OpenEngine
     scorers: OpenScorer
 
 
-class Place:
-    """One worker's place, with its actor while there is one. `failures` counts how often in a row it died at once."""
+class Replica:
+    """One worker, which gets a new actor where the last one has died.
 
-    def __init__(self, number: int, needs: cluster.Needs) -> None:
-        self.number, self.needs = number, needs
+    `failures` counts how often in a row it died at once. `waits_since` is when it asked the cluster for room, on the
+    monotonic clock; None once it has it.
+    """
+
+    def __init__(self, number: int, resources: cluster.Resources) -> None:
+        self.number, self.resources = number, resources
         self.node = ""
         self.failures = 0
+        self.waits_since: float | None = time.monotonic()
         self.actor: Any = None
         self._group: Any = None
         self._slots = 0  # of the engine that was loaded last
         self._slot_limits: dict[str, int] = {}  # by model, once it has run out of memory with more
 
     async def start(self, work: PhaseWork, *, beside: int) -> None:
-        """Have an actor here, which begins to load what the phase needs. `beside` workers share its node, with it."""
+        """Have an actor, which begins to load what the phase needs. `beside` workers share its node, with it."""
         if self.actor is None:
-            self._group = cluster.reserve(self.needs)
-            await self._room(work.report)
+            await self._wait_for_room()
             self.actor = cluster.start(
                 RayWorker,
                 self._group,
-                self.needs,
+                self.resources,
                 storage=work.run.storage,
                 recipe=work.bound.plan.recipe,
                 method=work.bound.plan.method,
@@ -86,20 +88,20 @@ class Place:
         await self._answer(self.actor.begin.remote(work.phase, work.first, limit))
 
     async def feed(self, work: PhaseWork) -> None:
-        """Hand shards to the worker and take its events, until the phase is over."""
-        handout, tasks = work.handout, list[ShardTask]()
+        """Give shards to the worker and take its events, until the phase is over."""
+        dispatcher, tasks = work.dispatcher, list[ShardTask]()
         while True:
-            last = handout.is_over
+            last = dispatcher.is_over
             answer: Answer = await self._answer(self.actor.exchange.remote(tasks, last=last))
             for event in answer.events:
-                handout.handle(self.number, event)
+                dispatcher.handle(self.number, event)
                 if isinstance(event, Loaded):
                     self._slots = event.slots
-                if isinstance(event, Completed | Committed | Through):
+                if isinstance(event, Completed | Committed | ShardDone):
                     self.failures = 0  # it has done something
             if last and answer.is_over:
                 return
-            tasks = handout.take(self.number, answer.wants)
+            tasks = dispatcher.assign(self.number, answer.demand)
 
     def halve_slots(self, phase: Phase, error: BaseException) -> int:
         """The next engine of the phase's model gets half the slots: this one has run out of memory. How many."""
@@ -120,14 +122,14 @@ class Place:
                 await asyncio.wait_for(self.actor.close.remote(), 10)
         await self.release()
 
-    async def _room(self, report: Report) -> None:
-        """Wait until the cluster has reserved what the worker needs; a node may have gone, and another may join."""
+    async def _wait_for_room(self) -> None:
+        """Wait until the cluster has reserved what the worker takes; a node may have gone, and another may join."""
+        self.waits_since = time.monotonic()
+        self._group = cluster.reserve(self.resources)
         ready = asyncio.ensure_future(self._group.ready())
         ready.add_done_callback(_pass_over)
-        done, _ = await asyncio.wait({ready}, timeout=_WAITS_QUIETLY)
-        if not done:
-            report(Noted(f"worker {self.number} waits for room on the cluster; see `ray status`"))
         await ready
+        self.waits_since = None
 
     async def _answer(self, call: Awaitable[T]) -> T:
         """The answer to a call. Raises TimeoutError where the actor's process is silent, or stuck."""
@@ -135,13 +137,13 @@ class Place:
         answer.add_done_callback(_pass_over)  # where it is waited for no longer
         ends = asyncio.get_running_loop().time() + _LONGEST_ANSWER
         while not answer.done():
-            await asyncio.wait({answer}, timeout=BEAT_EVERY)
+            await asyncio.wait({answer}, timeout=HEARTBEAT_EVERY)
             if not answer.done():
                 if asyncio.get_running_loop().time() > ends:
                     raise TimeoutError(f"it has been at one thing for {_LONGEST_ANSWER:.0f} s")
                 # In a thread of its own there: whatever the worker is at, only a process that stands is silent.
-                beat = self.actor.beat.options(concurrency_group=cluster.BEAT).remote()
-                with _limited(SILENCE + BEAT_EVERY, "it does not answer for"):
+                beat = self.actor.heartbeat.options(concurrency_group=cluster.HEARTBEAT).remote()
+                with _limited(SILENCE + HEARTBEAT_EVERY, "it does not answer for"):
                     await asyncio.wait_for(beat, SILENCE)
         return answer.result()
 

@@ -1,4 +1,4 @@
-"""The question before a run is changed in its place: what would stand, what would be made again, at what cost."""
+"""Asked before a run is changed in its place: what would stand, what would be made again, and at what cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def agree(
+def ask_consent(
     run: Run,
     bound: BoundPlan,
     method: Method | None,
@@ -29,7 +29,7 @@ def agree(
     ask: Callable[[str], bool] | None,
     console: Console | None,
 ) -> None:
-    """List what a change of `run` costs, and ask, unless it was `agreed` to before. Nothing is touched.
+    """List what a change of `run` costs, and ask, unless it was `agreed` to before. The run is not touched.
 
     Raises RecipeChangedError where the answer is no, or the change is none that can be made in place.
     """

@@ -1,4 +1,7 @@
-"""What a build says besides its progress: licences, rules left out, disk space, speeds planned, rows out anew."""
+"""What a build tells besides its progress: licences, rules left out, disk space, planned speeds, rows newly rejected.
+
+And the report at its end, which tells the most.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from magpie.runs.standing import Source
 from magpie.sizing.cards import card_of_device, driver_names
 
 
-def say_at_start(run: Run, plan: Plan, progress: Progress) -> None:
-    """Say what a person should know before a model is loaded."""
+def note_at_start(run: Run, plan: Plan, progress: Progress) -> None:
+    """Note what a person should know before a model is loaded."""
     for licensed in licences_of(plan):
         if licensed.free is False:
             progress.note(f"licence {licensed.text}")
@@ -47,8 +50,8 @@ def log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:
         }
 
 
-def say_what_is_out_anew(run: Run, sources: Sequence[Source], progress: Progress) -> None:
-    """Say why rows are out now that the run before had kept: a larger whole has more repeats."""
+def note_newly_rejected(run: Run, sources: Sequence[Source], progress: Progress) -> None:
+    """Note why rows are rejected that the run before had kept: a larger whole has more repeats."""
     here = f"{run.storage.location}/{REPLACED}"
     earlier = (source.run for source in sources if source.location.startswith(here))
     before = next((run for run in earlier if run.first_unfinished is None), None)

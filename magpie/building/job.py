@@ -1,4 +1,4 @@
-"""One build at work: the run recorded, what stands found, shards driven through the phases, the dataset written."""
+"""One build from start to end: the run is recorded, shards are driven through the phases, the dataset is written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from magpie.building.agreeing import agree
-from magpie.building.pursuing import Pursuit
-from magpie.building.telling import log_plan, say_at_start, say_what_is_out_anew, write_report
+from magpie.building.consent import ask_consent
+from magpie.building.notices import log_plan, note_at_start, note_newly_rejected, write_report
+from magpie.building.rounds import RoundPlanner
 from magpie.errors import ShortError
-from magpie.execution.choice import ExecutorName, open_executor
 from magpie.execution.driver import Driver
+from magpie.execution.executors import ExecutorName, open_executor
 from magpie.execution.log import Log
 from magpie.execution.peek import Peek
 from magpie.execution.progress import Cell, Progress
@@ -39,23 +39,23 @@ from magpie.terminal import new_console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from magpie.execution.base import Executor
+    from magpie.execution.base import Executor, Report
 
 
 @dataclass(slots=True)
 class Round:
-    """A run that is ready to be driven."""
+    """One round of a build: a run that is ready to be driven. Without `until` there is one round."""
 
     run: Run
     plan: Plan
     driver: Driver
-    hands: Executor
+    executor: Executor
     progress: Progress
 
 
 @dataclass(slots=True)
-class Building:
-    """What one call of `build` is given; see there. `agreed` is its `yes`."""
+class BuildJob:
+    """What one call of `build` is given, and what it does; see there. `agreed` is its `yes`."""
 
     storage: Storage
     method: Method | None
@@ -74,49 +74,37 @@ class Building:
     console: Console | None
     cell: Cell | None
     tools: BuildTools = field(default_factory=BuildTools)
-    current: Round | None = None
-    _pursuit: Pursuit = field(default_factory=Pursuit)
+    _current: Round | None = None
+    _rounds: RoundPlanner = field(default_factory=RoundPlanner)
 
-    def build(self, plan: Plan, stoppable: Stoppable) -> Run:
+    def run(self, plan: Plan, stoppable: Stoppable) -> Run:
         """Build what is planned, or go on with it; the finished run, or as far as `stop_after`."""
         with ExitStack() as stack:
             self._begin(plan, stack)
             try:
                 stoppable.run(self._drive(stack), drain=self._drain)
                 self.storage.sweep()  # what a worker was writing that died on the way
-                self._finish(self._at_work)
+                self._finish(self._round)
             except BaseException as error:
-                self._at_work.progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
+                self._round.progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
                 raise
-        short = None if self.accept_short or self.stop_after is not None else self._pursuit.short
+        short = None if self.accept_short or self.stop_after is not None else self._rounds.short
         if short is not None:
             raise ShortError(short)
-        return self._at_work.run
+        return self._round.run
 
     def _drain(self) -> bool:
-        return self._at_work.driver.drain()  # of whichever round it is
+        return self._round.driver.drain()  # of whichever round it is
 
     @property
-    def _at_work(self) -> Round:
-        assert self.current is not None
-        return self.current
+    def _round(self) -> Round:
+        assert self._current is not None
+        return self._current
 
     def _begin(self, plan: Plan, stack: ExitStack) -> None:
-        """Record the run, put aside what it replaces, and open what works. Progress is shown until `stack` closes."""
-        has_rows = bool(self.storage.names(STEPS))
-        if self.current is None:
-            recorded = recorded_recipe(self.storage) if has_rows else None
-            plan = self._planned(first_rows_of(plan.recipe, recorded), plan)
-        plan = self._planned(adopt_commits(plan.recipe, self._recorded()), plan)
+        """Record the run, put aside what it replaces, and open a round. Progress is shown until `stack` closes."""
+        plan = self._agreed_plan(plan)
         run = Run(self.storage, plan.recipe, plan.steps)
-        changes = self.agreed or self.ask is not None
-        refuse_what_cannot_change(run, changes=changes)
-        if self.current is None and recipe_differences(run):
-            plan = self._planned(pin_commits(plan, self.tools), plan)
-            agree(
-                Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools), self.method,
-                agreed=self.agreed, ask=self.ask, console=self.console,
-            )  # fmt: skip
         progress = stack.enter_context(
             Progress(run.steps, run.recipe.rows, log=Log(run), console=self.console, cell=self.cell)
         )
@@ -124,36 +112,56 @@ class Building:
         plan = self._planned(pin_commits(plan, self.tools), plan)
         run, bound = Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools)
         ingredients = ingredients_of(run.recipe, bound.ingredients)
-        self._record(run, ingredients, progress, changes=changes)
+        self._record(run, ingredients, progress)
         if self.source is not None:
             taken = take_over(run, self.source, ingredients)
             if taken:
                 progress.note(f"taken over from {self.source.storage.location}: {', '.join(taken)}")
-        say_at_start(run, plan, progress)
-        hands = self._hands(plan, progress)
-        on_event = (
-            progress.handle
-            if not self.peek
-            else Peek(run, self.console or new_console()).beside(progress.handle)
-        )
+        note_at_start(run, plan, progress)
+        executor = self._opened_executor(plan, progress)
+        report: Report = progress.handle
+        if self.peek:
+            report = stack.enter_context(Peek(run, self.console or new_console())).beside(report)
         driver = Driver(
             run,
             bound,
-            hands,
-            on_event,
+            executor,
+            report,
             find_sources=lambda: self._sources(run, ingredients, progress),
-            check=Gatekeeper(run, progress.note, go_on=self.go_on),
+            gate_checker=Gatekeeper(run, progress.note, go_on=self.go_on),
         )
-        self.current = Round(run, plan, driver, hands, progress)
+        self._current = Round(run, plan, driver, executor, progress)
 
-    def _record(self, run: Run, ingredients: Ingredients, progress: Progress, *, changes: bool) -> None:
+    def _agreed_plan(self, plan: Plan) -> Plan:
+        """What this round builds, by what was recorded before. Where a person is asked, nothing was changed yet."""
+        has_rows = bool(self.storage.names(STEPS))
+        if self._current is None:
+            recorded = recorded_recipe(self.storage) if has_rows else None
+            plan = self._planned(first_rows_of(plan.recipe, recorded), plan)
+        plan = self._planned(adopt_commits(plan.recipe, self._recorded()), plan)
+        run = Run(self.storage, plan.recipe, plan.steps)
+        refuse_what_cannot_change(run, changes=self._may_change)
+        if self._current is None and recipe_differences(run):
+            plan = self._planned(pin_commits(plan, self.tools), plan)
+            ask_consent(
+                Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools), self.method,
+                agreed=self.agreed, ask=self.ask, console=self.console,
+            )  # fmt: skip
+        return plan
+
+    @property
+    def _may_change(self) -> bool:
+        """Whether there is a person who agrees to changes of a run in its place."""
+        return self.agreed or self.ask is not None
+
+    def _record(self, run: Run, ingredients: Ingredients, progress: Progress) -> None:
         """Record how the run is made, in the place of what was there where it changes."""
-        change = change_of(run, ingredients, changes=changes)
+        change = change_of(run, ingredients, changes=self._may_change)
         if change is None:
             record(run, ingredients)
             return
         place = begin_change(run, ingredients, keep=self.keep_old)
-        if self.current is None:  # rounds of one build say by themselves what they ask for
+        if self._current is None:  # rounds of one build say by themselves what they ask for
             progress.note(f"changed: {change}; as it was, the run is in {place} until the new one stands")
         progress.log.write("changed", what=str(change))
 
@@ -167,36 +175,36 @@ class Building:
         found = (source_of(run, other, ingredients) for other in others)
         return tuple(source for source in found if source is not None)
 
-    def _hands(self, plan: Plan, progress: Progress) -> Executor:
-        """What takes shards through the phases: the one that was given, or one that is opened here."""
-        if self.current is not None:
-            return self.current.hands
+    def _opened_executor(self, plan: Plan, progress: Progress) -> Executor:
+        """That of the round before, the one that was given, or one that is opened here."""
+        if self._current is not None:
+            return self._current.executor
         if isinstance(self.executor, str):
-            hands = open_executor(self.executor, plan, address=self.address, replicas=self.replicas)
+            executor = open_executor(self.executor, plan, address=self.address, replicas=self.replicas)
         else:
-            hands = self.executor
-        log_plan(plan, hands, progress)
-        return hands
+            executor = self.executor
+        log_plan(plan, executor, progress)
+        return executor
 
     async def _drive(self, stack: ExitStack) -> None:
         """Make what is missing, and as long as too few rows are kept, more rows."""
         try:
             while True:
-                at_work = self._at_work
-                await at_work.driver.build(stop_after=self.stop_after)
-                more = self._pursuit.next(at_work.run, at_work.progress) if at_work.run.recipe.until else None
+                done = self._round
+                await done.driver.build(stop_after=self.stop_after)
+                more = self._rounds.next(done.run, done.progress) if done.run.recipe.until else None
                 if more is None:
                     return
                 stack.close()  # the progress of so many rows
                 # Not in a thread: nothing of it may go on when the build is stopped.
-                self._begin(self._planned(more, at_work.plan), stack)
+                self._begin(self._planned(more, done.plan), stack)
         finally:
             if isinstance(self.executor, str):
-                await self._at_work.hands.close()
+                await self._round.executor.close()
 
-    def _finish(self, at_work: Round) -> None:
+    def _finish(self, last: Round) -> None:
         """Write what a finished run has besides its shards, and say how it ended."""
-        run, driver, progress = at_work.run, at_work.driver, at_work.progress
+        run, driver, progress = last.run, last.driver, last.progress
         if self.stop_after is not None:
             progress.doing(f"stopped after {self.stop_after}, as asked")
             return
@@ -204,7 +212,7 @@ class Building:
         write_dataset(run, driver.lineage, driver.kept)
         write_summary(run)
         seal(run, driver.seals)
-        say_what_is_out_anew(run, driver.sources, progress)
+        note_newly_rejected(run, driver.sources, progress)
         drop_earlier(self.storage, keep=self.keep_old)
         progress.log.write(
             "finished", kept=driver.kept, seconds=round(time.monotonic() - progress.began_at, 1)

@@ -1,6 +1,6 @@
-"""Which shards of a phase wait, which worker has which, and what became of those whose worker died.
+"""Assigns the shards of a phase to workers, and takes back those whose worker has died.
 
-A shard whose worker dies is handed out again. One that has lost three workers is suspected of killing them: it gets a
+A shard whose worker dies is assigned again. One that has lost three workers is suspected of killing them: it gets a
 worker for itself, which announces every request before it makes it. When that dies too, what was announced and not
 answered is suspect, and is made one by one in the next worker; the one that was being made when that died is deadly.
 It is not made again, and its row is rejected with an engine error.
@@ -8,9 +8,10 @@ It is not made again, and its row is rejected with an engine error.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from magpie.errors import DamagedShardError, RunError
 from magpie.execution.base import (
@@ -21,14 +22,14 @@ from magpie.execution.base import (
     Isolation,
     Noted,
     Report,
+    ShardDone,
     ShardTask,
-    Through,
 )
-from magpie.execution.scheduler import Wanted
+from magpie.execution.scheduler import ShardDemand
 from magpie.execution.worker import rejections, stamp_for
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.manifest import lineage_after
-from magpie.runs.run import Run
+from magpie.runs.run import Run, RunStep
 from magpie.steps.base import REJECTED
 from magpie.storage.sealed import Shard, inspect_shard
 
@@ -45,8 +46,17 @@ _MOST_WORKERS = 24
 """Workers that one shard may lose in all: an engine that dies again and again is not the shard's fault."""
 
 
-class Handout:
-    """The shards of one phase. `worker` is any number that names a worker to the executor."""
+@dataclass(frozen=True, slots=True)
+class _OnStorage:
+    """What there is of a shard: its committed steps by number, those that its task does not know, whether all are."""
+
+    committed: dict[int, Shard]
+    unknown: list[Committed]
+    is_done: bool
+
+
+class Dispatcher:
+    """The shards of one phase, and who has which. `worker` is any number that names a worker to the executor."""
 
     def __init__(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
@@ -55,15 +65,15 @@ class Handout:
         self._tasks = {task.shard: task for task in tasks}
         self._waiting = deque(self._tasks)
         self._suspected: deque[int] = deque()
-        self._held: dict[int, set[int]] = {}  # by worker
+        self._assigned: dict[int, set[int]] = {}  # by worker
         self._workers_lost: Counter[int] = Counter()  # by shard
         self._announced: dict[int, set[str]] = {}  # requests by shard, made and not answered
-        self.is_draining = False
         self._reported: set[tuple[int, int]] = set()  # what the driver knows, by step number and shard
+        self.is_draining = False
 
     @property
     def is_over(self) -> bool:
-        """Whether every shard is through."""
+        """Whether every shard is done."""
         return not self._tasks
 
     @property
@@ -72,31 +82,31 @@ class Handout:
         return bool(self._waiting or self._suspected)
 
     @property
-    def left(self) -> int:
-        """How many shards are not through."""
+    def unfinished(self) -> int:
+        """How many shards are not done."""
         return len(self._tasks)
 
     def drain(self) -> bool:
-        """Hand out nothing more: it is over when what is held is through, or lost. Whether anything is held."""
+        """Assign nothing more: it is over when what is assigned is done, or lost. Whether anything is assigned."""
         self.is_draining = True
-        held = set[int]().union(*self._held.values())
-        self._tasks = {shard: task for shard, task in self._tasks.items() if shard in held}
+        assigned = set[int]().union(*self._assigned.values())
+        self._tasks = {shard: task for shard, task in self._tasks.items() if shard in assigned}
         self._waiting.clear()
         self._suspected.clear()
         return bool(self._tasks)
 
-    def take(self, worker: int, wanted: Wanted) -> list[ShardTask]:
+    def assign(self, worker: int, demand: ShardDemand) -> list[ShardTask]:
         """Shards for a worker: as many as it could begin with, and those for its reserve while there is plenty."""
-        held = self._held.setdefault(worker, set())
-        if any(self._tasks[shard].isolation is not None for shard in held):
+        assigned = self._assigned.setdefault(worker, set())
+        if any(self._tasks[shard].isolation is not None for shard in assigned):
             return []  # it has the suspected one for itself
         # At the end of a phase a shard in one worker's reserve is one that another could have begun with.
-        has_plenty = len(self._waiting) > wanted.now + _PLENTY * len(self._held)
-        count = wanted.now + (wanted.later if has_plenty else 0)
+        has_plenty = len(self._waiting) > demand.now + _PLENTY * len(self._assigned)
+        count = demand.now + (demand.reserve if has_plenty else 0)
         shards = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
-        if not shards and not held and self._suspected:
+        if not shards and not assigned and self._suspected:
             shards.append(self._suspected.popleft())
-        held.update(shards)
+        assigned.update(shards)
         return [self._tasks[shard] for shard in shards]
 
     def handle(self, worker: int, event: Event) -> None:
@@ -108,39 +118,55 @@ class Handout:
             case Answered(shard, request):
                 self._announced.get(shard, set()).discard(request)
                 return
-            case Through(shard):
+            case ShardDone(shard):
                 self._tasks.pop(shard, None)
-                self._held.get(worker, set()).discard(shard)
+                self._assigned.get(worker, set()).discard(shard)
             case Committed(_, number, shard, _, _, _):
                 if (number, shard) in self._reported:
                     return
                 self._reported.add((number, shard))
         self._report(event)
 
-    def lost(self, worker: int) -> int:
-        """A worker has died: its shards wait again; how many. Raises RunError for a shard that loses too many."""
-        shards = sorted(self._held.pop(worker, set()))
-        for shard in reversed(shards):
+    async def lost(self, worker: int) -> int:
+        """A worker has died: its shards wait again, in front; how many.
+
+        Raises RunError for a shard that loses too many workers, and StorageError where what the worker has committed
+        cannot be read.
+        """
+        shards = sorted(self._assigned.pop(worker, set()))
+        for shard in shards:
             self._workers_lost[shard] += 1
             if self._workers_lost[shard] > _MOST_WORKERS:
-                # Not an EngineError: those end one worker's place, and here none of the others could go on with it.
+                # Not an EngineError: those end one worker, and here none of the others could go on with it.
                 raise RunError(
                     f"shard {shard} has lost {_MOST_WORKERS} workers and no request of it is to blame; "
                     "see what the engine says with MAGPIE_LOG=debug"
                 )
-            self._look_again(shard)
-            task = self._tasks.get(shard)
-            if task is None:
-                continue
-            if self.is_draining:
-                del self._tasks[shard]
-                continue
+        tasks = [self._tasks[shard] for shard in shards]
+        # In a thread: a bucket takes its time to answer, and the other workers wait for shards meanwhile.
+        found = await asyncio.to_thread(lambda: [self._on_storage(task) for task in tasks])
+        for task, there in zip(reversed(tasks), reversed(found), strict=True):
+            self._take_back(task, there)
+        return len(shards)
+
+    def _take_back(self, task: ShardTask, there: _OnStorage) -> None:
+        """Report what a dead worker has committed of a shard, and have the rest of it made by another."""
+        shard = task.shard
+        if shard not in self._tasks:
+            return  # the build was told to stop while the storage was asked
+        for event in there.unknown:
+            self.handle(-1, event)
+        if there.is_done:
+            self.handle(-1, ShardDone(shard))
+        elif self.is_draining:
+            del self._tasks[shard]
+        else:
+            task = self._tasks[shard] = replace(task, committed={**task.committed, **there.committed})
             if self._workers_lost[shard] < SUSPECT_AFTER:
                 self._waiting.appendleft(shard)
-                continue
-            self._tasks[shard] = replace(task, isolation=self._next_isolation(task))
-            self._suspected.append(shard)
-        return len(shards)
+            else:
+                self._tasks[shard] = replace(task, isolation=self._next_isolation(task))
+                self._suspected.append(shard)
 
     def _next_isolation(self, task: ShardTask) -> Isolation:
         unanswered = frozenset(self._announced.pop(task.shard, set()))
@@ -153,28 +179,24 @@ class Handout:
         self._report(Noted(f"shard {task.shard}: a request killed its engine; its row is rejected"))
         return Isolation(_AT_ONCE, None, before.deadly | unanswered)
 
-    def _look_again(self, shard: int) -> None:
-        """See what a dead worker has committed of a shard: its last report may be lost."""
-        task = self._tasks[shard]
-        committed, lineage = dict(task.committed), task.made_from
+    def _on_storage(self, task: ShardTask) -> _OnStorage:
+        """What a dead worker has left of a shard, whether or not it could still report it."""
+        committed, unknown, lineage = dict[int, Shard](), list[Committed](), task.made_from
         for run_step in self._phase.steps:
-            found = self._on_storage(run_step.number, shard, lineage)
+            found = self._inspected(run_step, task.shard, lineage)
             if found is None:
                 break
-            if committed.get(run_step.number) != found:
-                committed[run_step.number] = found
+            committed[run_step.number] = found
+            if task.committed.get(run_step.number) != found:
                 columns = [REJECTED.name] if run_step.step.rejects else ["id"]
-                rejected = rejections(self._run.read(run_step, shard, columns))
+                rejected = rejections(self._run.read(run_step, task.shard, columns))
                 rows = found.stamp.rows
-                self.handle(-1, Committed(run_step.name, run_step.number, shard, rows, rejected, found))
+                unknown.append(Committed(run_step.name, run_step.number, task.shard, rows, rejected, found))
             lineage = lineage_after(lineage, found)
-        else:
-            self.handle(-1, Through(shard))
-            return
-        self._tasks[shard] = replace(task, committed=committed)
+        return _OnStorage(committed, unknown, is_done=len(committed) == len(self._phase.steps))
 
-    def _on_storage(self, number: int, shard: int, lineage: str) -> Shard | None:
-        run_step = self._run.steps[number - 1]
+    def _inspected(self, run_step: RunStep, shard: int, lineage: str) -> Shard | None:
+        """The step's shard, where it is there, whole, and made from these rows."""
         if not self._run.has_shard(run_step, shard):
             return None
         try:
