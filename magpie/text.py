@@ -76,3 +76,8 @@ def _word_pattern() -> re.Pattern[str]:
         rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}_])+"
     )
     return pattern
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun: "1 shard", "2,000 shards". `plural` is for nouns that do not just take an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -10,6 +10,7 @@ import typer
 from magpie.cli.datasets import Dataset
 from magpie.errors import RecipeError
 from magpie.terminal import new_console, print_line
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from magpie.publish.hub.publishing import Wish
@@ -95,7 +96,7 @@ def push(
         live=live,
         console=new_console(stderr=True),
     )
-    changes = [f"{pushed.sent:,} files sent"] if pushed.sent else []
+    changes = [f"{counted(pushed.sent, 'file')} sent"] if pushed.sent else []
     changes += [f"{pushed.deleted:,} of an earlier push deleted"] if pushed.deleted else []
     print_line(f"{pushed.url}: {', '.join(changes) or 'all of it was there already'}, checksums agree")
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from magpie.data.dataset import DatasetFiles, DatasetManifest
 from magpie.errors import DamagedShardError, RunError
 from magpie.storage.sealed import inspect_shard
+from magpie.text import counted
 
 
 def problems_of_dataset(files: DatasetFiles) -> list[str]:
@@ -45,7 +46,7 @@ def _wrong_files(files: DatasetFiles, manifest: DatasetManifest) -> Iterator[str
         if shard.content != file.content:
             yield f"{place}: not the file that the manifest names; make the dataset again"
         if shard.stamp.rows != file.rows:
-            yield f"{place}: holds {shard.stamp.rows:,} rows where the manifest has {file.rows:,}"
+            yield f"{place}: holds {counted(shard.stamp.rows, 'row')} where the manifest has {file.rows:,}"
     if sum(file.rows for file in manifest.files) != manifest.rows:
         yield f"{files.place}: the files of the manifest do not add up to its {manifest.rows:,} rows"
 
@@ -64,7 +65,7 @@ def _wrong_ids(files: DatasetFiles, manifest: DatasetManifest) -> Iterator[str]:
                     ids = batch.column(0)
                     if ids.null_count:
                         place = files.storage.place(f"{files.prefix}{file.name}")
-                        yield f"{place}: {ids.null_count:,} rows without an id"
+                        yield f"{place}: {counted(ids.null_count, 'row')} without an id"
                     # Eight bytes an id: a hash is enough to tell that all differ.
                     seen.append(np.array([hash(value) for value in ids.drop_null().to_pylist()], np.int64))
         except (OSError, ValueError):
@@ -72,7 +73,7 @@ def _wrong_ids(files: DatasetFiles, manifest: DatasetManifest) -> Iterator[str]:
     hashes = np.concatenate(seen) if seen else np.array([], np.int64)
     twice = len(hashes) - len(np.unique(hashes))
     if twice:
-        yield f"{files.place}: {twice:,} rows have the id of another row"
+        yield f"{files.place}: {counted(twice, 'row')} with the id of another row"
 
 
 def _strays(files: DatasetFiles) -> Iterator[str]:

@@ -35,6 +35,7 @@ from magpie.neighbors.vectors import ProgressCallback, no_progress
 from magpie.records.rows import Note
 from magpie.storage import open_storage
 from magpie.storage.sealed import digest
+from magpie.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,10 @@ def import_dataset(
         kept = int(np.count_nonzero(fits))
         reasons = work.reasons.result()
         if not kept and rows.rows:
-            why = "; ".join(f"{one.rows:,} rows: {one.reason}" for one in reasons)
+            why = "; ".join(f"{counted(one.rows, 'row')}: {one.reason}" for one in reasons)
             raise RecipeError(f"not one row of {source} is a conversation ({why}); nothing was written")
         if work.renamed_ids:
-            noted(f"{source}: {work.renamed_ids:,} rows have the id of an earlier row; theirs got a number")
+            noted(f"{source}: {counted(work.renamed_ids, 'row')} with the id of an earlier row, now numbered")
         if work.unkept:
             noted(
                 f"{source}: left out {', '.join(work.unkept)}, since a column of that name means something else here"

@@ -34,6 +34,7 @@ from magpie.execution.progress_table import progress_table
 from magpie.plan.phases import needs_engine
 from magpie.runs.live import StepProgress
 from magpie.runs.run import RunStep
+from magpie.text import counted
 
 _PLAIN_EVERY = 15.0
 _CELL_EVERY = 0.5
@@ -179,7 +180,7 @@ class Progress:
             if count.taken_over:
                 self.log.write("taken over", step=count.name, rows=count.taken_over)
                 if count.needs_engine:
-                    self.note(f"{count.name}: {count.taken_over:,} rows stand, nothing was made for them")
+                    self.note(f"{count.name}: {counted(count.taken_over, 'row')} taken over as made before")
                 count.taken_over = 0
 
     def log_prefix_cache(self, steps: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from magpie.figures.gate import Finding, Looked, look
 from magpie.recipe import Gate
 from magpie.runs.run import GATE, Run
 from magpie.storage import Storage
+from magpie.text import counted
 
 
 class Gatekeeper:
@@ -38,7 +39,9 @@ class Gatekeeper:
         }  # fmt: skip
         self._run.storage.replace(GATE, json.dumps({**seen, check.name: facts}, indent=1).encode())
         if not looked.findings:
-            self._note(f"gate {check.name}: {looked.rows} rows are too few to tell; the next look has more")
+            self._note(
+                f"gate {check.name}: too few to tell by {counted(looked.rows, 'row')}; the next look has more"
+            )
         elif looked.beyond:
             self._beyond(gate, check, looked, accepted=accepted)
 

@@ -13,6 +13,7 @@ from magpie.records.encoding import MARK, text_stream, unreadable
 from magpie.records.json_rows import JsonRows
 from magpie.records.opening import DAMAGE, Kind, cannot_read, ending, one_line, opened
 from magpie.records.tables import read_table
+from magpie.text import counted
 
 Note = Callable[[str], None]
 """Takes a line that says what was not read, or read in another way than it stands there."""
@@ -73,16 +74,16 @@ def _csv(path: Path, text: IO[str], note: Note) -> Iterator[Record]:
     table = CsvRows(text, str(path), tabs=ending(path.name) == ".tsv")
     yield from (Record(*found) for found in table)
     if table.short:
-        note(f"{path}: {table.short:,} rows have fewer fields than the header; the rest of them is null")
+        note(f"{path}: {counted(table.short, 'row')} with fewer fields than the header; the rest is null")
 
 
 def _json(path: Path, text: IO[str], note: Note) -> Iterator[Record]:
     rows = JsonRows(text, str(path))
     yield from (Record(*found) for found in rows)
     for key, times in rows.repeated.items():
-        note(f"{path}: {times:,} objects hold the key {key!r} twice; the last one is read")
+        note(f"{path}: {counted(times, 'object')} with the key {key!r} twice; the last one is read")
     if rows.mended:
-        note(f"{path}: {rows.mended:,} rows hold half a character (a lone surrogate), now U+FFFD")
+        note(f"{path}: {counted(rows.mended, 'row')} with half a character (a lone surrogate), now U+FFFD")
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[Record]:

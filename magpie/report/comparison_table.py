@@ -9,7 +9,8 @@ from rich.text import Text
 
 from magpie.execution.counts import clock
 from magpie.figures.comparison_texts import OF_VERBS
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

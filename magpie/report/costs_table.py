@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
 from magpie.sizing.cards import find_card
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from rich.text import Text
 from magpie.engines import find_engine
 from magpie.plan.licences import licences_of
 from magpie.report.foreseen import print_foreseen, print_seconds
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

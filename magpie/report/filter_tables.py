@@ -11,6 +11,7 @@ from rich.text import Text
 from magpie.escaping import one_line
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,8 +97,8 @@ def _on_one_line(instruction: str, width: int) -> Text:
 def _print_never_answered(rows: int, console: Console) -> None:
     if rows:
         console.print(
-            f"{rows:,} rows are out because the build's own filter dropped them before they were "
-            "answered; for all rows, build with --set respond.rows=all, or without a filter",
+            f"out because the build's own filter dropped them before they were answered: {counted(rows, 'row')}; "
+            "for all rows, build with --set respond.rows=all, or without a filter",
             highlight=False,
             soft_wrap=True,
         )

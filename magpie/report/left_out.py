@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from magpie.escaping import one_line
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

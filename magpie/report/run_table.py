@@ -13,8 +13,9 @@ from magpie.figures.funnel import quota_outcome
 from magpie.figures.status import status as status_of
 from magpie.report.filter_tables import print_groups
 from magpie.report.judges import print_agreement
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
 from magpie.runs.verify import quarantined
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,13 +17,14 @@ from magpie.errors import RunError
 from magpie.recipe import Filter, Rule
 from magpie.report.show import card, columns_shown, row_tables
 from magpie.report.show_dataset import named, tables_at
-from magpie.report.text import as_text, counted
+from magpie.report.text import as_text
 from magpie.runs.opened import OpenDataset
 from magpie.runs.run import Run
 from magpie.steps.base import REJECTED
 from magpie.steps.base.scales import SCALES
 from magpie.steps.filter import check
 from magpie.steps.filter.sql import RowValues, columns_read
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

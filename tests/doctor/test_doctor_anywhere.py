@@ -42,5 +42,4 @@ def test_the_same_in_a_running_loop_and_in_a_thread(verb: Callable[[], Any]) -> 
     assert usual
     assert asyncio.run(as_in_a_notebook()) == usual
     with ThreadPoolExecutor(1) as beside:
-        assert beside.submit(found).result() == usual
         assert beside.submit(asyncio.run, as_in_a_notebook()).result() == usual

@@ -99,7 +99,7 @@ def test_no_row_is_a_repeat_for_what_the_embedder_cannot_read(embedder: Model) -
     assert result["repeat_count"].to_pylist() == [1, 1, 0, 1, 1, 1, 0, 1, 0, 0]
     assert result["min_neighbor_distance"].to_pylist()[2] is None
     (said,) = json.loads(result.schema.metadata[NOTE]).values()
-    assert said.startswith("8 rows that hold words the embedder does not know")
+    assert said.startswith("8 rows with words the embedder does not know")
     assert "BAAI/bge-m3" in said
 
 

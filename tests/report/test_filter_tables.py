@@ -57,4 +57,6 @@ def test_a_comparison_adds_up() -> None:
         "left out, the dataset has no such column: x (reads y)",
     ]
     narrowed = FilterComparison(("one", "other"), 10, 10, (0, 0), ((), ()), never_answered=1200)
-    assert printed(narrowed)[-1].startswith("1,200 rows are out because the build's own filter dropped them")
+    assert printed(narrowed)[-1].startswith(
+        "out because the build's own filter dropped them before they were answered: 1,200 rows"
+    )

@@ -19,6 +19,7 @@ from magpie.execution.runner import OpenEngine, OpenScorer, first_missing, is_sh
 from magpie.plan import BoundPlan, Phase
 from magpie.runs.run import Run
 from magpie.storage import MemoryStorage
+from magpie.text import counted
 
 _LONGEST_WAIT = 60.0
 """Seconds between two attempts to start a worker grow up to this."""
@@ -166,7 +167,7 @@ class RayExecutor:
         if work.phase.needs_engine and is_short_of_memory(error):
             slots = replica.halve_slots(work.phase, getattr(error, "cause", None) or error)
             said += f"; the next has {slots} slots"
-        again = f", {waiting} shards wait for another" if waiting else ""
+        again = f", waiting for another: {counted(waiting, 'shard')}" if waiting else ""
         pause = min(2.0**replica.failures, _LONGEST_WAIT)
         work.report(Noted(f"lost {name}: {said}{again}; a new worker starts in {pause:.0f} s"))
         await asyncio.sleep(pause)

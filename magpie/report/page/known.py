@@ -10,8 +10,8 @@ from magpie.figures.diversity import THRESHOLD
 from magpie.figures.report_figures import ReportFigures
 from magpie.recipe import Recipe
 from magpie.report.page.figure import PageFigure, percent, table
-from magpie.report.text import counted
 from magpie.runs.public import public_name
+from magpie.text import counted
 
 _KNOWN = (
     "A model that is given only the opening of its chat template writes what its own fine-tuning taught it to expect "

@@ -19,6 +19,7 @@ from magpie.engines.embedder import BETTER_EMBEDDER
 from magpie.neighbors.cells import Recall
 from magpie.neighbors.vectors import Distances, Positions
 from magpie.steps.base import NOTE, REJECTED, Instructions
+from magpie.text import counted
 
 REPEAT = "dedup: repeat"
 Search = Literal["exact", "approximate"]
@@ -103,7 +104,7 @@ def note_of(neighbors: Found, unread: int) -> dict[bytes, bytes] | None:
     note: dict[str, Any] = {}
     if unread:
         note["not_compared_by_distance_alone"] = (
-            f"{unread:,} rows that hold words the embedder does not know, or more tokens than it reads; "
+            f"{counted(unread, 'row')} with words the embedder does not know, or more tokens than it reads; "
             f"name an embedder of their languages and lengths, such as {BETTER_EMBEDDER}"
         )
     if neighbors.recall is not None:
