@@ -146,7 +146,8 @@ def test_no_traceback_with_locals_and_no_log_line_shows_the_key(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MAGPIE_API_KEY", KEY)
-    caplog.handler.addFilter(secrets.RedactingFilter())
+    make = logging.getLogRecordFactory()
+    monkeypatch.setattr(logging, "_logRecordFactory", secrets.RedactedRecords(make))
     caplog.set_level(logging.DEBUG)
 
     def repeat(body: dict[str, Any]) -> Answer:
