@@ -109,11 +109,11 @@ class _Fleet:
         try:
             while not over.done():
                 done, _ = await asyncio.wait(
-                    {over, *self.workers.values()}, return_when=asyncio.FIRST_COMPLETED
+                    {over, *beside, *self.workers.values()}, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     if not task.cancelled():
-                        task.result()  # raises what a worker raised
+                        task.result()  # raises what a worker raised, or a shard that lost too many
             seconds = loop.time()  # an engine that is still being loaded holds nothing up
         finally:
             for task in (over, *beside, *self.workers.values()):
@@ -192,8 +192,6 @@ class _Fleet:
         while True:
             await asyncio.sleep(every)
             number = drawn.choice(sorted(self.workers))
-            if dispatcher.is_over:
-                return
             worker = self.workers.pop(number)
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)

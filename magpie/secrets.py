@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from magpie.errors import MagpieError
@@ -72,26 +75,31 @@ def redacted(text: str) -> str:
 def start_log(level: int | str) -> None:
     """Have the log of this process written to standard error from `level` on, without keys."""
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:
-        # Once: a process that calls the command again and again would look for keys as often in each line.
-        if not any(isinstance(there, RedactingFilter) for there in handler.filters):
-            handler.addFilter(RedactingFilter())
+    make = logging.getLogRecordFactory()
+    # Once: a process that calls the command again and again would look for keys as often in each line.
+    if not isinstance(make, RedactedRecords):
+        logging.setLogRecordFactory(RedactedRecords(make))
 
 
-class RedactingFilter(logging.Filter):
-    """For a log handler: what it writes holds no key, whichever library says it, tracebacks included."""
+@dataclass(frozen=True, slots=True)
+class RedactedRecords:
+    """Makes the records of a log: none holds a key, whichever library says it, tracebacks included.
 
-    def filter(self, record: logging.LogRecord) -> bool:
+    Where records are made, and not where they are written: libraries have handlers of their own.
+    """
+
+    make: Callable[..., logging.LogRecord]
+
+    def __call__(self, *args: Any, **named: Any) -> logging.LogRecord:
+        record = self.make(*args, **named)
         try:
             message = record.getMessage()
         except (TypeError, ValueError):  # arguments that do not fit: logging itself says so
-            return True
+            return record
         record.msg, record.args = redacted(message), None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = redacted(record.exc_text)
-        return True
+        if record.exc_info:
+            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        return record
 
 
 def _secrets() -> set[str]:

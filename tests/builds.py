@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from magpie.data.dataset import DatasetFiles
 from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, ModelInfo, Sampling
 from magpie.errors import EngineError
 from magpie.recipe import Model, Recipe
 from magpie.recipe.loading import parse_recipe
 from magpie.runs.run import Run
+from magpie.storage import open_storage
 
 RULES = [
     {"name": "quality", "where": "input_quality IN ('average', 'good', 'excellent')"},
@@ -70,6 +74,12 @@ def shard_path(run: Run, step: str, shard: int) -> Path:
 def dataset_paths(run: Run) -> list[Path]:
     """The files of a run's dataset on disk, in order."""
     return [run.folder / name for name in run.dataset_files.names()]
+
+
+def dataset_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a dataset in a folder, in order."""
+    names = DatasetFiles(open_storage(folder)).names()
+    return [row for name in names for row in pq.read_table(folder / name).to_pylist()]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -70,7 +70,7 @@ class Thinker(Recorder):
         return replace(done, text=text, finish_reason=self.finish_reason)
 
 
-def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Sequence[str]) -> pa.Table:
+def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Any) -> pa.Table:
     """What a step is given of rows at these positions; those at `out` (from 0) are rejected."""
     rejected = ["before: out" if at in out else None for at in range(count)]
     fixed = {
@@ -79,6 +79,12 @@ def base_rows(first: int, count: int, *, out: Sequence[int] = (), **columns: Seq
         "rejected": pa.array(rejected, pa.string()),
     }
     return pa.table(fixed | columns)
+
+
+def text_rows(*instructions: str | None) -> pa.Table:
+    """What a step is given of rows with these instructions; None is a row that is rejected."""
+    out = [at for at, text in enumerate(instructions) if text is None]
+    return base_rows(0, len(instructions), out=out, instruction=pa.array(instructions, pa.string()))
 
 
 def run(

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
 from magpie.chat import ChatFormat
+from magpie.doctor.doctor import Diagnosis, doctor
 from magpie.doctor.measures import PROBLEMS, Keep, Sample, problems_of
 from magpie.doctor.sampling import Written, sampling_recipe
 from magpie.engines.scripted import ScriptedTokenizer
@@ -27,6 +29,12 @@ def recipe_for(model: Model, **changes: Any) -> Recipe:
     """A recipe to sample with that looks at no language: lingua takes seconds to load."""
     recipe = sampling_recipe("tests", model, Instruct(max_tokens=256))
     return load_recipe(recipe, overrides={"language": None, **changes})
+
+
+@cache
+def often_cut() -> Diagnosis:
+    """What doctor says of a model whose instructions are often cut, and a remedy that does nothing for it."""
+    return doctor(scripted(cut_rate=0.3, repeat_rate=0), n=48, fix=True)
 
 
 def rates(**shares: float) -> Sample:

@@ -6,7 +6,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import magpie
+from benchmarks.fleet import simulate
+from benchmarks.pipelining import (
+    A100,
+    AIR,
+    ALONE,
+    CALM,
+    PUBLISHED,
+    SLOTS,
+    lengths,
+    loop_seconds,
+    step_seconds,
+)
 from benchmarks.recording import planned_model
 from magpie.engines import open_engine
 from magpie.engines.base import Engine
@@ -75,3 +89,19 @@ def test_an_engine_that_is_lent_to_a_build_is_the_one_that_it_asks_for(tmp_path:
 
     magpie.build(recipe, tmp_path / "run", executor=LocalExecutor(engines=opener))
     assert wanted == [planned_model(recipe)]
+
+
+def test_the_simulated_loop_takes_the_published_hours() -> None:
+    """What a build is compared with: its lengths are found by these hours."""
+    hours = [seconds / ALONE * AIR / 3600 for seconds in loop_seconds(lengths(ALONE))]
+    assert hours == pytest.approx(PUBLISHED, rel=0.03)
+
+
+def test_a_simulated_build_is_no_faster_than_full_slots_allow_and_outlives_its_engines() -> None:
+    tokens = lengths(2000, **CALM)
+    done = list[int]()
+    outcome = simulate(A100, 2, tokens, shard_rows=30, kill_every=40.0, on_rows=done.append)
+    least = sum(int(of_step.sum()) for of_step in tokens) * step_seconds(SLOTS) / SLOTS / 2
+    assert sum(done) == outcome.rows == 2000
+    assert outcome.killed >= 1 and outcome.seconds > least
+    assert 0 < outcome.slots_used <= 1 and max(outcome.running) == SLOTS

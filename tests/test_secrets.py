@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
+
 import pytest
 
-from magpie.secrets import redacted
+from magpie.secrets import RedactedRecords, redacted, start_log
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,31 @@ from magpie.secrets import redacted
 )
 def test_what_is_secret_in_an_address_goes_and_the_rest_stays(text: str, shown: str) -> None:
     assert redacted(text) == shown
+
+
+def test_no_log_line_holds_a_key_whoever_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        logging, "_logRecordFactory", logging.getLogRecordFactory()
+    )  # as it is now, afterwards too
+    monkeypatch.setenv("SOME_TOKEN", "very-secret-word")
+    start_log("WARNING")
+    start_log("WARNING")
+    make = logging.getLogRecordFactory()
+    assert isinstance(make, RedactedRecords) and not isinstance(make.make, RedactedRecords)
+    # Libraries write their own logs by handlers of their own, which nobody here knows.
+    logger, said = logging.getLogger("somebodys"), io.StringIO()
+    monkeypatch.setattr(logger, "propagate", False)
+    handler = logging.StreamHandler(said)
+    logger.addHandler(handler)
+    try:
+        logger.warning("sent %s to %s", "very-secret-word", "https://me:pw@host/")
+        try:
+            raise ValueError("bad token very-secret-word")
+        except ValueError:
+            logger.exception("it failed")
+    finally:
+        logger.removeHandler(handler)
+    assert (
+        "sent [key] to https://host/" in said.getvalue() and "ValueError: bad token [key]" in said.getvalue()
+    )
+    assert "very-secret" not in said.getvalue() and "pw@" not in said.getvalue()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from magpie.cli.options import AsJson, Price
 from magpie.terminal import new_console, print_json, print_line
 
 
@@ -32,14 +33,11 @@ def compare(
         int, typer.Option(min=2, metavar="N", help="Embed at most N rows of each set.")
     ] = 5_000,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
-    price: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="DOLLARS", help="What an hour of a GPU costs, or of the machine."),
-    ] = None,
+    price: Price = None,
     verbs: Annotated[
         bool, typer.Option("--verbs/--no-verbs", help="Parse instructions for what they ask for (spaCy).")
     ] = True,
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Compare datasets: what each is, what they share, and what differs beyond noise.
 

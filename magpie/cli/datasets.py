@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from magpie.cli.options import AsJson, Overwrite
 from magpie.errors import RecipeError
 from magpie.terminal import new_console, print_json, print_line
 
@@ -184,9 +185,7 @@ def export(
     drop_constant: Annotated[
         bool, typer.Option("--drop-constant", help="Leave out columns with the same value in every row.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it is there already.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the dataset in a form that trainers read."""
     from magpie import api
@@ -254,7 +253,7 @@ def columns(
             metavar="[RUN]", help="The folder of a run or of a dataset; without it, of every step."
         ),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Explain the columns: type, meaning, which step makes them, what the published datasets call them."""
     from magpie import api

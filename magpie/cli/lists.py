@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from magpie.cli.options import Sets, recipe_from
+from magpie.cli.options import RecipeName, Sets, recipe_from
 from magpie.terminal import print_json, print_line
 
 
@@ -43,7 +43,7 @@ def recipes() -> None:
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    name: RecipeName,
     set_: Sets = None,
 ) -> None:
     """Print a recipe with every key there is, what it means and its default."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from magpie.cli.options import EngineName, engine_kind, numbers
+from magpie.cli.options import AsJson, EngineName, ModelName, engine_kind, numbers
 from magpie.errors import RecipeError, StoppedError
 from magpie.terminal import new_console, print_json
 
@@ -25,7 +25,7 @@ def _nothing_kept() -> Iterator[None]:
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    model: ModelName,
     n: Annotated[int, typer.Option(min=1, help="How many instructions to sample.")] = 64,
     no_sample: Annotated[
         bool, typer.Option("--no-sample", help="Only the format: needs just a tokenizer.")
@@ -35,7 +35,7 @@ def doctor(
         str | None, typer.Option(help="A template to use in place of the model's own.")
     ] = None,
     engine: EngineName = None,
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Say whether a model can write instructions, and with which settings."""
     from magpie.doctor.doctor import doctor as examine
@@ -60,7 +60,7 @@ def doctor(
 
 
 def tune(
-    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    model: ModelName,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe to take all but the generator and its mix from.")
     ] = None,
@@ -71,7 +71,7 @@ def tune(
     ] = None,
     engine: EngineName = None,
     seed: Annotated[int | None, typer.Option(help="The seed of the samples.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Try temperatures and top_p, and print the mix of the best."""
     from magpie.doctor.tune import tune as try_settings

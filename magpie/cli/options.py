@@ -17,6 +17,14 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Change one setting; may be given often."),
 ]
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")]
+ModelName = Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
+Price = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="DOLLARS", help="What an hour of a GPU costs, or of the machine."),
+]
 EngineName = Annotated[
     str | None,
     typer.Option("--engine", help="The engine for every model, such as auto, vllm or transformers."),

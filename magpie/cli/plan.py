@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from magpie.cli.options import AllowCode, EngineName, Sets, recipe_from
+from magpie.cli.options import AllowCode, AsJson, EngineName, RecipeName, Sets, recipe_from
 from magpie.terminal import new_console, print_json
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    recipe: RecipeName,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -31,7 +31,7 @@ def plan(
     set_: Sets = None,
     engine: EngineName = None,
     allow_code: AllowCode = False,
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Say what a build would take: GPUs, memory, tokens, hours, dollars, disk."""
     from magpie import api

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from magpie.cli.options import Price
 from magpie.terminal import new_console, print_line
 
 
@@ -39,10 +40,7 @@ def report(
             metavar="MODEL", help="Whose tokens of conversations are counted; the generator's by default."
         ),
     ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="DOLLARS", help="What an hour of a GPU costs, or of the machine."),
-    ] = None,
+    price: Price = None,
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Write each figure as PNG and SVG too.")
     ] = True,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from magpie.cli.options import Overwrite
 from magpie.terminal import new_console, print_json, print_line
 
 
@@ -27,9 +28,7 @@ def rouge(
     out: Annotated[
         Path | None, typer.Option(help="Write the decision about each instruction, as JSON lines.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it is there already.")
-    ] = False,
+    overwrite: Overwrite = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
 ) -> None:
     """Keep the instructions that are unlike every earlier one, by ROUGE-L, as Self-Instruct does."""

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from magpie.cli.options import AllowCode, EngineName, RunFolder, Sets, open_run, recipe_from
+from magpie.cli.options import (
+    AllowCode,
+    AsJson,
+    EngineName,
+    RecipeName,
+    RunFolder,
+    Sets,
+    open_run,
+    recipe_from,
+)
 from magpie.errors import RecipeError
 from magpie.names import file_name
 from magpie.terminal import answered_yes, can_ask, new_console, print_json, print_line
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    recipe: RecipeName,
     out: Annotated[
         str | None, typer.Option(help="The run's folder, or s3://bucket/run; runs/NAME by default.")
     ] = None,
@@ -129,7 +138,7 @@ def _until(kept: int | None, most: int | None) -> list[str]:
 
 def status(
     run: RunFolder,
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew until the build that is at work has ended.")
     ] = False,
@@ -157,7 +166,7 @@ def status(
 
 def runs_(
     folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where your runs are.")] = "runs",
-    json_: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """List the runs below a folder, with their state."""
     from magpie import api

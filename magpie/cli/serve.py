@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from magpie.cli.options import ModelName
 from magpie.terminal import print_line
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="A hub id, a folder, or an embedded model such as demo.")],
+    model: ModelName,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen at.")] = 8000,
     host: Annotated[
         str, typer.Option(help="The address to listen at; 0.0.0.0 is every address of this machine.")

@@ -148,7 +148,8 @@ def _steer_texts() -> Schema:
 
 def main() -> None:
     """Write recipe.json and filter.json into the folder that the command line names."""
-    if len(sys.argv) != 2:
+    # A dash begins an option, such as --help, and no folder that anybody means.
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("name one folder: python -m magpie.recipe.schema schemas")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)

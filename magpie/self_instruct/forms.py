@@ -19,20 +19,16 @@ def message(task: str, input: str) -> str:
     return f"{task}\n\n{input}" if input else task
 
 
-def conversations(tasks: Sequence[str], instances: Sequence[Sequence[Instance]]) -> dict[str, list[Any]]:
-    """The columns of tasks with their instances: the first instance of each is its conversation, if it has any."""
-    firsts = [kept[0] if kept else None for kept in instances]
-    outputs = [None if first is None else first.output for first in firsts]
+def conversation(task: str, instances: Sequence[Instance]) -> dict[str, Any]:
+    """The columns of a task with its instances: the first of these makes the conversation, if there is any."""
+    first = instances[0] if instances else None
     return {
-        "task": list(tasks),
-        "task_input": [None if first is None else first.input for first in firsts],
-        "instances": [[asdict(one) for one in kept] for kept in instances],
-        "instruction": [
-            task if first is None else message(task, first.input)
-            for task, first in zip(tasks, firsts, strict=True)
-        ],
-        "response": outputs,
-        "response_length": [None if output is None else len(output) for output in outputs],
+        "task": task,
+        "task_input": None if first is None else first.input,
+        "instances": [asdict(one) for one in instances],
+        "instruction": task if first is None else message(task, first.input),
+        "response": None if first is None else first.output,
+        "response_length": None if first is None else len(first.output),
     }
 
 

@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from magpie import shipped
-from magpie.engines.base import Sampling
+from magpie.engines.base import Completion, Sampling
 from magpie.recipe import Baseline, Model, Recipe
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
+    AskingWork,
     ModelUse,
+    Row,
     RowStep,
-    RowWork,
     Tools,
     column,
-    complete_each,
     counts_tokens,
     documents_in,
-    first_messages,
-    live,
-    seeds,
-    spread,
+    drawn_by,
+    first_message,
     text_bytes,
 )
 
@@ -103,51 +101,36 @@ class BaselineStep(RowStep):
         return text_bytes(self.part.max_tokens)
 
     def bind(self, tools: Tools) -> BaselineWriter:
-        return BaselineWriter(self, tools.plain_text(self.model))
+        return BaselineWriter(self, tools.plain_text(self.model), _page())
 
 
 @dataclass(frozen=True, slots=True)
-class BaselineWriter(RowWork["Engine"]):
+class BaselineWriter(AskingWork):
     """Writes the base model's answers, in plain text."""
 
     step: BaselineStep
     plain: PlainText
+    page: str
 
-    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """One request a row, all at once."""
-        at = live(rows)
-        row_seeds = seeds(self.step.seed, "baseline", rows["index"].to_numpy()[at]).tolist()
-        before, _, after = _page().partition(_PLACE)
-        completions = await complete_each(
-            engine,
-            (self.plain.ids(f"{before}{text}{after}") for text in first_messages(rows, at)),
-            (self._sampling(seed, engine) for seed in row_seeds),
-        )
-        columns: dict[str, list[Any]] = {
-            "base_response": [
-                None
-                if completion.finish_reason == "error"
-                else self.plain.without_end(completion.text).strip()
-                for completion in completions
-            ],
-            "base_tokens": [completion.token_count for completion in completions],
-            "base_finish_reason": [completion.finish_reason for completion in completions],
+    def prompt_for(self, row: Row, engine: Engine) -> list[int]:
+        before, _, after = self.page.partition(_PLACE)
+        return self.plain.ids(f"{before}{first_message(row)}{after}")
+
+    def sampling_for(self, row: Row, seed: int, engine: Engine) -> Sampling:
+        # Base models repeat themselves often, and there is no setting: stop them wherever the engine can.
+        stops = engine.model.stops_repetition(None)
+        ends = self.plain.stop_ids
+        return drawn_by(self.step.part, seed, engine, stop_ids=ends, stop=_STOPS, stop_repetition=stops)
+
+    def columns_from(self, row: Row, seed: int, completion: Completion) -> dict[str, Any]:
+        answer = self.plain.without_end(completion.text).strip()
+        return {
+            "base_response": None if completion.finish_reason == "error" else answer,
+            "base_tokens": completion.token_count,
+            "base_finish_reason": completion.finish_reason,
         }
-        return spread(rows, at, columns, self.step.adds)
-
-    def _sampling(self, seed: int, engine: Engine) -> Sampling:
-        part = self.step.part
-        return Sampling(
-            max_tokens=part.max_tokens,
-            seed=seed,
-            temperature=part.temperature,
-            stop_ids=self.plain.stop_ids,
-            stop=_STOPS,
-            # Base models repeat themselves often, and there is no setting: stop them wherever the engine can.
-            stop_repetition=engine.model.stops_repetition(None),
-        )
 
 
 def _page() -> str:
     """The shipped page of examples; _PLACE in it is where the instruction goes."""
-    return (shipped.folder("templates/baseline") / "examples.txt").read_text(encoding="utf-8")
+    return shipped.text("templates/baseline", "examples.txt")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from magpie.engines.base import Sampling
+from magpie.engines.base import FinishReason, Sampling
 from magpie.recipe import Extend, Model, Recipe
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
+    BROKEN_OFF,
     MESSAGE,
+    ROLE_HEADER,
     ModelUse,
     RowStep,
     RowWork,
@@ -23,6 +25,7 @@ from magpie.steps.base import (
     column,
     counts_tokens,
     documents_in,
+    drawn_by,
     first_messages,
     inner,
     live,
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from magpie.chat import ChatFormat
     from magpie.engines.base import Engine
 
-_ENDED_BADLY = {"length": "cut by length", "repetition": "repeats itself", "error": "engine error"}
 _SYSTEM = "response_system_prompt"
 _MANY_TURNS = (
     "You are a helpful assistant in a conversation of many turns. The user asks follow-up questions that build on "
@@ -188,7 +190,7 @@ class Extender(RowWork["Engine"]):
     async def _extend(
         self,
         first: list[str],
-        finish_reason: str,
+        finish_reason: FinishReason,
         row_seeds: Sequence[tuple[int, int]],
         engine: Engine,
         system: str | None,
@@ -231,13 +233,13 @@ class Extender(RowWork["Engine"]):
             return _MANY_TURNS
         return self.part.system_prompt or None
 
-    def _problem(self, text: str, finish_reason: str) -> str | None:
+    def _problem(self, text: str, finish_reason: FinishReason) -> str | None:
         """Why a message cannot be part of the conversation; None when it can."""
         if finish_reason != "stop":
-            return _ENDED_BADLY[finish_reason]
+            return BROKEN_OFF[finish_reason]
         if not text:
             return "empty"
-        return "role header inside" if self.chat.has_leak(text) else None
+        return ROLE_HEADER if self.chat.has_leak(text) else None
 
     def _seeds(self, index: np.ndarray[Any, Any]) -> list[tuple[tuple[int, int], ...]]:
         """For each row the seeds of its further turns: of the user's message, and of the answer to it."""
@@ -254,14 +256,11 @@ class Extender(RowWork["Engine"]):
         return list(zip(*of_turns, strict=True))
 
     def _user_sampling(self, seed: int, engine: Engine) -> Sampling:
-        draw = self.part.draw
-        return Sampling(
+        return drawn_by(
+            self.part.draw,
+            seed,
+            engine,
             max_tokens=self.part.instruct_max_tokens,
-            seed=seed,
-            temperature=draw.temperature,
-            top_p=draw.top_p,
-            top_k=draw.top_k,
-            min_p=draw.min_p,
             stop_ids=self.chat.stop_ids,
             stop=(*self.chat.stop_texts, "\n") if self.part.stop_at_newline else self.chat.stop_texts,
             stop_repetition=engine.model.stops_repetition(self.part.stop_repetition),

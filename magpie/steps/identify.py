@@ -16,20 +16,18 @@ from magpie.self_instruct.tasks import Task, digest_of, seed_tasks
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
+    ENGINE_ERROR,
     REJECTED,
+    AskingWork,
     ModelUse,
     Page,
+    Row,
     RowStep,
-    RowWork,
     Tools,
     column,
-    complete_each,
     counts_tokens,
+    drawn_by,
     inner,
-    live,
-    seeds,
-    spread,
-    values_at,
 )
 
 if TYPE_CHECKING:
@@ -121,47 +119,29 @@ def shots_of(tasks: tuple[Task, ...], part: Identify, run_seed: int) -> list[Tas
 
 
 @dataclass(frozen=True, slots=True)
-class Identifier(RowWork["Engine"]):
+class Identifier(AskingWork):
     """Asks about every task. The page is the same for all of them, so that a prefix cache has it."""
 
     step: IdentifyStep
     page: Page
     shots: str
 
-    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """One request a row, all at once."""
-        at, part = live(rows), self.step.part
-        row_seeds = seeds(self.step.seed, "identify", rows["index"].to_numpy()[at]).tolist()
-        completions = await complete_each(
-            engine,
-            (
-                self.page.ids(KIND_REQUEST, self.shots + kind_question(text))
-                for text in values_at(rows, "instruction", at)
-            ),
-            (
-                Sampling(
-                    max_tokens=_MOST_TOKENS,
-                    seed=seed,
-                    temperature=part.temperature,
-                    stop_ids=self.page.stop_ids,
-                    schema=_ANSWERS,
-                )
-                for seed in row_seeds
-            ),
-        )
-        answers = [_answer(completion) for completion in completions]
-        columns: dict[str, list[Any]] = {
-            "is_classification": [answer for answer, _ in answers],
-            "identify_tokens": [completion.token_count for completion in completions],
-            "identify_error": [error for _, error in answers],
-            "rejected": [
-                None
-                if answer is not None
-                else f"{self.step.name}: {'engine error' if one.finish_reason == 'error' else 'no answer'}"
-                for (answer, _), one in zip(answers, completions, strict=True)
-            ],
+    def prompt_for(self, row: Row, engine: Engine) -> list[int]:
+        return self.page.ids(KIND_REQUEST, self.shots + kind_question(row["instruction"]))
+
+    def sampling_for(self, row: Row, seed: int, engine: Engine) -> Sampling:
+        part, stop_ids = self.step.part, self.page.stop_ids
+        return drawn_by(part, seed, engine, max_tokens=_MOST_TOKENS, stop_ids=stop_ids, schema=_ANSWERS)
+
+    def columns_from(self, row: Row, seed: int, completion: Completion) -> dict[str, Any]:
+        answer, error = _answer(completion)
+        missing = ENGINE_ERROR if completion.finish_reason == "error" else "no answer"
+        return {
+            "is_classification": answer,
+            "identify_tokens": completion.token_count,
+            "identify_error": error,
+            REJECTED.name: missing if answer is None else None,
         }
-        return spread(rows, at, columns, self.step.adds)
 
 
 def _answer(completion: Completion) -> tuple[bool | None, str | None]:

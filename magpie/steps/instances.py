@@ -19,21 +19,19 @@ from magpie.self_instruct.tasks import digest_of, example_tasks
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
+    ENGINE_ERROR,
     REJECTED,
+    AskingWork,
     ModelUse,
     Page,
+    Row,
     RowStep,
-    RowWork,
     Tools,
     column,
-    complete_each,
     counts_tokens,
+    drawn_by,
     inner,
-    live,
-    seeds,
-    spread,
     text_bytes,
-    values_at,
 )
 
 if TYPE_CHECKING:
@@ -135,48 +133,37 @@ class InstancesStep(RowStep):
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceWriter(RowWork["Engine"]):
+class InstanceWriter(AskingWork):
     """Writes the instances. `pages` are those to go on with, by whether the output comes first."""
 
     step: InstancesStep
     page: Page
     pages: dict[bool, str]
 
-    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """One request a row, all at once."""
-        at = live(rows)
-        row_seeds = seeds(self.step.seed, "instances", rows["index"].to_numpy()[at]).tolist()
-        tasks = values_at(rows, "instruction", at)
-        kinds = values_at(rows, "is_classification", at) if self.step.identified else [False] * len(at)
-        completions = await complete_each(
-            engine,
-            (self._prompt(task, output_first=kind) for task, kind in zip(tasks, kinds, strict=True)),
-            (self._sampling(seed, engine) for seed in row_seeds),
-        )
-        drafts = [
-            self._parsed(completion, output_first=kind)
-            for completion, kind in zip(completions, kinds, strict=True)
-        ]
-        columns: dict[str, list[Any]] = {
-            "drafts": [[asdict(draft) for draft in each] for each in drafts],
-            "instance_order": [f"{'output' if kind else 'input'} first" for kind in kinds],
-            "response_seed": row_seeds,
-            "response_tokens": [completion.token_count for completion in completions],
-            "instances_finish_reason": [completion.finish_reason for completion in completions],
-            "instances_error": [completion.error for completion in completions],
-            "rejected": [
-                None
-                if each
-                else f"{self.step.name}: {'engine error' if one.finish_reason == 'error' else 'none written'}"
-                for each, one in zip(drafts, completions, strict=True)
-            ],
-        }
-        return spread(rows, at, columns, self.step.adds)
-
-    def _prompt(self, task: str, *, output_first: bool) -> list[int]:
+    def prompt_for(self, row: Row, engine: Engine) -> list[int]:
+        output_first = _output_first(row)
         request = INSTANCES_REQUEST.format(count=self.step.part.most)
-        question = instances_question(task, output_first=output_first)
+        question = instances_question(row["instruction"], output_first=output_first)
         return self.page.ids(request, self.pages[output_first] + question)
+
+    def sampling_for(self, row: Row, seed: int, engine: Engine) -> Sampling:
+        part = self.step.part
+        stop = (*self.page.stop_texts, f"\nExample {part.most + 1}", "\nTask:")
+        return drawn_by(part, seed, engine, stop_ids=self.page.stop_ids, stop=stop)
+
+    def columns_from(self, row: Row, seed: int, completion: Completion) -> dict[str, Any]:
+        output_first = _output_first(row)
+        drafts = self._parsed(completion, output_first=output_first)
+        missing = ENGINE_ERROR if completion.finish_reason == "error" else "none written"
+        return {
+            "drafts": [asdict(draft) for draft in drafts],
+            "instance_order": f"{'output' if output_first else 'input'} first",
+            "response_seed": seed,
+            "response_tokens": completion.token_count,
+            "instances_finish_reason": completion.finish_reason,
+            "instances_error": completion.error,
+            REJECTED.name: None if drafts else missing,
+        }
 
     def _parsed(self, completion: Completion, *, output_first: bool) -> list[Draft]:
         if completion.finish_reason == "error":
@@ -188,15 +175,7 @@ class InstanceWriter(RowWork["Engine"]):
             is_cut=completion.finish_reason != "stop",
         )
 
-    def _sampling(self, seed: int, engine: Engine) -> Sampling:
-        part = self.step.part
-        return Sampling(
-            max_tokens=part.max_tokens,
-            seed=seed,
-            temperature=part.temperature,
-            top_p=part.top_p,
-            presence_penalty=part.presence_penalty,
-            stop_ids=self.page.stop_ids,
-            stop=(*self.page.stop_texts, f"\nExample {part.most + 1}", "\nTask:"),
-            stop_repetition=engine.model.stops_repetition(part.stop_repetition),
-        )
+
+def _output_first(row: Row) -> bool:
+    """Whether the task counts as classification."""
+    return bool(row.get("is_classification"))

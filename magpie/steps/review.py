@@ -7,30 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
-from magpie import shipped
 from magpie.engines.base import Completion, Sampling
-from magpie.errors import ChatFormatError
-from magpie.recipe import Model, Recipe, Review
+from magpie.recipe import Recipe, Review
 from magpie.replies import json_object, valid_text
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
-    ModelUse,
+    AskingWork,
     QuotingPrompt,
-    RowStep,
-    RowWork,
+    Row,
+    RowAsJsonStep,
     Tools,
+    answering_at_once,
     column,
-    complete_each,
     counts_tokens,
+    drawn_by,
     inner,
     live,
+    object_schema,
     seeds,
-    spread,
-    values_at,
+    why_no_answer,
 )
 from magpie.text import folded
 
@@ -43,17 +41,18 @@ _DRAWN = 1 << 31  # seeds are below this
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewStep(RowStep):
+class ReviewStep(RowAsJsonStep):
     """Adds an answer to each of the three questions; null in rows that were not drawn, or got no answer.
 
     No row is rejected: `review_error` says why there is no answer.
     """
 
     part: Review
-    seed: int
-    model: Model
 
     name = "review"
+    template = "review.jinja"
+    role = "judge"
+    work = "judge"
     reads = ("task", "task_input", "response")
     version = 1
     outcome_columns = (*QUESTIONS, "review_error")
@@ -64,8 +63,7 @@ class ReviewStep(RowStep):
         part = recipe.review
         if part is None:
             return ()
-        # The answer is JSON from its first token on: there is no place for reasoning before it.
-        return (cls(part, recipe.seed, recipe.model(part.model).model_copy(update={"thinking": "off"})),)
+        return (cls(part, recipe.seed, answering_at_once(recipe, part.model)),)
 
     @property
     def adds(self) -> pa.Schema:
@@ -83,25 +81,14 @@ class ReviewStep(RowStep):
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """All that shapes the output besides the model, the wording of the prompt included."""
-        part = self.part.model_dump(mode="json", exclude={"model"})
-        return {"seed": self.seed, **part, "prompt": _template()}
-
-    @property
-    def uses(self) -> ModelUse:
-        return ModelUse(self.part.model, self.model, "write", "chat", structured=True)
-
-    @property
     def credited_as(self) -> str:
         return "reviewer"
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        page = len(_template()) / lengths.CHARACTERS
         row = lengths.INSTRUCTION + lengths.RESPONSE
         written = 20 + self.part.max_text_length / lengths.CHARACTERS
-        return (Request(page + row, written, count=self.part.share, shared=page),)
+        return (Request(self.page + row, written, count=self.part.share, shared=self.page),)
 
     @property
     def bytes_per_row(self) -> int:
@@ -119,55 +106,32 @@ class ReviewStep(RowStep):
         ]
 
     def bind(self, tools: Tools) -> Reviewer:
-        try:
-            chat = tools.chat(self.model)
-        except ChatFormatError as error:
-            raise ChatFormatError(f"`review.model`: {error}") from error
-        prompt = QuotingPrompt.of(_template(), "row", chat, reasons=bool(self.part.max_text_length))
-        return Reviewer(self, prompt)
+        return Reviewer(self, self.quoting(tools, reasons=bool(self.part.max_text_length)))
 
 
 @dataclass(frozen=True, slots=True)
-class Reviewer(RowWork["Engine"]):
+class Reviewer(AskingWork):
     """Asks about the rows that are drawn."""
 
     step: ReviewStep
     prompt: QuotingPrompt
 
-    async def run(self, rows: pa.Table, engine: Engine) -> pa.Table:
-        """One request a row, all at once."""
-        at, part, name = live(rows), self.step.part, self.step.name
-        index = rows["index"].to_numpy()[at]
-        drawn = seeds(self.step.seed, f"{name}/drawn", index) < part.share * _DRAWN
-        places = np.flatnonzero(drawn).tolist()
-        texts = zip(*(values_at(rows, each, at) for each in self.step.reads), strict=True)
-        spelled = [_spelled(*row) for row in texts]
-        room = engine.model.context_length - part.max_tokens
-        row_seeds = seeds(self.step.seed, name, index).tolist()
-        completions = await complete_each(
-            engine,
-            (self.prompt.ids(spelled[place], room=room) for place in places),
-            (self._sampling(row_seeds[place]) for place in places),
-        )
-        answers: list[dict[str, Any]] = [{} for _ in at]
-        for place, completion in zip(places, completions, strict=True):
-            answers[place] = _read(completion)
-        columns = {each: [answer.get(each) for answer in answers] for each in self.step.adds.names}
-        return spread(rows, at, columns, self.step.adds)
+    def asked(self, rows: pa.Table) -> list[int]:
+        at, step = live(rows), self.step
+        draws = seeds(step.seed, f"{step.name}/drawn", rows["index"].to_numpy()[at])
+        drawn = draws < step.part.share * _DRAWN
+        return [place for place, is_drawn in zip(at, drawn.tolist(), strict=True) if is_drawn]
 
-    def _sampling(self, seed: int) -> Sampling:
-        part = self.step.part
-        return Sampling(
-            max_tokens=part.max_tokens,
-            seed=seed,
-            temperature=part.temperature,
-            stop_ids=self.prompt.chat.stop_ids,
-            schema=_schema(part.max_text_length),
-        )
+    def prompt_for(self, row: Row, engine: Engine) -> list[int]:
+        room = engine.model.context_length - self.step.part.max_tokens
+        return self.prompt.ids(_spelled(*(row[name] for name in self.step.reads)), room=room)
 
+    def sampling_for(self, row: Row, seed: int, engine: Engine) -> Sampling:
+        schema = _schema(self.step.part.max_text_length)
+        return drawn_by(self.step.part, seed, engine, stop_ids=self.prompt.chat.stop_ids, schema=schema)
 
-def _template() -> str:
-    return shipped.text("templates/self_instruct", "review.jinja").strip()
+    def columns_from(self, row: Row, seed: int, completion: Completion) -> dict[str, Any]:
+        return {"review_tokens": completion.token_count, **_read(completion)}
 
 
 def _spelled(task: str, input: str, output: str) -> str:
@@ -177,26 +141,15 @@ def _spelled(task: str, input: str, output: str) -> str:
 def _schema(max_text_length: int) -> str:
     # The reason first, so that the judge writes it before it decides.
     reason = {"why": {"type": "string", "maxLength": max_text_length}} if max_text_length else {}
-    properties = reason | {name: {"type": "string", "enum": list(_ANSWERS)} for name in QUESTIONS}
-    return json.dumps(
-        {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
-    )
+    answers = {name: {"type": "string", "enum": list(_ANSWERS)} for name in QUESTIONS}
+    return json.dumps(object_schema(reason | answers))
 
 
 def _read(completion: Completion) -> dict[str, Any]:
     """The columns of one answer, or of one that is none."""
-    found: dict[str, Any] = {"review_tokens": completion.token_count}
-    if completion.finish_reason == "error":
-        return found | {"review_error": completion.error or "engine error"}
-    answer = json_object(completion.text) or {}
+    answer = {} if completion.finish_reason == "error" else json_object(completion.text) or {}
     said = {name: _ANSWERS.get(folded(str(answer.get(name))).strip()) for name in QUESTIONS}
     if None in said.values():
-        cut = completion.finish_reason == "length"
-        return found | {"review_error": "cut by length" if cut else "not the JSON asked for"}
+        return {"review_error": why_no_answer(completion)}
     why = answer.get("why")
-    return found | said | {"review_explanation": valid_text(why)[0].strip() if isinstance(why, str) else None}
+    return said | {"review_explanation": valid_text(why)[0].strip() if isinstance(why, str) else None}

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from magpie.recipe import Recipe
-from magpie.self_instruct.forms import conversations
+from magpie.self_instruct.forms import conversation
 from magpie.self_instruct.parsing import Draft
 from magpie.self_instruct.rules import screen_instances
-from magpie.steps.base import REJECTED, RowStep, RowWork, Tools, column, inner, live, spread, values_at
+from magpie.steps.base import (
+    REJECTED,
+    RowStep,
+    RowWork,
+    Tools,
+    by_column,
+    column,
+    inner,
+    live,
+    spread,
+    values_at,
+)
 
 _INSTANCE = pa.struct([("input", pa.string()), ("output", pa.string())])
 
@@ -86,17 +98,15 @@ class ScreenStep(RowStep, RowWork[None]):
     def _screen(self, rows: pa.Table) -> pa.Table:
         at = live(rows)
         tasks = values_at(rows, "instruction", at)
-        screened = [
-            screen_instances([Draft(**draft) for draft in drafts or ()], most=self.most)
-            for drafts in values_at(rows, "drafts", at)
-        ]
-        columns: dict[str, list[Any]] = {
-            **conversations(tasks, [kept for kept, _ in screened]),
-            "dropped_instances": [reasons for _, reasons in screened],
-            "response_finish_reason": ["stop" if kept else None for kept, _ in screened],
-            "rejected": [
-                None if kept else f"{self.name}: {reasons[0] if reasons else 'no instance'}"
-                for kept, reasons in screened
-            ],
+        drafts = values_at(rows, "drafts", at)
+        made = [self._screened(*row) for row in zip(tasks, drafts, strict=True)]
+        return spread(rows, at, by_column(made, self.adds), self.adds, rewritten=self.rewrites)
+
+    def _screened(self, task: str, drafts: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        kept, reasons = screen_instances([Draft(**draft) for draft in drafts or ()], most=self.most)
+        return {
+            **conversation(task, kept),
+            "dropped_instances": reasons,
+            "response_finish_reason": "stop" if kept else None,
+            "rejected": None if kept else f"{self.name}: {reasons[0] if reasons else 'no instance'}",
         }
-        return spread(rows, at, columns, self.adds, rewritten=self.rewrites)

@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builds import dataset_rows
 
 import magpie
-from magpie.data.dataset import DatasetFiles
 from magpie.data.importing import Imported
 from magpie.errors import RecipeError, RunError
-from magpie.storage import open_storage
 
 Q, A = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 S = {"role": "system", "content": "Be brief."}
@@ -31,12 +30,7 @@ def imported(tmp_path: Path, rows: list[Any], **options: Any) -> tuple[Imported,
     result = magpie.import_dataset(lines(tmp_path / "set.jsonl", rows), tmp_path / "out", **options)
     assert result.rows_in == len(rows) == result.rows + sum(one.rows for one in result.left_out)
     assert not magpie.verify(tmp_path / "out")
-    return result, read(tmp_path / "out")
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    names = DatasetFiles(open_storage(folder)).names()
-    return pa.concat_tables(pq.read_table(folder / name) for name in names).to_pylist()
+    return result, dataset_rows(tmp_path / "out")
 
 
 FORMS: dict[str, tuple[dict[str, Any], list[Any]]] = {
@@ -169,7 +163,7 @@ def air(count: int, **changes: Any) -> pa.Table:
 def test_the_published_sets_keep_their_tags_and_scores_under_the_names_here(tmp_path: Path) -> None:
     pq.write_table(air(4), tmp_path / "air.parquet")
     result = magpie.import_dataset(tmp_path / "air.parquet", tmp_path / "first", license="llama3")
-    row = read(tmp_path / "first")[1]
+    row = dataset_rows(tmp_path / "first")[1]
     assert (row["id"], row["generator"]) == ("c1", "meta-llama/Meta-Llama-3-8B-Instruct")
     assert (row["llama_guard"], row["input_quality"], row["instruct_reward"]) == ("safe", "good", 1.5)
     assert (row["temperature"], row["license"], row["instruction_length"]) == (1.0, "llama3", 11)
@@ -177,9 +171,9 @@ def test_the_published_sets_keep_their_tags_and_scores_under_the_names_here(tmp_
     # The later generation of names, which `export --format magpie` writes, gives the same rows.
     magpie.export(tmp_path / "first", "magpie", tmp_path / "later.parquet")
     magpie.import_dataset(tmp_path / "later.parquet", tmp_path / "second")
-    again = read(tmp_path / "second")
+    again = dataset_rows(tmp_path / "second")
     for name in ("id", "messages", "generator", "llama_guard", "instruct_reward", "input_quality"):
-        assert [row[name] for row in again] == [row[name] for row in read(tmp_path / "first")]
+        assert [row[name] for row in again] == [row[name] for row in dataset_rows(tmp_path / "first")]
 
 
 def test_published_filters_find_the_columns_of_an_imported_set(tmp_path: Path) -> None:
@@ -189,7 +183,7 @@ def test_published_filters_find_the_columns_of_an_imported_set(tmp_path: Path) -
     (rule,) = (rule for rule in magpie.load_filter("air-300k").rules if "min_similar_uuid" in rule.where)
     result = magpie.filter(tmp_path / "set", magpie.Filter(name="alone", rules=[rule]), tmp_path / "kept")
     assert result.skipped == ()
-    assert [row["id"] for row in read(tmp_path / "kept")] == ["c0", "c1", "c3"]
+    assert [row["id"] for row in dataset_rows(tmp_path / "kept")] == ["c0", "c1", "c3"]
 
 
 def test_an_imported_set_is_filtered_shown_exported_and_verified(tmp_path: Path) -> None:
@@ -260,7 +254,7 @@ def test_a_hub_dataset_is_read_through_datasets(tmp_path: Path, monkeypatch: pyt
         datasets, "load_dataset", lambda name, split: {"org/set": {"train": held}}[name][split]
     )
     assert magpie.import_dataset("org/set", tmp_path / "out").rows == 3
-    assert read(tmp_path / "out")[2]["id"] == "set-0000002"
+    assert dataset_rows(tmp_path / "out")[2]["id"] == "set-0000002"
     with pytest.raises(RecipeError, match="hub dataset org/other:train cannot be read"):
         magpie.import_dataset("org/other", tmp_path / "out")
 
@@ -273,4 +267,4 @@ def test_labels_are_kept_by_their_names(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"prompt": ["Why?", "How?"], "topic": [1, 0]}, features=features)
     rows.to_parquet(str(tmp_path / "set.parquet"))
     magpie.import_dataset(tmp_path / "set.parquet", tmp_path / "out")
-    assert [row["topic"] for row in read(tmp_path / "out")] == ["ships", "birds"]
+    assert [row["topic"] for row in dataset_rows(tmp_path / "out")] == ["ships", "birds"]

@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builds import dataset_rows
 
 import magpie
-from magpie.data.dataset import DatasetFiles
 from magpie.data.near import embedder_named, near_texts
 from magpie.engines.embedder import encode_all
 from magpie.errors import RunError
-from magpie.storage import open_storage
 
 LLAMA, APACHE = "meta-llama/Meta-Llama-3-8B-Instruct", "Qwen/Qwen3-8B"
 
@@ -32,11 +31,6 @@ def dataset(folder: Path, texts: list[str], **columns: Any) -> Path:
     return folder
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    names = DatasetFiles(open_storage(folder)).names()
-    return pa.concat_tables(pq.read_table(folder / name) for name in names).to_pylist()
-
-
 def test_the_same_instruction_of_a_later_dataset_goes_out(tmp_path: Path) -> None:
     a = dataset(tmp_path / "a", ["Name a bird.", "Name a bird.", "Why is it so?"], generator=[LLAMA] * 3)
     b = dataset(
@@ -46,7 +40,7 @@ def test_the_same_instruction_of_a_later_dataset_goes_out(tmp_path: Path) -> Non
     result = magpie.merge([a, b, c], tmp_path / "all", embedder=None)
     assert (result.rows_in, result.rows) == (8, 6)
     assert [(one.rows, one.examples) for one in result.left_out] == [(1, ("b-0000000",)), (1, ("c-0000000",))]
-    rows = rows_of(tmp_path / "all")
+    rows = dataset_rows(tmp_path / "all")
     assert [row["instruction"] for row in rows] == [
         "Name a bird.", "Name a bird.", "Why is it so?", "Count to ten.", "Count to ten.", "Sing."
     ]  # fmt: skip
@@ -68,7 +62,7 @@ def test_ids_that_collide_are_kept_apart_and_still_name_their_neighbours(tmp_pat
     c = dataset(tmp_path / "x" / "a", ["Five?", "Six?"], **ids)
     result = magpie.merge([a, b, c], tmp_path / "all", embedder=None)
     assert result.renamed == ("b", "a-2")
-    rows = rows_of(tmp_path / "all")
+    rows = dataset_rows(tmp_path / "all")
     assert [row["id"] for row in rows] == ["r1", "r2", "b/r1", "b/r2", "a-2/r1", "a-2/r2"]
     assert [row["min_similar_id"] for row in rows] == ["r2", "r1", "b/r2", "b/r1", "a-2/r2", "a-2/r1"]
     assert not magpie.verify(tmp_path / "all")
@@ -96,7 +90,7 @@ def test_a_merge_leaves_no_near_pair_across_datasets(tmp_path: Path) -> None:
     parts = [[" ".join(rng.choice(words, 3)) for _ in range(60)] for _ in range(3)]
     folders = [dataset(tmp_path / f"d{at}", part) for at, part in enumerate(parts)]
     result = magpie.merge(folders, tmp_path / "all", embedder="scripted", threshold=0.2)
-    rows = rows_of(tmp_path / "all")
+    rows = dataset_rows(tmp_path / "all")
     assert 60 < result.rows < 180 and result.rows_in == 180 == result.rows + sum(
         one.rows for one in result.left_out
     )
@@ -143,18 +137,18 @@ def test_a_split_cuts_no_group_of_near_rows(tmp_path: Path) -> None:
     texts = [" ".join(rng.choice(words, 3)) for _ in range(100)] + ["Name a bird."] * 10
     folder = dataset(tmp_path / "a", texts)
     result = magpie.split(folder, tmp_path / "parts", test=0.2, seed=4, embedder="scripted", threshold=0.1)
-    train, test = (rows_of(tmp_path / "parts" / side) for side in ("train", "test"))
+    train, test = (dataset_rows(tmp_path / "parts" / side) for side in ("train", "test"))
     assert (result.rows_in, result.train, result.test) == (110, len(train), len(test)) == (110, 88, 22)
-    assert sorted(row["id"] for row in train + test) == sorted(row["id"] for row in rows_of(folder))
+    assert sorted(row["id"] for row in train + test) == sorted(row["id"] for row in dataset_rows(folder))
     near = near_texts([row["instruction"] for row in train + test], embedder_named("scripted"), 0.1)
     assert not {*near.kind[:88]} & {*near.kind[88:]}
     sides = [{at < 88 for at in np.flatnonzero(near.kind == kind)} for kind in range(near.kinds)]
     assert all(sides[i] == sides[j] for i, j in zip(near.one, near.other, strict=True))
     assert result.groups > 1 and result.largest >= 10
     again = magpie.split(folder, tmp_path / "parts", test=0.2, seed=4, embedder="scripted", threshold=0.1)
-    assert again == result and rows_of(tmp_path / "parts" / "test") == test
+    assert again == result and dataset_rows(tmp_path / "parts" / "test") == test
     magpie.split(folder, tmp_path / "other", test=0.2, seed=5, embedder="scripted", threshold=0.1)
-    assert rows_of(tmp_path / "other" / "test") != test
+    assert dataset_rows(tmp_path / "other" / "test") != test
 
 
 def test_datasets_finds_both_sides_of_a_split(tmp_path: Path) -> None:

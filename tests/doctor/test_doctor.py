@@ -9,21 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from samples import CHAT, scripted
+from samples import CHAT, often_cut, scripted
 
-from magpie.doctor.doctor import Diagnosis, doctor
+from magpie.doctor.doctor import doctor
 from magpie.errors import ChatFormatError, MagpieError, RecipeError
 
 KEYS = (
     "pre_query", "post_query", "next_turn", "pre_query_ids", "post_query_ids", "next_turn_ids", "stop_ids", "warnings",
     "family", "advice", "verdict",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cut() -> Diagnosis:
-    """A model whose instructions are often cut, and a remedy that does nothing for it."""
-    return doctor(scripted(cut_rate=0.3, repeat_rate=0), n=48, fix=True)
 
 
 def test_a_model_that_writes_well_is_ready() -> None:
@@ -51,7 +45,8 @@ def test_without_a_sample_only_the_format_is_looked_at() -> None:
     assert found["next_turn_ids"] == list(CHAT.next_turn_ids)
 
 
-def test_what_does_not_help_is_said_and_not_kept(cut: Diagnosis) -> None:
+def test_what_does_not_help_is_said_and_not_kept() -> None:
+    cut = often_cut()
     assert [trial.changes for trial in cut.trials] == [("instruct.max_tokens: 1024",)]
     assert not cut.trials[0].helped and cut.changes == ()
     assert re.match(r"usable with: what was sampled \(\d+% of 48 .* cut\)", cut.verdict)
@@ -64,9 +59,9 @@ def test_what_a_ready_model_does_wrong_is_tried_too() -> None:
     assert [trial.changes for trial in diagnosis.trials] == [("instruct.max_tokens: 1024",)]
 
 
-def test_the_diagnosis_is_json(cut: Diagnosis) -> None:
-    found = json.loads(json.dumps(cut.to_json()))
-    assert found == cut.to_json()
+def test_the_diagnosis_is_json() -> None:
+    found = json.loads(json.dumps(often_cut().to_json()))
+    assert found == often_cut().to_json()
     assert set(KEYS) | {"rates", "sampled", "examples", "neighbor_distance", "trials"} <= found.keys()
     assert found["trials"][0]["rates"]["cut"] == found["rates"]["cut"] > 0
     assert found["trials"][0]["neighbor_distance"] == found["neighbor_distance"]

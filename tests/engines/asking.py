@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from loopback import Answer, well
 
 from magpie.engines.base import Sampling
@@ -40,6 +41,19 @@ def ask(
             await engine.close()
 
     return asyncio.run(go())
+
+
+def noted_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits that are asked for from here on, while nobody waits."""
+    waits: list[float] = []
+    at_once = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+        await at_once(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return waits
 
 
 def free_port() -> int:

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from served import served
 
 
 @dataclass
@@ -29,11 +31,6 @@ class Answer:
 
 
 Behave = Callable[[dict[str, Any]], Answer]
-
-
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, *_: Any) -> None:
-        """A client that went away is no matter; what it would print is not what the command says."""
 
 
 @dataclass
@@ -133,17 +130,11 @@ def serving(behave: Behave = well, **settings: Any) -> Iterator[Loopback]:
             except (ConnectionError, TimeoutError):
                 self.close_connection = True
 
-    server = _Server(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
     try:
-        yield state
+        with served(Handler) as url:
+            state.url = f"{url}/v1"
+            yield state
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
         for connection in connections:  # those that are kept alive would outlive the server
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

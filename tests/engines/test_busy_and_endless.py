@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asking import GREEDY, PROMPT, ask, free_port, model
+from asking import GREEDY, PROMPT, ask, free_port, model, noted_waits
 from loopback import Answer, serving, well
 
 from magpie import secrets
@@ -26,14 +26,7 @@ FINE = Completion("fine", 3, "stop")
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were asked for; the clock of the client goes on by them, and nobody waits."""
-    waits: list[float] = []
-    at_once = asyncio.sleep
-
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
-        await at_once(0)
-
-    monkeypatch.setattr(asyncio, "sleep", note)
+    waits = noted_waits(monkeypatch)
     monkeypatch.setattr("magpie.engines.server.client.monotonic", lambda: sum(waits))
     return waits
 
@@ -153,7 +146,8 @@ def test_no_traceback_with_locals_and_no_log_line_shows_the_key(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MAGPIE_API_KEY", KEY)
-    caplog.handler.addFilter(secrets.RedactingFilter())
+    make = logging.getLogRecordFactory()
+    monkeypatch.setattr(logging, "_logRecordFactory", secrets.RedactedRecords(make))
     caplog.set_level(logging.DEBUG)
 
     def repeat(body: dict[str, Any]) -> Answer:

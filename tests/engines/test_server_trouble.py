@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from asking import GREEDY, PROMPT, ask, free_port, in_turn, model
+from asking import GREEDY, PROMPT, ask, free_port, in_turn, model, noted_waits
 from loopback import Answer, completion, serving, well
 
 from magpie.engines.base import Completion
@@ -52,14 +52,7 @@ def test_passing_trouble_is_tried_again(answers: list[Answer]) -> None:
 def test_a_wait_that_the_server_asks_for_is_kept(
     monkeypatch: pytest.MonkeyPatch, said: str, kept: float
 ) -> None:
-    waits: list[float] = []
-    at_once = asyncio.sleep
-
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
-        await at_once(0)
-
-    monkeypatch.setattr(asyncio, "sleep", note)
+    waits = noted_waits(monkeypatch)
     with serving(in_turn(Answer({}, 429, {"Retry-After": said}))) as server:
         assert ask(server.url) == [Completion("fine", 3, "stop")]
     assert kept / 2 <= max(waits) <= kept

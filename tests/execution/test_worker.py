@@ -39,7 +39,7 @@ from magpie.execution.local import LocalExecutor
 from magpie.execution.scheduler import EngineQueue
 from magpie.execution.worker import Worker, first_rows
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
-from magpie.recipe import Recipe
+from magpie.recipe import Recipe, Script
 from magpie.runs.manifest import START, Manifest, lineage_after
 from magpie.runs.record import ingredients_of, record
 from magpie.runs.run import LOG, Run
@@ -372,3 +372,16 @@ def test_completions_of_one_step_and_shard_travel_together() -> None:
         committed,
         one,
     ]
+
+
+def test_only_an_answer_that_makes_room_for_a_shard_wakes_the_scheduler() -> None:
+    queue = EngineQueue(ScriptedEngine(Script(slots=8)))
+    below = [queue.begins_below(running, 4) for running in (0, 19, 20, 79, 80)]
+    assert below == [16, 16, 8, 8, 0]  # more shards than enough only for empty slots, and not without end
+    queue.wakes_below = below[2]
+    for _ in range(9):
+        queue.asked(0)
+    queue.answered()
+    assert not queue.has_room.is_set()  # every slot has work
+    queue.answered()
+    assert queue.has_room.is_set()

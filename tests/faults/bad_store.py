@@ -8,8 +8,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
+
+from served import served
 
 Fault = Literal["500", "503", "cut", "cut after"]
 """An answer of 500; one of 503 SlowDown; a connection cut before the request is made, or after it was done."""
@@ -104,19 +106,5 @@ def bad_road(backend: str) -> Iterator[Road]:
         def log_message(self, *_: object) -> None:
             pass
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            pass  # the client went away, as it may
-
-    server = Server(("127.0.0.1", 0), Handler)
-    road.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with served(Handler) as road.url:
         yield road
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

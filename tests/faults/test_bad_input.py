@@ -15,18 +15,6 @@ from magpie.runs.run import Run
 from magpie.runs.verify import verify
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("recipe") / "small.yaml")
-
-
-@pytest.fixture(scope="module")
-def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    done(magpie("build", recipe, "--out", folder))
-    return folder
-
-
 def rule(where: str) -> dict[str, Any]:
     return {"filter": {"name": "mine", "rules": [{"name": "mine", "where": where}]}}
 
@@ -122,15 +110,15 @@ def test_a_wrong_option(tmp_path: Path, recipe: Path, options: list[str], line: 
         (["doctor", "nope", "--no-sample"], r"no model 'nope'"),
     ],
 )  # fmt: skip
-def test_a_wrong_name(tmp_path: Path, run: Path, arguments: list[str], line: str) -> None:
+def test_a_wrong_name(tmp_path: Path, whole: Path, arguments: list[str], line: str) -> None:
     (tmp_path / "column.yaml").write_text("- {name: mine, where: nope > 1}")
     (tmp_path / "key.yaml").write_text("- {name: mine, where: turns > 1, wher: nope}")
-    places = {"RUN": str(run), "DATASET": str(run / "dataset")}
+    places = {"RUN": str(whole), "DATASET": str(whole / "dataset")}
     arguments = [places.get(argument, argument) for argument in arguments]
     said = refusal(magpie(*arguments, cwd=tmp_path))
     assert re.search(line, said), said
     assert {path.name for path in tmp_path.iterdir()} == {"column.yaml", "key.yaml"}
-    assert not (run / "filtered").exists()
+    assert not (whole / "filtered").exists()
 
 
 @pytest.mark.parametrize(
@@ -188,16 +176,16 @@ def test_a_run_folder_of_another_recipe(tmp_path: Path, recipe: Path) -> None:
     done(magpie("build", recipe, "--out", folder, "--stop-after", "clean"))
 
 
-def test_what_only_says_how_fast_may_change_in_mid_run(tmp_path: Path, recipe: Path, run: Path) -> None:
+def test_what_only_says_how_fast_may_change_in_mid_run(tmp_path: Path, recipe: Path, whole: Path) -> None:
     folder = tmp_path / "run"
     done(magpie("build", recipe, "--out", folder, "--stop-after", "instruct"))
     changes = ["--set", "models.generator.slots=3", "--set", "models.generator.gpu_memory=0.5"]
     done(magpie("build", recipe, "--out", folder, *changes))
     # Shards say which recipe they were made by, and so their metadata differs; nothing else does.
-    found, whole = Run.open(folder), Run.open(run)
-    assert found.table().equals(whole.table())
-    assert dataset_paths(found)[0].read_bytes() == dataset_paths(whole)[0].read_bytes()
-    assert tree(folder)["recipe.yaml"] != tree(run)["recipe.yaml"]
+    found, first = Run.open(folder), Run.open(whole)
+    assert found.table().equals(first.table())
+    assert dataset_paths(found)[0].read_bytes() == dataset_paths(first)[0].read_bytes()
+    assert tree(folder)["recipe.yaml"] != tree(whole)["recipe.yaml"]
 
 
 def test_a_run_folder_that_is_a_file_or_holds_other_things(tmp_path: Path, recipe: Path) -> None:

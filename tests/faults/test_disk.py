@@ -11,24 +11,12 @@ from pathlib import Path
 
 import pytest
 from builds import tree
-from command import ENVIRONMENT, done, magpie, refusal, write_recipe
+from command import ENVIRONMENT, done, magpie, refusal
 
 from magpie.runs.run import Run
 from magpie.runs.verify import quarantined, verify
 
 NO_BYTECODE = ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"}  # a compiled module must not be cut by the limit
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("recipe") / "small.yaml")
-
-
-@pytest.fixture(scope="module")
-def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    done(magpie("build", recipe, "--out", folder))
-    return folder
 
 
 @pytest.fixture

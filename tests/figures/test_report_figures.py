@@ -8,12 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builds import small_recipe
+from queried import ask
 
 from magpie.build import build
 from magpie.errors import RunError
@@ -48,12 +48,6 @@ def figures(run: Run) -> ReportFigures:
 def rows(run: Run) -> pa.Table:
     """Every row, as the run itself joins it: what DuckDB is asked about."""
     return run.table()
-
-
-def ask(rows: pa.Table, query: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect() as database:
-        database.register("t", rows)
-        return database.execute(query).fetchall()
 
 
 def test_the_kept_rows_and_each_reason(figures: ReportFigures, rows: pa.Table) -> None:

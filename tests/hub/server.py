@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub.endpoints import Answer, answer, kind_of
 from hub.repository import Refused, Repository, Store
+from served import served
 
 TOKEN = "hf_A1b2C3d4E5f6G7h8I9j0TestTokenXyz"  # looks like one, so that it can be searched for
 
@@ -151,25 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, *_: Any) -> None:
-        pass  # a client that was killed in the middle of a request
-
-
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """The hub at `hub.url` while the block runs."""
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = _Server(("127.0.0.1", 0), handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with served(handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from builds import small_recipe
+from builds import small_recipe, small_self_instruct
 from tokenizers_made import CHATML, real_tokenizer, small
 
 from magpie.errors import ChatFormatError
@@ -62,6 +62,19 @@ def test_a_judge_that_can_only_answer_after_a_thought_is_refused(tmp_path: Path,
     models = {"generator": "scripted", "judge": model.model_dump(mode="json"), "embedder": "scripted"}
     with pytest.raises(ChatFormatError, match="cannot judge"):
         bind(make_plan(small_recipe(models=models)), BuildTools())
+
+
+@pytest.mark.parametrize(("section", "role"), [("review", "judge"), ("refine", "refiner")])
+def test_whoever_answers_in_json_is_refused_for_the_same_reason(
+    tmp_path: Path, section: str, role: str
+) -> None:
+    """`thinking: strip`, which the chat format names, would help a generator and not them."""
+    model = Model(model=small(tmp_path, OPENS), engine="vllm").model_dump(mode="json")
+    recipe = small_self_instruct(
+        **{section: {"model": "other"}}, models={"generator": "scripted", "other": model}
+    )
+    with pytest.raises(ChatFormatError, match=f"cannot .*thinking block.*; name another model as the {role}"):
+        bind(make_plan(recipe), BuildTools())
 
 
 def test_what_else_is_wrong_with_a_judge_s_template_is_said_as_it_is(tmp_path: Path) -> None:

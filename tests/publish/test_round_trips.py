@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from builds import dataset_rows
 
 import magpie
-from magpie.data.dataset import DatasetFiles
 from magpie.publish.trainers import TRAINERS, template_of
-from magpie.storage import open_storage
 
 KIND = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TEXTS = ["Why?", ' "quoted",\nand\r\nlong; 語 😀', "42", "[1, 2]", '{"a": 1}', "NULL"]
@@ -55,11 +54,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    names = DatasetFiles(open_storage(folder)).names()
-    return list(pa.concat_tables(pq.read_table(folder / name) for name in names).to_pylist())
-
-
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet", "jsonl.zst"])
 @pytest.mark.parametrize(
     "format", ["messages", "sharegpt", "alpaca", "magpie", "openai", "llama-factory", "axolotl"]
@@ -73,13 +67,15 @@ def test_every_form_comes_back_with_the_same_messages(
     assert (result.rows, result.left_out) == (len(TALKS), ())
     # In JSON lines the rows that show the types of columns come first.
     key = json.dumps
-    assert sorted((row["messages"] for row in rows_of(tmp_path / "back")), key=key) == sorted(TALKS, key=key)
+    assert sorted((row["messages"] for row in dataset_rows(tmp_path / "back")), key=key) == sorted(
+        TALKS, key=key
+    )
 
 
 def test_csv_comes_back_with_the_conversations_of_one_turn(source: Path, tmp_path: Path) -> None:
     result = magpie.export(source, "csv", tmp_path / "x.csv")
     magpie.import_dataset(tmp_path / "x.csv", tmp_path / "back")
-    assert [row["messages"] for row in rows_of(tmp_path / "back")] == TALKS[: len(TEXTS)]
+    assert [row["messages"] for row in dataset_rows(tmp_path / "back")] == TALKS[: len(TEXTS)]
     assert result.rows == len(TEXTS)
 
 
@@ -91,7 +87,8 @@ def test_every_form_of_pairs_comes_back_with_the_same_pairs(
     magpie.export(pairs, format, tmp_path / f"x.{ending}")
     magpie.import_dataset(tmp_path / f"x.{ending}", tmp_path / "back")
     back = [
-        tuple(row[name] for name in ("prompt", "chosen", "rejected")) for row in rows_of(tmp_path / "back")
+        tuple(row[name] for name in ("prompt", "chosen", "rejected"))
+        for row in dataset_rows(tmp_path / "back")
     ]
     assert sorted(back, key=json.dumps) == sorted(PAIRS, key=json.dumps)
 

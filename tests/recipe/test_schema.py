@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from magpie import shipped
 from magpie.recipe.loading import load_recipe, parse_recipe
-from magpie.recipe.schema import as_text, filter_schema, recipe_schema
+from magpie.recipe.schema import as_text, filter_schema, main, recipe_schema
 
 RECIPE = Draft202012Validator(recipe_schema())
 FILTER = Draft202012Validator(filter_schema())
@@ -37,6 +37,17 @@ def test_the_command_writes_both(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["filter.json", "recipe.json"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and refused.stderr.startswith("name one folder:")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["a", "b"]])
+def test_what_is_no_folder_makes_none(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["schema", *words])
+    with pytest.raises(SystemExit, match="name one folder:"):
+        main()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", shipped.names("recipes"))

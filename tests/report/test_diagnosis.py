@@ -8,7 +8,7 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
-from samples import CHAT, cleaned, scripted, written
+from samples import CHAT, cleaned, often_cut, written
 
 from magpie.chat.families import Comparison, load_template
 from magpie.doctor.doctor import Diagnosis, doctor
@@ -23,17 +23,12 @@ def printed(diagnosis: Diagnosis, *, width: int = 200) -> str:
 
 
 @pytest.fixture(scope="module")
-def cut() -> Diagnosis:
-    """A model whose instructions are often cut, and a remedy that does nothing for it."""
-    return doctor(scripted(cut_rate=0.3, repeat_rate=0), n=48, fix=True)
-
-
-@pytest.fixture(scope="module")
 def unsampled() -> Diagnosis:
     return doctor("any", n=0, engine="scripted")
 
 
-def test_the_format_the_rates_and_the_verdict_are_printed(cut: Diagnosis) -> None:
+def test_the_format_the_rates_and_the_verdict_are_printed() -> None:
+    cut = often_cut()
     text = printed(cut, width=300)
     assert repr(CHAT.pre_query) in text and str(CHAT.stop_ids[0]) in text
     assert cut.verdict in text and "as sampled" in text and "no help" in text

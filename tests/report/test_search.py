@@ -10,26 +10,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from builds import scripted, small_recipe
 from typed import typed
 
 import magpie
-from magpie.build import build
 from magpie.errors import FilterError, RunError
 from magpie.report.search import RunSource, Search, show_found
 from magpie.runs.run import Run
 from magpie.terminal import new_console
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    models = scripted(cut_rate=0.1, failure_rate=0.03)
-    return build(small_recipe(models=models), tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return build(small_recipe(), tmp_path_factory.mktemp("runs") / "half", stop_after="clean")
 
 
 def shown(place: Path, **options: Any) -> str:
@@ -52,53 +39,55 @@ def expected(run: Run, where: str, order: str = '"index"') -> list[str]:
     ]
 
 
-def test_a_rule_finds_what_duckdb_finds_page_by_page(run: Run) -> None:
+def test_a_rule_finds_what_duckdb_finds_page_by_page(finished: Run) -> None:
     where = "response_length > 150 AND task_category <> 'Math'"
-    wanted = expected(run, where)
+    wanted = expected(finished, where)
     assert len(wanted) > 4
-    pages = [shown(run.folder, where=where, n=3, page=page) for page in (1, 2)]
+    pages = [shown(finished.folder, where=where, n=3, page=page) for page in (1, 2)]
     assert ids(pages[0]) + ids(pages[1]) == wanted[:6]
     assert f"rows 1 to 3 of {len(wanted)} found; the next: --page 2" in pages[0]
-    assert "none on page 99" in shown(run.folder, where=where, page=99)
-    every = ids(shown(run.folder, where=where, n=500, seed=3))
+    assert "none on page 99" in shown(finished.folder, where=where, page=99)
+    every = ids(shown(finished.folder, where=where, n=500, seed=3))
     assert sorted(every) == sorted(wanted) and every != wanted  # at random
 
 
-def test_a_text_is_found_in_any_turn_whatever_its_case(run: Run) -> None:
-    kept = run.table(rejected=False).to_pylist()
+def test_a_text_is_found_in_any_turn_whatever_its_case(finished: Run) -> None:
+    kept = finished.table(rejected=False).to_pylist()
 
     def says(row: dict[str, object]) -> bool:
         turns = [turn["content"] for turn in row["later_turns"] or []]
         return "WOODEN DOOR" in "\n".join([row["instruction"], row["response"], *turns]).upper()
 
     wanted = [row["id"] for row in kept if says(row)]
-    assert ids(shown(run.folder, grep="WOODEN d..r", n=500)) == wanted
-    assert "no row is found" in shown(run.folder, grep="no such words")
+    assert ids(shown(finished.folder, grep="WOODEN d..r", n=500)) == wanted
+    assert "no row is found" in shown(finished.folder, grep="no such words")
 
 
-def test_the_worst_come_first_and_rows_without_a_value_last(run: Run) -> None:
-    by_length = ids(shown(run.folder, worst="response_length", n=4))
-    assert by_length == expected(run, "true", 'response_length, "index"')[:4]
-    longest = ids(shown(run.folder, worst="-response_length", n=4))
-    assert longest == expected(run, "true", 'response_length DESC, "index"')[:4]
-    printed = shown(run.folder, worst="input_quality", n=1)
+def test_the_worst_come_first_and_rows_without_a_value_last(finished: Run) -> None:
+    by_length = ids(shown(finished.folder, worst="response_length", n=4))
+    assert by_length == expected(finished, "true", 'response_length, "index"')[:4]
+    longest = ids(shown(finished.folder, worst="-response_length", n=4))
+    assert longest == expected(finished, "true", 'response_length DESC, "index"')[:4]
+    printed = shown(finished.folder, worst="input_quality", n=1)
     assert "input_quality average" in printed  # the lowest of the scale that the filter keeps
-    repeats = ids(shown(run.folder, worst="repeat_count", n=2))
-    assert repeats == expected(run, "true", 'repeat_count DESC, "index"')[:2]
+    repeats = ids(shown(finished.folder, worst="repeat_count", n=2))
+    assert repeats == expected(finished, "true", 'repeat_count DESC, "index"')[:2]
 
 
-def test_rejected_rows_are_looked_through_with_their_reasons(run: Run) -> None:
-    out = [row for row in run.table().to_pylist() if row["rejected"] and (row["response_length"] or 0) > 0]
-    printed = shown(run.folder, rejected=True, where="response_length > 0", n=500)
+def test_rejected_rows_are_looked_through_with_their_reasons(finished: Run) -> None:
+    out = [
+        row for row in finished.table().to_pylist() if row["rejected"] and (row["response_length"] or 0) > 0
+    ]
+    printed = shown(finished.folder, rejected=True, where="response_length > 0", n=500)
     assert ids(printed) == [row["id"] for row in out]
     assert f"out: {out[0]['rejected']}" in printed
 
 
-def test_a_dataset_is_looked_through_too(run: Run) -> None:
+def test_a_dataset_is_looked_through_too(finished: Run) -> None:
     where = "response_length > 150 AND NOT contains(instruction, 'poem')"
-    printed = shown(run.folder / "dataset", where=where, worst="turns", n=3)
-    assert ids(printed) == expected(run, where, 'turns, "index"')[:3]
-    assert ids(shown(run.folder / "dataset", grep="garden", n=1))
+    printed = shown(finished.folder / "dataset", where=where, worst="turns", n=3)
+    assert ids(printed) == expected(finished, where, 'turns, "index"')[:3]
+    assert ids(shown(finished.folder / "dataset", grep="garden", n=1))
 
 
 def test_an_unfinished_run_is_looked_through_as_far_as_it_is(half: Run) -> None:
@@ -117,13 +106,13 @@ def test_an_unfinished_run_is_looked_through_as_far_as_it_is(half: Run) -> None:
     ],
 )
 def test_what_cannot_be_asked_is_said(
-    run: Run, search: Search, error: type[Exception], message: str, tmp_path: Path
+    finished: Run, search: Search, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with (tmp_path / "screen").open("w") as screen, pytest.raises(error, match=message):
-        show_found(RunSource(run), search, new_console(file=screen))
+        show_found(RunSource(finished), search, new_console(file=screen))
 
 
-def test_the_command_takes_all_of_these(run: Run) -> None:
+def test_the_command_takes_all_of_these(finished: Run) -> None:
     words = (
         "--grep",
         "garden",
@@ -135,7 +124,7 @@ def test_the_command_takes_all_of_these(run: Run) -> None:
         "--page",
         "2",
     )
-    printed = typed("show", run.folder, *words, "--page", "2")
+    printed = typed("show", finished.folder, *words, "--page", "2")
     options = {
         "grep": "garden",
         "where": "response_length > 60",
@@ -143,8 +132,8 @@ def test_the_command_takes_all_of_these(run: Run) -> None:
         "n": 2,
         "page": 2,
     }
-    assert printed == shown(run.folder, **options)
-    assert "leave out --grep" in typed_error(run)
+    assert printed == shown(finished.folder, **options)
+    assert "leave out --grep" in typed_error(finished)
 
 
 def typed_error(run: Run) -> str:

@@ -19,17 +19,6 @@ from magpie.storage.sealed import inspect_shard, read_shard, write_shard
 HOSTILE = "[bold red]obey[/] \x1b[2J\x1b]0;title\x07 [/nonsense] \u202eright to left\r\x9b31m"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    models = scripted(cut_rate=0.1, failure_rate=0.03)
-    return build(small_recipe(models=models), tmp_path_factory.mktemp("runs") / "finished")
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return build(small_recipe(), tmp_path_factory.mktemp("runs") / "half", stop_after="clean")
-
-
 def screen() -> Console:
     return Console(file=StringIO(), width=200, color_system=None)
 

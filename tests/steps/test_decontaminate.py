@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from recording import SCRIPTED
+from recording import SCRIPTED, text_rows
 from recording import run as run_step
 
 from magpie.engines.embedder import scripted_vectors, unit
@@ -16,17 +16,6 @@ LONG = (
     "A farmer has seventeen sheep and all but nine of them run away over the hill; "
     "how many sheep has the farmer left?"
 )
-
-
-def rows(*texts):
-    return pa.table(
-        {
-            "id": pa.array([f"r{n}" for n in range(len(texts))], pa.string()),
-            "index": pa.array(range(len(texts)), pa.int64()),
-            "rejected": pa.array(["no" if text is None else None for text in texts], pa.string()),
-            "instruction": pa.array(texts, pa.string()),
-        }
-    )
 
 
 @pytest.fixture
@@ -45,7 +34,7 @@ def run(table, **settings):
 def test_thirteen_words_in_a_row_are_a_hit_and_shown(exam):
     words = "all but nine of them run away over the hill how many sheep"
     hits, reasons = run(
-        rows(
+        text_rows(
             "Tell me: ALL but nine, of them, run away over the hill: how many sheep are lost?",
             None,
             "All but nine of them run away over the hill, how many are lost?",
@@ -59,7 +48,7 @@ def test_thirteen_words_in_a_row_are_a_hit_and_shown(exam):
 
 def test_a_shorter_question_counts_whole_and_a_phrase_only_by_itself(exam):
     hits, _ = run(
-        rows(
+        text_rows(
             "Please name the capital of France please",
             "Name the capital of France",
             "Hi there, Ann",
@@ -75,7 +64,7 @@ def test_where_words_have_no_spaces_between_them_characters_count(tmp_path):
     asked = ["小明有三个苹果和两个梨，他给了小红一个苹果，还剩几个水果？", "日本でいちばん高い山はどこ？"]
     path.write_text("".join(json.dumps({"question": text}) + "\n" for text in asked))
     hits, _ = run(
-        rows(
+        text_rows(
             "请回答：小明有三个苹果和两个梨。他给了小红一个苹果。",
             "小明有三个苹果。",
             "Ask GPT4日本でいちばん高い山はどこ",
@@ -92,7 +81,7 @@ def test_where_words_have_no_spaces_between_them_characters_count(tmp_path):
 
 
 def test_shorter_n_grams_find_more(exam):
-    hits, _ = run(rows("How many sheep has she?", "How many cows has she?"), files=exam, ngram=4)
+    hits, _ = run(text_rows("How many sheep has she?", "How many cows has she?"), files=exam, ngram=4)
     assert hits == [f"{exam}:2: how many sheep has", None]
 
 
@@ -103,13 +92,13 @@ def test_a_row_that_is_merely_near_shows_the_text_that_it_is_near(exam):
         "Sing.",
     ]
     vectors = unit(scripted_vectors(texts)).astype(np.float16)
-    table = rows(*texts).append_column("embedding", pa.array(list(vectors), pa.list_(pa.float16())))
+    table = text_rows(*texts).append_column("embedding", pa.array(list(vectors), pa.list_(pa.float16())))
     hits, reasons = run(table, files=(exam,), ngram=20, distance=0.4)
     assert reasons == [NEAR, NEAR, None]
     assert hits[0].startswith(f"{exam}:2: A farmer has seventeen sheep")
     assert hits[0].endswith("...")
     assert hits[1:] == [f"{exam}:3: Hi there", None]
-    assert run(rows(*texts), files=(exam,), ngram=20) == ([None] * 3, [None] * 3)
+    assert run(text_rows(*texts), files=(exam,), ngram=20) == ([None] * 3, [None] * 3)
 
 
 def test_the_first_text_that_has_an_n_gram_is_named():
@@ -128,4 +117,4 @@ def test_it_is_a_global_step_whose_fingerprint_follows_the_files(exam, tmp_path)
     (tmp_path / "exam.jsonl").write_text('{"question": "What else is new today?"}\n')
     assert step.fingerprint(BuildTools()) != before
     assert step.settings == settings
-    assert run(rows(), files=exam) == ([], [])
+    assert run(text_rows(), files=exam) == ([], [])

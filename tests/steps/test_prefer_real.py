@@ -16,12 +16,26 @@ from magpie.runs.run import DATASET
 MODELS = {"generator": "scripted", "judge": "generator", "embedder": "scripted", "reward": "scripted"}
 
 
+def tiny_model(tokenizer: Any) -> Any:
+    """A generator of one layer with random weights, which are the same each time."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("respond", [None, {}], ids=["pairs alone", "beside a response"])
 def test_dpo_trains_two_steps_on_the_pairs_of_a_run(respond: dict[str, Any] | None, tmp_path: Path) -> None:
     import datasets
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, LlamaForCausalLM
     from trl import DPOConfig, DPOTrainer
 
     recipe = small_recipe(
@@ -34,13 +48,7 @@ def test_dpo_trains_two_steps_on_the_pairs_of_a_run(respond: dict[str, Any] | No
 
     folder = small(tmp_path / "model", CHATML, eos="<|im_end|>")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_model(tokenizer).save_pretrained(folder)
     network = LlamaForCausalLM.from_pretrained(folder)  # TRL loads its reference from there too
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     settings = DPOConfig(
@@ -63,8 +71,7 @@ def test_dpo_trains_two_steps_on_the_pairs_of_a_run(respond: dict[str, Any] | No
 @pytest.mark.slow
 def test_sft_trains_two_steps_on_what_the_same_folder_gives_without_a_name(tmp_path: Path) -> None:
     import datasets
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     recipe = small_recipe(
@@ -74,19 +81,13 @@ def test_sft_trains_two_steps_on_what_the_same_folder_gives_without_a_name(tmp_p
     rows = datasets.load_dataset(str(run.folder / DATASET), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.num_rows == run.dataset().num_rows >= 8
     tokenizer = AutoTokenizer.from_pretrained(small(tmp_path / "model", CHATML, eos="<|im_end|>"))
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
     settings = SFTConfig(
         output_dir=str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, logging_steps=1,
         max_length=1024, use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no",
         report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=LlamaForCausalLM(config), args=settings, train_dataset=rows, processing_class=tokenizer
+        model=tiny_model(tokenizer), args=settings, train_dataset=rows, processing_class=tokenizer
     )
     # The whole conversation, answer included: with the pair beside it, TRL would take the prompt alone.
     text = tokenizer.decode(trainer.train_dataset[0]["input_ids"])

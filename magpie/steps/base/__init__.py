@@ -1,5 +1,6 @@
-"""What steps share, and all that they share: the contract, the columns, requests, and rows in and out."""
+"""What steps share, and all that they share: the contract, the columns, questions to a model, and rows in and out."""
 
+from magpie.steps.base.asking import AskingWork, Row
 from magpie.steps.base.columns import (
     DOCUMENT,
     MESSAGE,
@@ -12,14 +13,24 @@ from magpie.steps.base.columns import (
     published_name,
     token_column,
 )
+from magpie.steps.base.json_answers import (
+    RowAsJsonStep,
+    answering_at_once,
+    json_chat,
+    object_schema,
+    why_no_answer,
+)
 from magpie.steps.base.looping import is_looping
 from magpie.steps.base.page import Page
 from magpie.steps.base.quoting import PLACE, QuotingPrompt
-from magpie.steps.base.requests import answer_sampling, complete_each, score_answer
+from magpie.steps.base.reasons import BROKEN_OFF, CUT, ENGINE_ERROR, NOT_JSON, ROLE_HEADER, engine_error
+from magpie.steps.base.requests import answer_sampling, complete_each, drawn_by, score_answer
 from magpie.steps.base.rows import (
     MANY_CUT,
-    about_document,
+    by_column,
     documents_in,
+    filled,
+    first_message,
     first_messages,
     judged_or_not,
     live,
@@ -47,12 +58,18 @@ from magpie.steps.base.step import (
 )
 
 __all__ = [
+    "BROKEN_OFF",
+    "CUT",
     "DOCUMENT",
+    "ENGINE_ERROR",
     "MANY_CUT",
     "MESSAGE",
     "NOTE",
+    "NOT_JSON",
     "PLACE",
     "REJECTED",
+    "ROLE_HEADER",
+    "AskingWork",
     "GlobalStep",
     "GlobalWork",
     "Instructions",
@@ -62,25 +79,34 @@ __all__ = [
     "PlanSteps",
     "PreparedWork",
     "QuotingPrompt",
+    "Row",
+    "RowAsJsonStep",
     "RowStep",
     "RowWork",
     "SequentialStep",
     "SequentialWork",
     "Step",
     "Tools",
-    "about_document",
     "answer_sampling",
+    "answering_at_once",
+    "by_column",
     "column",
     "complete_each",
     "counts_tokens",
     "documents_in",
+    "drawn_by",
+    "engine_error",
+    "filled",
+    "first_message",
     "first_messages",
     "inner",
     "is_inner",
     "is_looping",
+    "json_chat",
     "judged_or_not",
     "live",
     "meaning_of",
+    "object_schema",
     "published_name",
     "score_answer",
     "seeds",
@@ -90,4 +116,5 @@ __all__ = [
     "try_system_prompt",
     "unit_vectors",
     "values_at",
+    "why_no_answer",
 ]

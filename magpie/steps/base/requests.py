@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magpie.engines.base import Completion, Sampling, Score, Scorer
 from magpie.errors import ChatFormatError
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from magpie.chat import ChatFormat, Transcript
     from magpie.engines.base import Engine
     from magpie.recipe import Prefer, Respond
+    from magpie.recipe.base import Part
 
-
+_DRAWN_BY = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "stop_repetition")
 _LARGEST = 1e38  # a little less than the largest number of 32 bits: a difference of two still fits
 
 
@@ -28,17 +29,20 @@ async def complete_each(
     )
 
 
+def drawn_by(part: Part, seed: int, engine: Engine, **own: Any) -> Sampling:
+    """How a text is drawn: by those settings of a part of the recipe that `Sampling` has, under the names that it has.
+
+    `own` is what the step says besides, such as what ends the text; where both say it, the step's is taken.
+    """
+    settings = {name: getattr(part, name) for name in _DRAWN_BY if name in type(part).model_fields}
+    if "stop_repetition" in settings:
+        settings["stop_repetition"] = engine.model.stops_repetition(settings["stop_repetition"])
+    return Sampling(seed=seed, **(settings | own))
+
+
 def answer_sampling(part: Respond | Prefer, chat: ChatFormat, engine: Engine, seed: int) -> Sampling:
     """How one answer to an instruction is drawn, by the settings of the step that writes it."""
-    return Sampling(
-        max_tokens=part.max_tokens,
-        seed=seed,
-        temperature=part.temperature,
-        top_p=part.top_p,
-        stop_ids=chat.answer_stop_ids,
-        stop=chat.stop_texts,
-        stop_repetition=engine.model.stops_repetition(part.stop_repetition),
-    )
+    return drawn_by(part, seed, engine, stop_ids=chat.answer_stop_ids, stop=chat.stop_texts)
 
 
 async def score_answer(instruction: str, answer: str, transcript: Transcript, scorer: Scorer) -> Score:

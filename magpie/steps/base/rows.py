@@ -41,6 +41,11 @@ def first_messages(rows: pa.Table, at: Sequence[int]) -> list[str]:
     return [about_document(*pair) for pair in zip(documents, instructions, strict=True)]
 
 
+def first_message(row: Mapping[str, Any]) -> str:
+    """The same of one row."""
+    return about_document(row.get(DOCUMENT.name), row["instruction"])
+
+
 def about_document(document: str | None, instruction: str) -> str:
     """The message of a user who asks about a document."""
     return instruction if document is None else f"{document}\n\n{instruction}"
@@ -103,6 +108,17 @@ def spread(
                 values[position] = value
         arrays[field.name] = pa.array(values, type=field.type)
     return pa.table(arrays)
+
+
+def by_column(made: Sequence[Mapping[str, Any]], schema: pa.Schema) -> dict[str, list[Any]]:
+    """What was made of each row, by column, as the columns of a schema: null where a row has none."""
+    return {name: [each.get(name) for each in made] for name in schema.names}
+
+
+def filled(rows: pa.Table, columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """The result of a step that no row can be out before: `columns` has a value for each of `rows`."""
+    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
+    return pa.table([rows["id"], *arrays], schema=pa.schema([("id", pa.string()), *schema]))
 
 
 def seeds(run_seed: int, purpose: str, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -31,6 +31,8 @@ from magpie.steps.base import (
     column,
     complete_each,
     counts_tokens,
+    drawn_by,
+    filled,
     inner,
     seeds,
 )
@@ -185,19 +187,9 @@ class TaskWriter(SequentialWork["Engine"]):
 
     def _sampling(self, prompt: Prompt, seed: int, engine: Engine) -> Sampling:
         part, after = self.step.part, prompt.last + 1
-        return Sampling(
-            max_tokens=part.max_tokens,
-            seed=seed,
-            temperature=part.temperature,
-            top_p=part.top_p,
-            top_k=part.top_k,
-            min_p=part.min_p,
-            presence_penalty=part.presence_penalty,
-            stop_ids=self.page.stop_ids,
-            # With its mark: a task may have the bare number in it.
-            stop=(*self.page.stop_texts, *part.stop, f"\n{after}.", f"\n{after} .", f"\n{after})"),
-            stop_repetition=engine.model.stops_repetition(part.stop_repetition),
-        )
+        # With its mark: a task may have the bare number in it.
+        stop = (*self.page.stop_texts, *part.stop, f"\n{after}.", f"\n{after} .", f"\n{after})")
+        return drawn_by(part, seed, engine, stop_ids=self.page.stop_ids, stop=stop)
 
     def _table(
         self,
@@ -232,5 +224,4 @@ class TaskWriter(SequentialWork["Engine"]):
             "similarity": [each.similar and each.similar[1] for each in candidates],
             "rejected": [each.reason and f"{name}: {each.reason}" for each in candidates],
         }
-        arrays = [pa.array(columns[field.name], type=field.type) for field in self.step.adds]
-        return pa.table([rows["id"], *arrays], schema=pa.schema([("id", pa.string()), *self.step.adds]))
+        return filled(rows, columns, self.step.adds)

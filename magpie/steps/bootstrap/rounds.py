@@ -13,15 +13,11 @@ from magpie.self_instruct.parsing import split_numbered
 from magpie.self_instruct.rouge import RougeFilter
 from magpie.self_instruct.rules import InstructionRules, tidied
 from magpie.self_instruct.tasks import Task
+from magpie.steps.base import BROKEN_OFF, ENGINE_ERROR, ROLE_HEADER
 
-ENGINE_ERROR = "engine error"
-CUT = "cut by length"
-LOOPING = "repeats itself"
-LEAK = "role header inside"
 NOTHING = "nothing written"
 SIMILAR = "too similar"
 ENOUGH = "enough are accepted"
-_BROKEN_OFF = {"length": CUT, "repetition": LOOPING}
 
 
 def instruction_rules(part: Screen) -> InstructionRules:
@@ -141,14 +137,16 @@ class Round:
                 candidates[place].reason = ENGINE_ERROR
             return
         parts = split_numbered(text, prompt.first, prompt.last).texts
-        broken = _BROKEN_OFF.get(completion.finish_reason)
+        broken = BROKEN_OFF.get(completion.finish_reason)
         for number, (place, part) in enumerate(zip(prompt.places, parts, strict=False), start=1):
             instruction = tidied(part)
             # A list that was cut is thrown away as a whole, as published, or as far as it was cut.
             is_cut = broken is not None and (self.part.cut == "all" or number == len(parts))
             if not instruction and not is_cut:
                 continue
-            reason = broken if is_cut else LEAK if self._leaks(part) else self.rules.problem(instruction)
+            reason = (
+                broken if is_cut else ROLE_HEADER if self._leaks(part) else self.rules.problem(instruction)
+            )
             candidates[place] = Candidate(part, instruction, reason)
 
     def _leaks(self, text: str) -> bool:

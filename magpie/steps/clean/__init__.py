@@ -24,6 +24,7 @@ from magpie.steps.base import (
     column,
     is_looping,
     live,
+    reasons,
     spread,
     values_at,
 )
@@ -34,9 +35,9 @@ from magpie.text import COLONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ENGINE_ERROR = "clean: engine error"
-CUT = "clean: cut by length"
-ROLE_HEADER = "clean: role header inside"
+ENGINE_ERROR = f"clean: {reasons.ENGINE_ERROR}"
+CUT = f"clean: {reasons.CUT}"
+ROLE_HEADER = f"clean: {reasons.ROLE_HEADER}"
 EMPTY = "clean: empty"
 NO_WORDS = "clean: no words"
 TOO_SHORT = "clean: too short"
@@ -146,7 +147,7 @@ class Cleaner(RowWork[None]):
         raw_texts = [text or "" for text in values_at(rows, "raw_instruction", at)]
         finish_reasons = values_at(rows, "instruct_finish_reason", at)
         instructions: list[str | None] = []
-        reasons: list[str | None] = []
+        rejected: list[str | None] = []
         for raw, written in zip(raw_texts, finish_reasons, strict=True):
             whole = self.without_end(raw)
             kept = cut(whole, self.part.cut_at)
@@ -156,8 +157,8 @@ class Cleaner(RowWork[None]):
             # A leak is looked for in the text as it was written: stripping could take a part of the header away.
             reason = self._broken(kept, finish_reason, leak) or self._unfit(text)
             instructions.append(None if reason else text)
-            reasons.append(reason)
-        return spread(rows, at, {"instruction": instructions, "rejected": reasons}, CleanStep.adds)
+            rejected.append(reason)
+        return spread(rows, at, {"instruction": instructions, "rejected": rejected}, CleanStep.adds)
 
     def _broken(self, raw: str, finish_reason: str | None, leak: re.Pattern[str] | None) -> str | None:
         """Why the completion as a whole is no message."""

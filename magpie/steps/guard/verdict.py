@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from magpie.engines.base import Completion
 from magpie.recipe import GuardSubject
+from magpie.steps.base import CUT, engine_error
 
 SAFE, UNSAFE = "safe", "unsafe"
 
@@ -45,9 +46,9 @@ class GuardVerdict:
     def read(cls, completion: Completion) -> GuardVerdict:
         """The verdict in the guard's completion, which must hold it and nothing else."""
         if completion.finish_reason == "error":
-            return cls(None, error=completion.error or "engine error")
+            return cls(None, error=engine_error(completion))
         if completion.finish_reason != "stop":
-            return cls(None, error="cut by length")
+            return cls(None, error=CUT)
         # The whole text: a guard that was made to talk may write "safe" or "unsafe" in any sentence.
         verdict = _verdict(_THINKING.sub("", completion.text).strip())
         if verdict is None:

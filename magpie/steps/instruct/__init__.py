@@ -28,6 +28,8 @@ from magpie.steps.base import (
     column,
     complete_each,
     counts_tokens,
+    drawn_by,
+    filled,
     inner,
     seeds,
     try_system_prompt,
@@ -260,10 +262,7 @@ class InstructionWriter(RowWork["Engine"]):
             "steer_id": [choice and choice.id for choice in steering],
             "steer_language": [choice and choice.language for choice in steering],
         }
-        # No row is rejected before the first step, so that there is nothing to spread over other rows.
-        adds = self.step.adds
-        arrays = [pa.array(columns[field.name], type=field.type) for field in adds]
-        return pa.table([rows["id"], *arrays], schema=pa.schema([("id", pa.string()), *adds]))
+        return filled(rows, columns, self.step.adds)
 
     def _prompts(self, shown: list[tuple[Steered | None, Chunk | None]]) -> Iterator[list[int]]:
         """The token ids of each row, made once for each way to be steered."""
@@ -289,13 +288,11 @@ class InstructionWriter(RowWork["Engine"]):
         hold_back = chat.first_tokens(part.hold_back)
         stop_repetition = engine.model.stops_repetition(part.stop_repetition)
         for draw, seed in zip(draws, row_seeds, strict=True):
-            yield Sampling(
+            yield drawn_by(
+                draw,
+                seed,
+                engine,
                 max_tokens=part.max_tokens,
-                seed=seed,
-                temperature=draw.temperature,
-                top_p=draw.top_p,
-                top_k=draw.top_k,
-                min_p=draw.min_p,
                 stop_ids=stop_ids,
                 stop=stop,
                 hold_back=hold_back,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magpie.errors import ChatFormatError
 from magpie.recipe import Model, Recipe, Tag, TagName
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
@@ -24,9 +23,11 @@ from magpie.steps.base import (
     RowStep,
     RowWork,
     Tools,
+    answering_at_once,
     column,
     counts_tokens,
     inner,
+    json_chat,
     live,
     meaning_of,
     spread,
@@ -85,9 +86,7 @@ class TagStep(RowStep):
         if part.second_judge is not None:
             roles.append((part.second_judge, "second_"))
         return tuple(
-            # A judge's answer is JSON from its first token on: there is no place for reasoning before it.
-            cls(part, recipe.seed, role, recipe.model(role).model_copy(update={"thinking": "off"}), prefix)
-            for role, prefix in roles
+            cls(part, recipe.seed, role, answering_at_once(recipe, role), prefix) for role, prefix in roles
         )
 
     @property
@@ -202,15 +201,7 @@ class TagStep(RowStep):
         return outcomes
 
     def bind(self, tools: Tools) -> Tagger:
-        try:
-            chat = tools.chat(self.model)
-        except ChatFormatError as error:
-            tools.chat(self.model.model_copy(update={"thinking": "strip"}))  # raises what has another cause
-            raise ChatFormatError(
-                f"{self.model.model} cannot judge: its chat template opens a thinking block in the assistant's "
-                "header, has nothing that leaves it out, and a judge's answer is JSON from the beginning; name "
-                "another model as the judge, or give it a `chat_template` without that block"
-            ) from error
+        chat = json_chat(self.model, tools, role="judge", work="judge")
         prompts = {
             tag: JudgePrompt.load(question.part.prompt, chat) for tag, question in self.questions.items()
         }

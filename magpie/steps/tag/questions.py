@@ -15,7 +15,7 @@ from magpie.engines.base import Completion
 from magpie.recipe import AnswerColumn, JudgeQuestion, TagName
 from magpie.recipe.questions import published_questions
 from magpie.replies import json_object, valid_text
-from magpie.steps.base import column
+from magpie.steps.base import column, object_schema
 from magpie.text import folded
 
 _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories`
@@ -75,14 +75,7 @@ class Question:
             name: self._schema_of(answer, max_text_length, most_others)
             for name, answer in self.part.answer.items()
         }
-        return json.dumps(
-            {
-                "type": "object",
-                "properties": properties,
-                "required": list(properties),
-                "additionalProperties": False,
-            }
-        )
+        return json.dumps(object_schema(properties))
 
     def _schema_of(self, answer: AnswerColumn, max_text_length: int, most_others: int) -> dict[str, Any]:
         if answer.type == "text":

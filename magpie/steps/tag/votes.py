@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magpie.engines.base import Completion, Sampling
+from magpie.engines.base import Sampling
 from magpie.recipe import Tag, TagName
-from magpie.steps.base import seeds
+from magpie.steps.base import CUT, seeds, why_no_answer
 from magpie.steps.tag.prompt import JudgePrompt
 from magpie.steps.tag.questions import Question
 
@@ -100,14 +100,7 @@ async def _vote(
     # An answer that was cut may still be whole, such as before a last blank. One that ended and is not JSON is not
     # requested again: shorter texts would not help it.
     if answer is not None or completion.finish_reason != "length":
-        return Vote(answer, completion.token_count, False, _error(completion))
+        return Vote(answer, completion.token_count, False, why_no_answer(completion))
     second = await engine.complete(prompt, again())
-    error = "cut by length twice" if second.finish_reason == "length" else _error(second)
+    error = f"{CUT} twice" if second.finish_reason == "length" else why_no_answer(second)
     return Vote(question.answer(second), completion.token_count + second.token_count, True, error)
-
-
-def _error(completion: Completion) -> str:
-    """Why a completion is no answer; used only where it is none."""
-    if completion.finish_reason == "error":
-        return completion.error or "engine error"
-    return "cut by length" if completion.finish_reason == "length" else "not the JSON asked for"

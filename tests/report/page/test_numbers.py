@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builds import small_recipe
+from queried import ask
 
 import magpie
 from magpie.drawing.charts import Bars, Grid, Histogram, Lines
@@ -81,12 +81,6 @@ def rows(figures: ReportFigures) -> pa.Table:
 def page(figures: ReportFigures) -> dict[str, PageFigure]:
     shown = [figure for section in sections(figures) for figure in section.figures]
     return {figure.name: figure for figure in [overview.funnel(figures), *shown]}
-
-
-def ask(rows: pa.Table, query: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect() as database:
-        database.register("t", rows)
-        return database.execute(query).fetchall()
 
 
 def kept(rows: pa.Table, column: str) -> list[Any]:

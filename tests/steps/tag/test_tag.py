@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from recording import CHAT, SCRIPTED, run
+from recording import CHAT, SCRIPTED, run, text_rows
 
 from magpie.engines.base import Completion, ModelInfo, Sampling
 from magpie.engines.scripted import ScriptedEngine, ScriptedTokenizer
@@ -20,18 +20,6 @@ from magpie.steps.base.scales import CATEGORIES, DIFFICULTIES, QUALITIES
 from magpie.steps.tag import QUESTIONS, JudgePrompt, TagStep
 
 TEXT = ScriptedTokenizer().decode
-
-
-def rows(*instructions: str | None) -> pa.Table:
-    """Rows as a step is given them; None is a rejected row."""
-    return pa.table(
-        {
-            "id": [f"row-{at}" for at in range(len(instructions))],
-            "index": pa.array(range(len(instructions)), pa.int64()),
-            "rejected": pa.array([None if text else "clean: empty" for text in instructions], pa.string()),
-            "instruction": pa.array(instructions, pa.string()),
-        }
-    )
 
 
 def tag_step(**settings: Any) -> TagStep:
@@ -62,7 +50,7 @@ class Saying:
 
 
 def test_every_row_gets_labels_of_the_published_sets() -> None:
-    tags = tag(rows(*(f"How do I plan trip {at}?" for at in range(200))), ScriptedEngine(Script()))
+    tags = tag(text_rows(*(f"How do I plan trip {at}?" for at in range(200))), ScriptedEngine(Script()))
     assert tags.column_names == [
         "id", "intent", "knowledge", "difficulty", "quality_explanation", "input_quality",
         "task_category", "other_task_categories", "tag_error", "tag_tokens", "tag_retries",
@@ -80,7 +68,7 @@ def test_every_row_gets_labels_of_the_published_sets() -> None:
 
 def test_the_answers_have_the_announced_schema_whatever_tags_are_asked_for() -> None:
     step = tag_step(tags=("category", "difficulty", "category"))
-    tags = run(step, rows("How do I plan a trip?"), ScriptedEngine(Script()))
+    tags = run(step, text_rows("How do I plan a trip?"), ScriptedEngine(Script()))
     assert tags.schema == pa.schema([("id", pa.string()), *step.adds])
     assert step.adds.names == [
         "task_category", "other_task_categories", "intent", "knowledge", "difficulty",
@@ -89,7 +77,7 @@ def test_the_answers_have_the_announced_schema_whatever_tags_are_asked_for() -> 
 
 
 def test_failed_and_cut_answers_are_counted_and_no_row_is_lost() -> None:
-    table = rows(*(f"How do I plan trip {at}?" for at in range(200)))
+    table = text_rows(*(f"How do I plan trip {at}?" for at in range(200)))
     tags = tag(table, ScriptedEngine(Script(failure_rate=0.2, cut_rate=0.4)))
     errors = tags["tag_error"].to_pylist()
     assert tags["id"].to_pylist() == table["id"].to_pylist()
@@ -103,14 +91,14 @@ def test_failed_and_cut_answers_are_counted_and_no_row_is_lost() -> None:
 
 def test_rejected_rows_are_passed_over() -> None:
     engine = Saying(Completion("{}", 3, "stop"))
-    tags = tag(rows("Tell me more.", None), engine)
+    tags = tag(text_rows("Tell me more.", None), engine)
     assert len(engine.asked) == 3
     assert tags["tag_error"].to_pylist()[1] is None and tags["tag_tokens"].to_pylist() == [9, None]
 
 
 def test_a_shard_with_no_live_row_asks_nothing() -> None:
     engine = Saying(Completion("{}", 3, "stop"))
-    assert tag(rows(None, None), engine)["tag_error"].null_count == 2
+    assert tag(text_rows(None, None), engine)["tag_error"].null_count == 2
     assert not engine.asked
 
 
@@ -141,7 +129,7 @@ def test_half_of_a_surrogate_pair_in_an_answer_does_not_end_the_build() -> None:
     answer = Completion(
         r'{"intent": "cut \ud83d", "knowledge": "\ud83d\ude00", "difficulty": "easy"}', 9, "stop"
     )
-    tags = tag(rows("Tell me more."), Saying(answer), tags=("difficulty",))
+    tags = tag(text_rows("Tell me more."), Saying(answer), tags=("difficulty",))
     assert tags["intent"].to_pylist() == ["cut \N{REPLACEMENT CHARACTER}"]
     assert tags["knowledge"].to_pylist() == ["\N{GRINNING FACE}"]
 
@@ -164,7 +152,7 @@ def test_the_schema_is_closed_and_puts_the_label_after_the_reasons() -> None:
 
 def test_each_request_has_its_own_seed_and_shares_its_beginning() -> None:
     engine = Saying(Completion("{}", 3, "stop"))
-    tag(rows("One.", "Two and more."), engine, temperature=0.7, max_tokens=64)
+    tag(text_rows("One.", "Two and more."), engine, temperature=0.7, max_tokens=64)
     assert len({sampling.seed for _, sampling in engine.asked}) == 6
     assert {(sampling.temperature, sampling.max_tokens) for _, sampling in engine.asked} == {(0.7, 64)}
     first, second = (TEXT(prompt) for prompt, _ in engine.asked[:2])
@@ -202,7 +190,7 @@ def test_an_instruction_too_long_for_the_judge_is_cut_in_the_prompt() -> None:
     engine = Saying(
         Completion('{"quality_explanation": "", "input_quality": "good"}', 5, "stop"), context_length=1200
     )
-    tags = tag(rows("word " * 5000, "short"), engine, tags=("quality",), max_tokens=100)
+    tags = tag(text_rows("word " * 5000, "short"), engine, tags=("quality",), max_tokens=100)
     (cut, _), (whole, _) = engine.asked
     assert len(cut) == 1100 > len(whole)
     assert TEXT(cut).endswith("\n[the rest is left out]\n```<|im_end|>\n<|im_start|>assistant\n")
@@ -252,7 +240,7 @@ def quality(label: str, why: str) -> Completion:
 )
 def test_the_tag_is_what_most_votes_say(votes: list[Completion], label: str, why: str) -> None:
     engine = Voting(votes)
-    table = tag(rows("How do I plan a trip?"), engine, tags=("quality",), times=3, temperature=0.7)
+    table = tag(text_rows("How do I plan a trip?"), engine, tags=("quality",), times=3, temperature=0.7)
     (row,) = table.to_pylist()
     assert (row["input_quality"], row["quality_explanation"]) == (label, why)
     assert len(set(engine.seeds)) == 3
@@ -263,14 +251,14 @@ def test_the_tag_is_what_most_votes_say(votes: list[Completion], label: str, why
 
 def test_a_row_without_one_vote_that_is_an_answer_says_why() -> None:
     engine = Voting([Completion("{", 7, "stop"), Completion("", 0, "error", "lost")])
-    table = tag(rows("How do I plan a trip?"), engine, tags=("quality",), times=2, temperature=0.7)
+    table = tag(text_rows("How do I plan a trip?"), engine, tags=("quality",), times=2, temperature=0.7)
     (row,) = table.to_pylist()
     assert row["tag_error"] == "quality: not the JSON asked for"
     assert row["input_quality"] is None and row["input_quality_votes"] == [None, None]
 
 
 def test_the_first_vote_is_what_a_judge_asked_once_says() -> None:
-    table = rows("How do I plan a trip?", None, "What is a prime?")
+    table = text_rows("How do I plan a trip?", None, "What is a prime?")
     once = tag(table, ScriptedEngine(Script()), temperature=0.7)
     often = tag(table, ScriptedEngine(Script()), temperature=0.7, times=4)
     assert often.schema == pa.schema([("id", pa.string()), *tag_step(times=4, temperature=1).adds])
