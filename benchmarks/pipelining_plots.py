@@ -13,7 +13,7 @@ from benchmarks.pipelining import AIR, ALONE, BATCH, PUBLISHED, SLOTS, lengths, 
 _MINUTES = 10
 
 
-def plot(path: Path, alone: Outcome, scaled: list[Outcome]) -> None:
+def plot(path: Path, alone: Outcome, scaled: list[Outcome], whole_air: list[Outcome]) -> None:
     """Rows a GPU hour over GPUs, and the sequences that run on one GPU in its first minutes of responses."""
     import matplotlib
 
@@ -25,9 +25,20 @@ def plot(path: Path, alone: Outcome, scaled: list[Outcome]) -> None:
     left.axhline(loop, color="#777777", linestyle="--", label="batches of 200, simulated")
     left.axhline(AIR / sum(PUBLISHED), color="#bb5500", linestyle=":", label="as published")
     rates = [outcome.rows_per_gpu_hour for outcome in scaled]
-    left.plot([outcome.gpus for outcome in scaled], rates, "o-", color="#1f5fa8", label="scheduled")
+    left.plot(
+        [outcome.gpus for outcome in scaled],
+        rates,
+        "o-",
+        color="#1f5fa8",
+        label="scheduled, 16,000 rows a GPU",
+    )
+    for outcome in whole_air:
+        rows = f"Air's {outcome.rows:,} rows"
+        left.plot(outcome.gpus, outcome.rows_per_gpu_hour, "s", color="#7a4fa3", label=rows)
     left.set(xscale="log", xlabel="GPUs", ylabel="rows a GPU hour", ylim=(0, None))
-    left.set_xticks([outcome.gpus for outcome in scaled], [str(outcome.gpus) for outcome in scaled])
+    gpus = [outcome.gpus for outcome in (*scaled, *whole_air)]
+    left.set_xticks(gpus, [str(number) for number in gpus])
+    left.minorticks_off()
     left.legend(frameon=False)
     at, running = _loop_over_time(_MINUTES * 60)
     right.plot(at / 60, running, color="#777777", linewidth=1, label="batches of 200")

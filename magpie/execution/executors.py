@@ -43,6 +43,7 @@ def _gains_by_ray(plan: Plan) -> bool:
     """Whether some phase's model fits more than once on the GPUs of this machine."""
     gpus = gpus_here()
     models = [phase.model for phase in plan.phases if phase.needs_engine and phase.model is not None]
+    models = [model for model in models if model.device != "cpu"]
     loads = [model for model in models if find_engine(model.engine).capabilities.loads_weights]
     if not any(gpus // model.tensor_parallel > 1 for model in loads):
         return False

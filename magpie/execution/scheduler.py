@@ -192,7 +192,7 @@ async def stream(
             tasks.running = len(running)
             signals = set[asyncio.Task[Any]]()
             if tasks and queue is not None:
-                # Only then: waking up for each of thousands of answers a second costs more than all else here.
+                # An answer that makes no room for a shard wakes nobody: there are thousands a second.
                 queue.wakes_below = queue.begins_below(len(running), shard_rows)
                 queue.has_room.clear()
                 signals.add(asyncio.create_task(queue.has_room.wait()))

@@ -132,7 +132,7 @@ def report_rows(source: Run | str | Path, *, most: int | None = None) -> ReportR
 
     recipe = None if known is None else known.recipe
     name = dataset.name if recipe is None else recipe.name
-    own = () if known is None else _own_tags(known.steps)
+    own = () if known is None else own_tags(known.steps)
     return ReportRows(
         name, str(source), _gathered(read, names, own), names, read, recipe=recipe, own_tags=own
     )
@@ -160,7 +160,7 @@ def _of_shards(run: Run, before: RunStep | None, shards: range) -> ReportRows:
     def read(columns: Sequence[str]) -> Iterator[pa.Table]:
         return map(partial(run.rows, columns=columns, before=before, check=False), shards)
 
-    own = _own_tags([run_step.step for run_step in steps])
+    own = own_tags([run_step.step for run_step in steps])
     table = _gathered(read, names, own)
     unfinished = None if before is None else before.name
     return ReportRows(
@@ -168,7 +168,7 @@ def _of_shards(run: Run, before: RunStep | None, shards: range) -> ReportRows:
     )
 
 
-def _own_tags(steps: Sequence[Step]) -> tuple[str, ...]:
+def own_tags(steps: Sequence[Step]) -> tuple[str, ...]:
     """The columns of labels that are none of the published ones; a second judge's are compared, and not counted."""
     labels = [label for step in steps for label in step.labels]
     return tuple(

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from magpie.errors import RunError
 from magpie.escaping import one_line
+from magpie.figures.report_rows import own_tags
 from magpie.report.text import as_text
 from magpie.runs.ids import parse_id, prefix_of, row_id
 from magpie.runs.run import Run
@@ -58,15 +59,16 @@ def show_rows(run: Run, console: Console, *, n: int = 5, seed: int = 0) -> None:
     # the rows of one shard are a fair choice.
     chooser.shuffle(shards)
     _print_unfinished(run, console)
-    printed = 0
+    printed, own = 0, own_tags([run_step.step for run_step in run.steps])
     for shard in shards:
         if printed == n:
             break
-        rows = _rows(run, shard, (*_TEXTS, *_TAGS))
+        rows = _rows(run, shard, (*_TEXTS, *_TAGS, *own))
         kept = [row for row in rows.to_pylist() if row[REJECTED.name] is None]
         chosen = chooser.sample(kept, min(n - printed, len(kept)))
         for row in sorted(chosen, key=lambda row: int(row["index"])):
-            console.print(card(row))
+            said = [f"{name} {_short(row[name])}" for name in own if row.get(name) is not None]
+            console.print(card(row, said))
             printed += 1
     if not printed:
         console.print(

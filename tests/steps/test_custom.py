@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builds import shard_path, small_recipe, tree
+from rich.console import Console
 
 from magpie import api
 from magpie.build import build
 from magpie.errors import RecipeChangedError, RecipeError, RunError
 from magpie.recipe.loading import load_recipe
+from magpie.report.show import show_rows
 from magpie.runs.run import Run
 from magpie.user_code import load, with_code
 
@@ -63,6 +66,9 @@ def test_the_example_of_the_page_is_built(tmp_path: Path, monkeypatch: pytest.Mo
     dataset = run.dataset()
     assert dataset.num_rows and set(dataset["politeness"]) == {"plain", "polite"}
     assert set(dataset.column_names) >= {"words", "minutes", "politeness", "politeness_reason"}
+    said = StringIO()
+    show_rows(run, Console(file=said, width=100), n=1)
+    assert " · politeness p" in said.getvalue()  # plain or polite, beside the published labels
     # Looking at it, and filtering it, reads no code.
     for name in ("questions.yaml", "my_steps.py", "polite.yaml"):
         (tmp_path / name).unlink()

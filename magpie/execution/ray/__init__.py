@@ -134,10 +134,15 @@ class RayExecutor:
         )
         if is_due and not self._said_that_it_waits:
             no_gpu = "; a model with `device: cpu` takes no GPU" if resources.gpus else ""
+            advice = (
+                "no node joins a Ray that was started here: give fewer `--replicas`"
+                if self._owns_cluster
+                else f"they begin as nodes join (see `ray status`){no_gpu}"
+            )
             report(
                 Noted(
                     f"{len(waits)} of {len(since)} workers wait for room on the Ray cluster: each takes {resources} of "
-                    f"one node, and it has {cluster.described()}; they begin as nodes join (see `ray status`){no_gpu}"
+                    f"one node, and it has {cluster.described()}; {advice}"
                 )
             )
         self._said_that_it_waits = bool(waits) and (self._said_that_it_waits or bool(is_due))
