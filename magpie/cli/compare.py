@@ -32,7 +32,7 @@ def compare(
     sample: Annotated[
         int, typer.Option(min=2, metavar="N", help="Embed at most N rows of each set.")
     ] = 5_000,
-    seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which rows are drawn.")] = 0,
     price: Price = None,
     verbs: Annotated[
         bool, typer.Option("--verbs/--no-verbs", help="Parse instructions for what they ask for (spaCy).")

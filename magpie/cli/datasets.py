@@ -93,7 +93,7 @@ def split(
     ],
     test: Annotated[float, typer.Option(help="The share of test rows, such as 0.02.")],
     out: Out,
-    seed: Annotated[int, typer.Option(help="Which rows they are.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which rows they are.")] = 0,
     threshold: Threshold = 0.05,
     embedder: Embedder = "demo-embedder",
 ) -> None:
@@ -163,7 +163,8 @@ def export(
         str | None, typer.Option(metavar="MODEL", help="Whose chat template renders, and whose tokens count.")
     ] = None,
     shuffle: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Write the rows in an order that the seed decides.")
+        int | None,
+        typer.Option(min=0, metavar="SEED", help="Write the rows in an order that the seed decides."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N rows.")] = None,
     split: Annotated[

@@ -20,7 +20,7 @@ def view(
         int, typer.Option(min=0, max=65535, help="The first port to try; 0: any free one.")
     ] = 5055,
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N rows.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 0,
     embedder: Annotated[
         str, typer.Option(metavar="MODEL", help="Whose vectors a dataset gets; a run has its own.")
     ] = "demo-embedder",

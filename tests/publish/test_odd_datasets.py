@@ -13,7 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie import api
+from magpie.data.published import Published
+from magpie.data.select import refilter
 from magpie.figures.report_rows import report_rows
+from magpie.publish.card.making import make_card
+from magpie.publish.source import open_source
+from magpie.recipe.loading import load_filter
 from magpie.report.show_dataset import show_dataset_rows
 from magpie.runs.opened import open_dataset
 from magpie.terminal import new_console
@@ -73,3 +78,13 @@ def test_a_text_without_end_is_cut_on_its_card_alone(tmp_path: Path) -> None:
     path.write_text(json.dumps({"instruction": "word " * 10_000, "response": "So."}) + "\n")
     assert "[30,000 more characters]" in shown(path).replace("\n", "") or "more characters]" in shown(path)
     assert exported(path) == [["word " * 10_000, "So."]]
+
+
+def test_a_dataset_of_others_without_ids_and_messages_gets_a_card(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{**row, "license": "mit\u202e"} for row in TALK]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "all.yaml").write_text("name: all\nrules: [{name: all, where: instruction IS NOT NULL}]\n")
+    refilter(Published(path), load_filter(tmp_path / "all.yaml"), tmp_path / "kept")
+    card = make_card(open_source(tmp_path / "kept"), with_figures=False).text
+    assert "row 1" in card and "So." in card and "\u202e" not in card

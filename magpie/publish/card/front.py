@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from magpie.escaping import harmless
 from magpie.publish.card.measures import Measures, Size
 from magpie.publish.card.terms import Terms
 from magpie.publish.source import RAW, Part, Source
@@ -57,7 +58,8 @@ def front_matter(
         size_categories=[size_category(sum(part.manifest.rows for part in parts[:1]))],
         task_categories=["text-generation"],
         tags=tags,
-        **terms.front(),
+        # A row may name its licence, and a row is anybody's.
+        **{key: harmless(value) if isinstance(value, str) else value for key, value in terms.front().items()},
     )
     data.configs = [config for part in parts for config in configs_of(part)]
     _add_info(data, parts, sizes)

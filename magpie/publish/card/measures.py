@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie.data.dataset import PAIR
+from magpie.data.messages import MESSAGES
+from magpie.data.rows import talks_of
 from magpie.figures.reviewed import Reviewed, reviewed
 from magpie.publish.source import Part, Source
 
@@ -82,7 +84,8 @@ def measure(source: Source, *, for_tokens: int, on_rows: OnRows = lambda _: None
     shown = set(draw.sample(range(rows), min(SHOWN_ROWS, rows)))
     tokenized = set(range(rows)) if rows <= for_tokens else set(draw.sample(range(rows), for_tokens))
     pairs, first = source.has_pairs, 0
-    for table in source.dataset.tables():
+    for stored in source.dataset.tables():
+        table = _with_messages(stored, first)
         _count(table, measures)
         found = reviewed([table])
         if found is not None:
@@ -95,6 +98,18 @@ def measure(source: Source, *, for_tokens: int, on_rows: OnRows = lambda _: None
         first += table.num_rows
         on_rows(table.num_rows)
     return measures
+
+
+def _with_messages(table: pa.Table, first: int) -> pa.Table:
+    """The rows with an id and messages, which those of others may have by other names, or not at all."""
+    if "id" not in table.column_names:
+        ids = [f"row {at + 1:,}" for at in range(first, first + table.num_rows)]
+        table = table.append_column("id", pa.array(ids, pa.string()))
+    if "messages" in table.column_names and table.schema.field("messages").type == MESSAGES:
+        return table
+    talks = talks_of(table)
+    kept = [name for name in table.column_names if name != "messages"]
+    return table.select(kept).append_column("messages", talks)
 
 
 def size_of(part: Part) -> Size:
