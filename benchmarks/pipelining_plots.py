@@ -45,7 +45,7 @@ def plot(path: Path, alone: Outcome, scaled: list[Outcome], wide: list[Outcome])
     ours = np.array(alone.running[: _MINUTES * 30])
     right.plot(np.arange(len(ours)) / 30, ours, color="#1f5fa8", linewidth=1, label="scheduled")
     right.set(xlabel="minutes", ylabel="sequences that run", xlim=(0, _MINUTES), ylim=(0, SLOTS * 1.05))
-    right.legend(frameon=False, loc="center right")
+    right.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.94), ncols=2)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
