@@ -13,7 +13,7 @@ from benchmarks.pipelining import AIR, ALONE, BATCH, PUBLISHED, SLOTS, lengths, 
 _MINUTES = 10
 
 
-def plot(path: Path, alone: Outcome, scaled: list[Outcome], whole_air: list[Outcome]) -> None:
+def plot(path: Path, alone: Outcome, scaled: list[Outcome], wide: list[Outcome]) -> None:
     """Rows a GPU hour over GPUs, and the sequences that run on one GPU in its first minutes of responses."""
     import matplotlib
 
@@ -32,11 +32,11 @@ def plot(path: Path, alone: Outcome, scaled: list[Outcome], whole_air: list[Outc
         color="#1f5fa8",
         label="scheduled, 16,000 rows a GPU",
     )
-    for outcome in whole_air:
-        rows = f"Air's {outcome.rows:,} rows"
+    for outcome in wide:
+        rows = f"{outcome.rows:,} rows in all"
         left.plot(outcome.gpus, outcome.rows_per_gpu_hour, "s", color="#7a4fa3", label=rows)
     left.set(xscale="log", xlabel="GPUs", ylabel="rows a GPU hour", ylim=(0, None))
-    gpus = [outcome.gpus for outcome in (*scaled, *whole_air)]
+    gpus = [outcome.gpus for outcome in (*scaled, *wide)]
     left.set_xticks(gpus, [str(number) for number in gpus])
     left.minorticks_off()
     left.legend(frameon=False)

@@ -55,7 +55,7 @@ class Round:
 
 @dataclass(slots=True)
 class BuildJob:
-    """What one call of `build` is given, and what it does; see there. `agreed` is its `yes`."""
+    """One call of `magpie.build.build`, which says what each setting means. `agreed` is its `yes`."""
 
     storage: Storage
     method: Method | None
