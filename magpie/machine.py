@@ -18,7 +18,7 @@ STOPS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
     if (number := getattr(signal, name, None)) is not None
 )
-"""The signals that ask a command to stop: Ctrl-C, what runs the machine, a terminal that closes, and Slurm before it ends
+"""The signals that ask a command to stop: Ctrl-C, what runs the machine, a terminal that closes, Slurm before it ends
 a job. Not all systems have all of them."""
 
 ROOT = Path("/")
