@@ -9,11 +9,12 @@ import contextlib
 import os
 import signal
 
+from magpie.machine import STOPS
+
 
 def main() -> None:
     """Run the command, from its first moment in a way that can be stopped."""
-    # Not all systems have SIGUSR1, which Slurm sends before it ends a job.
-    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}:
+    for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stopped_at_the_start)
     try:

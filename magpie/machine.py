@@ -1,4 +1,4 @@
-"""What this process may use of the machine: memory, processors, open files.
+"""What this process may use of the machine (memory, processors, open files), and how it is asked to stop.
 
 A container, a batch system or a shell may allow less than the machine has: cgroups (version 1 and 2, of the process and
 of every group above it), `ulimit`, and the processors that the process is bound to. Everything that sizes something by
@@ -9,8 +9,17 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+STOPS = tuple(
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if (number := getattr(signal, name, None)) is not None
+)
+"""The signals that ask a command to stop: Ctrl-C, what runs the machine, a terminal that closes, Slurm before it ends
+a job. Not all systems have all of them."""
 
 ROOT = Path("/")
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2 ** 63 where there is no limit

@@ -28,6 +28,7 @@ from magpie.cli.runs import build, filter_, runs_, show, status, verify
 from magpie.cli.serve import serve
 from magpie.cli.view import view
 from magpie.errors import MagpieError, PausedError, StoppedError
+from magpie.machine import STOPS
 from magpie.secrets import redacted
 from magpie.terminal import Guarded, guard, print_line
 
@@ -42,8 +43,6 @@ app = typer.Typer(
 
 WRONG_ARGUMENTS, PAUSED, INTERRUPTED = 2, 3, 130
 
-# Not all systems have SIGUSR1, which Slurm sends before it ends a job.
-_STOPS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
 VERBS = (
     plan, build, status, runs_, verify, filter_, import_, merge, split, export, card, push, columns, compare, show,
     report, view, doctor, tune, rouge, serve, new, recipe, templates, filters, recipes, schema,
@@ -82,7 +81,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    for number in _STOPS:
+    for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells set it
             signal.signal(number, signal.default_int_handler)
     try:
@@ -125,7 +124,7 @@ def _print_stopped() -> int:
 
 def _leave(code: int) -> None:
     """Exit without waiting for the threads of libraries: those of an engine may never end."""
-    for number in _STOPS:
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # it is ending already
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -11,6 +11,7 @@ from magpie.errors import StorageError
 from magpie.escaping import as_json
 from magpie.runs.live import Announcer
 from magpie.runs.run import LOG, Run
+from magpie.secrets import redacted
 
 
 class Log:
@@ -23,6 +24,7 @@ class Log:
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
         if self._run is not None:
-            line = as_json({"time": round(time.time(), 3), "event": event, **facts})
+            said = {name: redacted(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+            line = as_json({"time": round(time.time(), 3), "event": event, **said})
             with suppress(OSError, StorageError):
                 self._run.storage.append(LOG, line + "\n")

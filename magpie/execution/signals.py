@@ -1,8 +1,8 @@
 """Stopping when asked: a signal ends a build soon, whatever it is at, with one line on how to go on.
 
 SIGINT comes from a person who waits: what is in flight is dropped. SIGTERM and SIGUSR1 come from what runs the machine,
-such as Slurm some time before it takes the job away: shards in flight may be finished, as long as the time of grace
-lasts.
+such as Slurm some time before it takes the job away, and SIGHUP from a terminal that closes: shards in flight may be
+finished, as long as the time of grace lasts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from magpie.errors import StoppedError
+from magpie.machine import STOPS
 
 R = TypeVar("R")
 
@@ -27,13 +28,9 @@ With as long again for the engine to let go, that is less than the 30 seconds th
 
 _LETS_GO = 10.0
 
-_SIGNALS = tuple(
-    number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
-)
-
 
 class Stoppable:
-    """While the block lasts, SIGINT, SIGTERM and SIGUSR1 end it with a StoppedError.
+    """While the block lasts, the signals of STOPS that are not ignored end it with a StoppedError.
 
     Work given to `run` may finish what is in flight within `grace` seconds, except after SIGINT; then it is cancelled.
     Anything else is interrupted where it is, and so is everything by a second signal. Outside the main thread signals
@@ -48,7 +45,9 @@ class Stoppable:
 
     def __enter__(self) -> Stoppable:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._asked) for number in _SIGNALS}
+            # What is ignored stays so: `nohup` has a closed terminal ignored.
+            heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._asked) for number in heard}
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,15 @@ from magpie.steps.base import (
     drawn_by,
     inner,
 )
+from magpie.text import folded
 
 if TYPE_CHECKING:
     from magpie.engines.base import Engine
 
 _ANSWERS = json.dumps({"type": "string", "enum": ["yes", "no"]})
+_ANSWER = re.compile(
+    r"\W*(?:json)?\W*(yes|no)\W*"
+)  # a judge may write it in a fence, in bold, with a full stop
 _MOST_TOKENS = 16  # of either answer, in quotation marks
 
 
@@ -148,10 +153,5 @@ def _answer(completion: Completion) -> tuple[bool | None, str | None]:
     """Yes or no, or None and why."""
     if completion.finish_reason == "error":
         return None, completion.error
-    try:
-        answer = json.loads(completion.text)
-    except ValueError:
-        answer = None
-    return (
-        (answer == "yes", None) if answer in ("yes", "no") else (None, f"answered {completion.text[:60]!r}")
-    )
+    answer = _ANSWER.fullmatch(folded(completion.text))
+    return (answer[1] == "yes", None) if answer else (None, f"answered {completion.text[:60]!r}")

@@ -15,6 +15,7 @@ from magpie.engines import open_engine
 from magpie.engines.base import Engine
 from magpie.errors import EngineError, StoppedError
 from magpie.execution.local import LocalExecutor
+from magpie.execution.signals import Stoppable
 from magpie.recipe import Model
 
 
@@ -47,14 +48,14 @@ def test_one_that_never_has_memory_enough_ends_the_build(tmp_path: Path) -> None
 class Stopping:
     """The engine; at its first completion the build is told to stop, as Slurm does it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine, self._told = engine, False
+    def __init__(self, engine: Engine, signal: signal.Signals) -> None:
+        self._engine, self._told, self._signal = engine, False, signal
         self.model = engine.model
 
     async def complete(self, prompt: object, sampling: object) -> object:
         if not self._told:
             self._told = True
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), self._signal)
         await asyncio.sleep(0.2)
         return await self._engine.complete(prompt, sampling)  # type: ignore[arg-type]
 
@@ -62,18 +63,32 @@ class Stopping:
         await self._engine.close()
 
 
-@pytest.mark.parametrize("grace", [60, 0])
-def test_shards_in_flight_are_finished_within_the_time_of_grace(tmp_path: Path, grace: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "grace"), [(signal.SIGUSR1, 60), (signal.SIGHUP, 60), (signal.SIGUSR1, 0)]
+)
+def test_shards_in_flight_are_finished_within_the_time_of_grace(
+    tmp_path: Path, number: signal.Signals, grace: int
+) -> None:
     """With some seconds the shards that were begun are committed, and no other begins; without, none is."""
 
     async def opened(model: Model) -> Engine:
         small = model.model_copy(update={"script": model.script.model_copy(update={"slots": 16})})
-        return Stopping(await open_engine(small))  # type: ignore[return-value]
+        return Stopping(await open_engine(small), number)  # type: ignore[return-value]
 
-    with pytest.raises(StoppedError, match="SIGUSR1"):
+    with pytest.raises(StoppedError, match=number.name):
         build(small_recipe(), tmp_path / "run", executor=LocalExecutor(opened), grace=grace)
     made = len(list((tmp_path / "run" / "steps" / "01-instruct").glob("*.parquet")))
     assert (0 < made < 6) if grace else made == 0
     build(small_recipe(), tmp_path / "run", executor="local")
     build(small_recipe(), tmp_path / "whole", executor="local")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """`nohup` starts a command with SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stoppable():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

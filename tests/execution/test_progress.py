@@ -124,3 +124,9 @@ def test_a_shard_that_stands_as_a_whole_says_nothing_of_how_long_the_others_take
         progress.completed(Completed("respond", 5, 100, shard=1))
         progress.committed("respond", 1, 16, 0)
         assert progress.counts["respond"].fresh == 11
+
+
+def test_no_key_comes_into_the_log() -> None:
+    run = Run(MemoryStorage(), small_recipe(), STEPS)
+    Log(run).write("stopped", why="ServerError: http://me:pa@ss@host/v1 is not there")
+    assert b"pa@ss" not in run.storage.read(LOG) and json.loads(run.storage.read(LOG))["event"] == "stopped"
