@@ -76,6 +76,9 @@ HUB_NAMES = {
     "ibm-granite/granite-4.0-h-tiny": "granite4.0",
     "mistralai/Mistral-Small-3.1-24B-Instruct-2503": "mistral-small-3.1",
     "zai-org/GLM-4.6": "glm4.6",
+    "allenai/Olmo-3-7B-Instruct": "olmo3",
+    "allenai/Olmo-3.1-32B-Instruct": "olmo3.1",
+    "HuggingFaceTB/SmolLM3-3B": "smollm3",
 }
 WRITTEN = {
     "llama2": "<s>[INST] Name a bird. [/INST] The wren. </s><s>[INST] And another. [/INST]",
@@ -105,6 +108,12 @@ WRITTEN = {
     ),
     "glm4.6": (
         "[gMASK]<sop><|user|>\nName a bird.<|assistant|>\n<think></think>\nThe wren.<|user|>\nAnd another.<|assistant|>"
+    ),
+    "smollm3": (
+        "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 08 July 2025\n"
+        "Reasoning Mode: /no_think\n\n## Custom Instructions\n\nYou are a helpful AI assistant named SmolLM, trained "
+        "by Hugging Face.\n\n<|im_start|>user\nName a bird.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n"
+        "The wren.<|im_end|>\n<|im_start|>user\nAnd another.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n"
     ),
     "phi4-mini": (
         "<|user|>Name a bird.<|end|><|assistant|>The wren.<|end|><|user|>And another.<|end|><|assistant|>"
