@@ -19,7 +19,7 @@ from magpie.chat.families import compare, fitting, for_model
 from magpie.chat.tokenizer import ModelTokenizer
 from magpie.doctor.measures import Mean, Neighbors, Sample, Written, measure
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
-from magpie.doctor.sense import Sense, ended_share, read_sense
+from magpie.doctor.sense import Sense, answers_to_read, ended_share, read_sense
 from magpie.doctor.trials import (
     Trial,
     differing,
@@ -49,7 +49,7 @@ INSTRUCT = Instruct(mix=(Draw(temperature=1.0, top_p=1.0),), max_tokens=256, sto
 # Room for any pre-query template and 1024 tokens. A longer context would only take more memory.
 _CONTEXT = 2048
 
-_ENDLESS = 32  # texts that are drawn to see how the model ends them
+_ENDLESS = 32  # texts that are drawn to see how the model ends them, and that are answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +197,10 @@ async def _sense(sampler: Sampler, recipe: Recipe, written: Written, on_progress
     longer = await sampler.write(
         recipe.with_sections(instruct=endless), count, what="sampling without a stop at the line break"
     )
-    on_progress("reading for sense", 0, 0)
     ended = ended_share(longer.rows["instruct_finish_reason"].to_pylist())
-    return await asyncio.to_thread(read_sense, written.rows, ended=ended)
+    answered = await sampler.answer(recipe, written.rows.slice(0, _ENDLESS))
+    on_progress("reading for sense", 0, 0)
+    return await asyncio.to_thread(read_sense, written.rows, ended=ended, answers=answers_to_read(answered))
 
 
 def _worth_trying(changes: tuple[str, ...], advice: tuple[str, ...]) -> tuple[str, ...]:

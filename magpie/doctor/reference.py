@@ -70,6 +70,19 @@ class Reference:
         as_document = self._means([(self._document_ids, ids) for ids in plain])
         return [Read(*means) for means in zip(as_message, shuffled, as_document, strict=True)]
 
+    def reply_gains(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """For each message and answer, how much likelier a token is as a reply to the message than as more of it.
+
+        In natural logarithms. Texts without a token are not to be given.
+        """
+        encode, before = self._chat.encode, list(self._chat.pre_query_ids)
+        answers = [encode(answer)[:_MOST_TOKENS] for _, answer in pairs]
+        replies = [
+            (self._chat.prompt([message]), ids) for (message, _), ids in zip(pairs, answers, strict=True)
+        ]
+        more = [(before + encode(message), ids) for (message, _), ids in zip(pairs, answers, strict=True)]
+        return [reply - same for reply, same in zip(self._means(replies), self._means(more), strict=True)]
+
     def _means(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """The mean logarithm for the second part of each pair, behind the first."""
         means = np.zeros(len(pairs))

@@ -23,13 +23,14 @@ from magpie.execution.local import LocalExecutor
 from magpie.neighbors.vectors import ProgressCallback, no_progress
 from magpie.plan import BuildTools, Plan, bind, make_plan
 from magpie.plan.phases import into_phases
-from magpie.recipe import Dedup, Embed, Instruct, Language, Model, Recipe
+from magpie.recipe import Dedup, Embed, Instruct, Language, Model, Recipe, Respond
 from magpie.runs.run import Run, numbered, with_columns
 from magpie.steps import MAGPIE, Method
 from magpie.steps.base import REJECTED, GlobalStep, RowStep, RowWork, Tools, live
 from magpie.storage import MemoryStorage
 
 _EMBEDDER = "demo-embedder"
+_ANSWER = Respond(temperature=0.7, max_tokens=128)  # greedy, a small model repeats itself
 
 # A sample needs no responses, and no filter.
 _SAMPLE = Method(MAGPIE.instructions, answers=(), filtered=False)
@@ -123,6 +124,16 @@ class Sampler:
         timer = _Timer(what, len(live(rows)) * len(judge.labels), self._on_progress)
         labels = await self.apply(recipe, rows, judge, timer.handle)
         return with_columns(rows, labels.drop_columns(["id"]))
+
+    async def answer(self, recipe: Recipe, rows: pa.Table, *, what: str = "answering") -> pa.Table:
+        """The rows with the generator's responses, of at most 128 tokens."""
+        if not live(rows):
+            return rows
+        answering = recipe.with_sections(respond=_ANSWER, extend=None, filter=None)
+        step = next(each.step for each in make_plan(answering).steps if each.step.answers)
+        timer = _Timer(what, len(live(rows)), self._on_progress)
+        answers = await self.apply(answering, rows, step, timer.handle)
+        return with_columns(rows, answers.drop_columns(["id"]))
 
     async def apply(
         self, recipe: Recipe, rows: pa.Table, step: RowStep | GlobalStep, report: Report

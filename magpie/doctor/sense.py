@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from magpie.doctor.measures import Mean
 from magpie.errors import ModelError
+from magpie.figures.counts import commonest_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,15 +33,18 @@ SENSIBLE = 0.5
 
 _FEWEST = 12  # English texts: of fewer nothing is told
 _ENGLISH = "en"
+_WORDS = 5  # that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Sense:
     """What was read of a sample. `share` are the texts that make sense; `order` and `speaker` are medians.
 
-    `ended` are the texts that the model ended itself, drawn without a stop at the line break; None where not drawn.
-    It is shown, and decides nothing: a model may write good messages whose end only the line break tells. Where
-    `why_not` is set nothing was read, and it says why.
+    `ended` are the texts that the model ended itself, drawn without a stop at the line break; `answered` are the model's
+    own answers that read as replies to their texts, and not as more of the same text. None where not drawn. Both are
+    shown, and decide nothing: a model may write good messages whose end only the line break tells. `words` are the
+    commonest that say what the texts are about, each with the share of texts that hold it. Where `why_not` is set
+    nothing was read, and it says why.
     """
 
     share: Mean
@@ -48,6 +52,8 @@ class Sense:
     speaker: float = 0.0
     ended: Mean | None = None
     why_not: str | None = None
+    answered: Mean | None = None
+    words: tuple[tuple[str, float], ...] = ()
 
     @property
     def is_sensible(self) -> bool:
@@ -63,6 +69,8 @@ class Sense:
             "order": round(self.order, 3),
             "speaker": round(self.speaker, 3),
             "ended": None if self.ended is None else self.ended.to_json(),
+            "answered": None if self.answered is None else self.answered.to_json(),
+            "words": [[word, round(share, 3)] for word, share in self.words],
         }
 
 
@@ -71,8 +79,13 @@ def makes_sense(read: Read) -> bool:
     return read.order >= ORDER and read.speaker >= SPEAKER
 
 
-def read_sense(rows: pa.Table, *, ended: Mean | None = None) -> Sense:
-    """Read the texts of a sample that are not rejected and in English, which the reference model knows."""
+def read_sense(
+    rows: pa.Table, *, ended: Mean | None = None, answers: Sequence[tuple[str, str]] = ()
+) -> Sense:
+    """Read the texts of a sample that are not rejected and in English, which the reference model knows.
+
+    `answers` are pairs of such a text and what the model answered.
+    """
     texts = texts_to_read(rows)
     if len(texts) < _FEWEST:
         why = f"only {len(texts)} texts of the sample are whole and in English, which the small model reads"
@@ -80,7 +93,8 @@ def read_sense(rows: pa.Table, *, ended: Mean | None = None) -> Sense:
     try:
         from magpie.doctor.reference import Reference
 
-        reads = Reference().read(texts)
+        reference = Reference()
+        reads, gains = reference.read(texts), reference.reply_gains(answers)
     except ModelError as error:
         return Sense(Mean.share(0, 0), ended=ended, why_not=str(error))
     return Sense(
@@ -88,6 +102,8 @@ def read_sense(rows: pa.Table, *, ended: Mean | None = None) -> Sense:
         statistics.median(read.order for read in reads),
         statistics.median(read.speaker for read in reads),
         ended,
+        answered=Mean.share(sum(gain > 0 for gain in gains), len(gains)) if gains else None,
+        words=tuple(commonest_words(texts, _WORDS)),
     )
 
 
@@ -101,6 +117,15 @@ def texts_to_read(rows: pa.Table) -> list[str]:
         for row in table.to_pylist()
         if row["rejected"] is None and row["instruction"] and row.get("language") in {None, _ENGLISH}
     ]
+
+
+def answers_to_read(rows: pa.Table) -> list[tuple[str, str]]:
+    """The texts that would be read, each with the model's answer; those without one are left out."""
+    if "response" not in rows.column_names:
+        return []
+    read = set(texts_to_read(rows))
+    pairs = zip(rows["instruction"].to_pylist(), rows["response"].to_pylist(), strict=True)
+    return [(text, answer) for text, answer in pairs if text in read and answer]
 
 
 def ended_share(finish_reasons: Sequence[str]) -> Mean:

@@ -91,13 +91,16 @@ def openings(rows: ReportRows, most: int = 10) -> tuple[Opening, ...]:
 
 def commonest_word(texts: Sequence[str]) -> tuple[str, float] | None:
     """The word that stands in the most texts, and their share; words of grammar, and those of any task, left out."""
+    return next(iter(commonest_words(texts, 1)), None)
+
+
+def commonest_words(texts: Sequence[str], most: int) -> list[tuple[str, float]]:
+    """The words that stand in the most texts, each with their share; words of grammar and of any task left out."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update({word for word in words(text[:_LETTERS]) if _says_something(word)})
-    if not counts:
-        return None
-    word, count = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return word, count / len(texts)
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [(word, count / len(texts)) for word, count in ranked[:most]]
 
 
 def _says_something(word: str) -> bool:

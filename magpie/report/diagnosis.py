@@ -108,6 +108,15 @@ def _print_sense(sense: Sense, console: Console) -> None:
             "break ends them",
             highlight=False,
         )
+    if sense.answered is not None:
+        console.print(
+            f"answers {sense.answered.value:.0%} of {sense.answered.rows} answers read as replies, and not as more of the "
+            "same text",
+            highlight=False,
+        )
+    if sense.words:
+        said = ", ".join(f"{word} {share:.0%}" for word, share in sense.words)
+        console.print(as_text(f"topics by their commonest words: {said}"))
 
 
 def _print_trials(diagnosis: Diagnosis, console: Console) -> None:
