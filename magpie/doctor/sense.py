@@ -40,9 +40,9 @@ _WORDS = 5  # that are shown
 class Sense:
     """What was read of a sample. `share` are the texts that make sense; `order` and `speaker` are medians.
 
-    `ended` are the texts that the model ended itself, drawn without a stop at the line break; `answered` are the model's
-    own answers that read as replies to their texts, and not as more of the same text. None where not drawn. Both are
-    shown, and decide nothing: a model may write good messages whose end only the line break tells. `words` are the
+    `ended` are the texts that the model ended itself, drawn without a stop at the line break; `answered` are those of
+    its own answers that read as replies, and not as more of the text. None where not drawn. Both are shown, and decide
+    nothing: a model may write good messages whose end only the line break tells. `words` are the
     commonest that say what the texts are about, each with the share of texts that hold it. Where `why_not` is set
     nothing was read, and it says why.
     """

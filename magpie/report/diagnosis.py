@@ -110,8 +110,8 @@ def _print_sense(sense: Sense, console: Console) -> None:
         )
     if sense.answered is not None:
         console.print(
-            f"answers {sense.answered.value:.0%} of {sense.answered.rows} answers read as replies, and not as more of the "
-            "same text",
+            f"answers {sense.answered.value:.0%} of {sense.answered.rows} answers read as replies, and not as more of "
+            "the same text",
             highlight=False,
         )
     if sense.words:
