@@ -220,7 +220,6 @@ def test_texts_are_told_from_conversations(
     [
         ("input", [[{"role": "user", "content": "Why?"}], None]),
         ("output", [1, 2]),
-        ("response", pa.array([b"So.", None])),
     ],
 )
 def test_a_column_of_no_texts_has_no_length_and_is_in_nobodys_way(
