@@ -76,6 +76,7 @@ HUB_NAMES = {
     "ibm-granite/granite-4.0-h-tiny": "granite4.0",
     "mistralai/Mistral-Small-3.1-24B-Instruct-2503": "mistral-small-3.1",
     "zai-org/GLM-4.6": "glm4.6",
+    "zai-org/GLM-4.5-Air": "glm4.6",
     "allenai/Olmo-3-7B-Instruct": "olmo3",
     "allenai/Olmo-3.1-32B-Instruct": "olmo3.1",
     "HuggingFaceTB/SmolLM3-3B": "smollm3",
