@@ -40,7 +40,8 @@ async def _sampled(templates: Sequence[str | None], n: int) -> dict[str, list[st
             model = Model(model="demo", context_length=2048, chat_template=template)
             written = await sampler.write(sampling_recipe("sense", model, _INSTRUCT), n)
             name = "its own template" if template is None else f"the template {template}"
-            found[name] = [text.strip() for text in written.rows["raw_instruction"].to_pylist() if text]
+            raw = written.rows["raw_instruction"].to_pylist()
+            found[name] = [text for each in raw if each and (text := each.strip())]
     return found
 
 
@@ -57,7 +58,15 @@ def _as_a_base_model(n: int) -> list[str]:
     torch.manual_seed(42)
     start = torch.tensor([[tokenizer.convert_tokens_to_ids("<|endoftext|>")]] * n)
     with torch.inference_mode():
-        written = network.generate(start, do_sample=True, top_k=0, max_new_tokens=48, pad_token_id=0)
+        # The separator is the padding too: unless it is said, it would be passed over.
+        written = network.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=48,
+            pad_token_id=0,
+        )
     texts = tokenizer.batch_decode(written[:, 1:], skip_special_tokens=True)
     return [line for text in texts if (line := text.strip().partition("\n")[0])]
 
