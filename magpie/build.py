@@ -70,7 +70,7 @@ def build(
     `until_kept` asks for rows until so many are kept, `rows` at most; `accept_short` is content with fewer.
     `executor` takes shards through the phases: "local" in this process, "ray" in as many `replicas` as the GPUs of the
     cluster at `address` hold (by default this machine), "auto" by Ray where there are GPUs for several engines. One
-    that is given open stays open. `grace` is how many seconds shards in flight may go on after SIGTERM or SIGUSR1.
+    that is given open stays open. `grace` is the seconds that shards in flight have after SIGTERM, SIGUSR1 or SIGHUP.
     `method` lists the steps that a recipe may ask for, by default those of the method that the recipe names. `report`
     writes the run's report.html at the end; None does so unless MAGPIE_REPORT is 0. Progress is shown on `console`, or
     in the notebook's cell that calls this; with `peek` the first rows are printed there as they come. `allow_code` lets

@@ -65,7 +65,9 @@ def build(
     grace: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", min=0, help="After SIGTERM or SIGUSR1, how long shards in flight may go on."
+            metavar="SECONDS",
+            min=0,
+            help="After SIGTERM, SIGUSR1 or SIGHUP, how long shards in flight may go on.",
         ),
     ] = 10.0,
     report: Annotated[

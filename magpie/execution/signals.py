@@ -2,7 +2,8 @@
 
 SIGINT comes from a person who waits: what is in flight is dropped. SIGTERM and SIGUSR1 come from what runs the machine,
 such as Slurm some time before it takes the job away, and SIGHUP from a terminal that closes: shards in flight may be
-finished, as long as the time of grace lasts.
+finished, as long as the time of grace lasts. SIGHUP reaches all that runs in the terminal: how engines and Ray are kept
+from it is in `engines/vllm/orphans.py`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Stoppable:
     """While the block lasts, the signals of STOPS that are not ignored end it with a StoppedError.
 
     Work given to `run` may finish what is in flight within `grace` seconds, except after SIGINT; then it is cancelled.
-    Anything else is interrupted where it is, and so is everything by a second signal. Outside the main thread signals
-    are left to whoever has it.
+    Anything else is interrupted where it is, and so is everything by a second signal, unless that is SIGHUP. Outside
+    the main thread signals are left to whoever has it.
     """
 
     def __init__(self, grace: float = GRACE) -> None:
@@ -100,7 +101,11 @@ class Stoppable:
             await task
 
     def _asked(self, number: int, _: FrameType | None) -> None:
-        first, self._caught = self._caught is None, signal.Signals(number)
+        first = self._caught is None
+        # A terminal that closes says so twice: the shell tells its jobs, and the system does when the shell has ended.
+        if not first and number == getattr(signal, "SIGHUP", None):
+            return
+        self._caught = signal.Signals(number)
         if first and self._cancel is not None:
             self._cancel()
         else:

@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
+from magpie.engines.vllm import orphans
 from magpie.engines.vllm.settings import prepare_environment
 
 _STARTS_THE_WATCHER = """
@@ -59,6 +62,31 @@ def test_a_forked_child_does_not_keep_the_watcher_waiting() -> None:
         finally:
             for child in forked:
                 child.kill()
+
+
+_TERMINAL_CLOSES = "import os, signal; os.kill(os.getpid(), signal.SIGHUP)"
+_AND_STARTS_ONE = f"""
+{_TERMINAL_CLOSES}
+import subprocess, sys
+raise SystemExit(subprocess.run([sys.executable, "-c", {_TERMINAL_CLOSES!r}]).returncode)
+"""
+
+
+def test_a_terminal_that_closes_ends_no_process_of_an_engine() -> None:
+    """Neither one that is started in the thread that loads an engine, nor one that is started by that."""
+    blocked, codes = signal.pthread_sigmask(signal.SIG_BLOCK, ()), list[int]()
+
+    def load() -> None:
+        command = [sys.executable, "-P", "-c"]
+        with orphans.watch():
+            codes.append(subprocess.run([*command, _AND_STARTS_ONE], check=False, timeout=120).returncode)
+        codes.append(subprocess.run([*command, _TERMINAL_CLOSES], check=False, timeout=120).returncode)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    loading.join()
+    assert codes == [0, -signal.SIGHUP]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
 
 
 _NOT_GUARDED = """

@@ -87,6 +87,15 @@ def test_a_worker_that_stands_still_is_found_out(
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
 
 
+def test_a_terminal_that_closes_ends_nothing_of_ray(cluster: None) -> None:
+    """SIGHUP comes to all processes in it, and the shards in flight are still to be finished."""
+    children = [child for child in psutil.Process().children(recursive=True) if "ray" in child.name()]
+    fields = [Path(f"/proc/{child.pid}/status").read_text().split("SigBlk:")[1].split() for child in children]
+    blocked = [int(words[0], 16) >> (signal.SIGHUP - 1) & 1 for words in fields]
+    assert "raylet" in [child.name() for child in children]
+    assert all(blocked)
+
+
 def test_an_engine_short_of_memory_gets_half_the_slots(
     tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

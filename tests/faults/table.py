@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[int, Point]] = {
     "S3: 500": (5, bad_bucket("500", 0.1)),
     "S3: 503 SlowDown": (5, bad_bucket("503", 0.1)),
     "S3: cut": (4, bad_bucket("cut", 0.1)),
-    "S3: cut, then done": (4, bad_bucket("cut after", 0.05)),
+    "S3: cut, then done": (4, bad_bucket("cut after", 0.1)),
     "S3: kill -9 of the driver": (4, bad_bucket("500", 0.0)),
 }
 """Kinds on one machine without Ray: how many points of the whole table, and what each does."""

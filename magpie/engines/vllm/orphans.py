@@ -3,6 +3,9 @@
 On a GPU, vLLM runs its engine core and its workers in processes of their own. When their parent is killed they live on
 and hold the GPU's memory. So every process started inside `watch()` gets a mark in its environment, and a small watcher
 process waits until this process ends. It then kills the marked processes and all their descendants, and nothing else.
+
+Nor may they end too soon. A terminal that closes sends SIGHUP to every process in it, and this one still wants its
+engines then, to finish what is in flight. So they are started with SIGHUP blocked, and so are those that they start.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +33,10 @@ _mark: Final = uuid.uuid4().hex
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
-    """Processes started inside are killed when this process ends in any way; those started outside are not."""
+    """Processes started inside are killed when this process ends in any way; those started outside are not.
+
+    Before, those that this thread starts are not ended by SIGHUP.
+    """
     global _watcher  # noqa: PLW0603
     if _watcher is None or _watcher.poll() is not None:
         _watcher = subprocess.Popen(
@@ -44,12 +51,27 @@ def watch() -> Iterator[None]:
     before = os.environ.get(_MARK)
     os.environ[_MARK] = _mark
     try:
-        yield
+        with _sighup_blocked():
+            yield
     finally:
         if before is None:
             del os.environ[_MARK]
         else:
             os.environ[_MARK] = before
+
+
+@contextlib.contextmanager
+def _sighup_blocked() -> Iterator[None]:
+    # Blocked in this thread, and not ignored: only the main thread could have it ignored, and then a SIGHUP that comes
+    # meanwhile would be lost. This way another thread takes it, or this one afterwards.
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main(parent: int, mark: str) -> None:

@@ -55,7 +55,7 @@ class RayExecutor:
         self._owns_cluster: bool | None = None
         self._dispatcher: Dispatcher | None = None
         self._wants_one = False
-        self._said_that_it_waits = False
+        self._said_to_wait: set[cluster.Resources] = set()
 
     async def run(
         self, run: Run, bound: BoundPlan, phase: Phase, tasks: Sequence[ShardTask], report: Report
@@ -64,14 +64,7 @@ class RayExecutor:
         if isinstance(run.storage, MemoryStorage):
             raise RunError("a run in memory cannot be shared with Ray's workers; give it a folder")
         await self._connect()
-        # Nodes may join a cluster at any time. One that was started here is this machine, and stays so.
-        may_grow = not self._owns_cluster
-        resources = cluster.resources_for(phase.model, loads=_loads_weights(phase), may_grow=may_grow)
-        if not may_grow and not cluster.capacity(resources):
-            raise EngineError(
-                f"a worker takes {resources}, and this machine has {cluster.described()}; "
-                "give a smaller `tensor_parallel`"
-            )
+        resources = self._resources_for(phase)
         dispatcher = self._dispatcher = Dispatcher(run, bound, phase, tasks, report)
         first = first_missing(phase, tasks)
         work = PhaseWork(run, bound, phase, first, report, dispatcher, self._engines, self._scorers)
@@ -80,16 +73,11 @@ class RayExecutor:
             await self._give_up(replica)  # its GPUs are wanted for workers of another size
         supervisors: dict[int, asyncio.Task[None]] = {}
         try:
-            while not dispatcher.is_over:
-                for number in range(min(self._wanted(resources), dispatcher.unfinished + len(supervisors))):
-                    if number not in supervisors and not dispatcher.is_draining:
-                        replica = self._replicas.setdefault(number, Replica(number, resources))
-                        supervisors[number] = asyncio.create_task(self._supervise(replica, work))
-                self._say_that_it_waits(resources, report)
-                at_work = [task for task in supervisors.values() if not task.done()]
-                if at_work:
-                    await asyncio.wait(at_work, timeout=_LOOK_FOR_NODES, return_when=asyncio.FIRST_COMPLETED)
-                _raise_errors(supervisors.values())
+            await self._keep_workers(work, resources, supervisors)
+            # Their last exchange ends soon, and what they have loaded stays for the next phase. The others wait for
+            # room, load or pause, which may take long, and nothing is left for them to do.
+            if ending := [task for number, task in supervisors.items() if self._is_loaded(number)]:
+                await asyncio.wait(ending)
         finally:
             for task in supervisors.values():
                 task.cancel()
@@ -108,10 +96,39 @@ class RayExecutor:
             self._owns_cluster = None
             await asyncio.to_thread(cluster.disconnect)
 
+    async def _keep_workers(
+        self, work: PhaseWork, resources: cluster.Resources, supervisors: dict[int, asyncio.Task[None]]
+    ) -> None:
+        """Have as many workers as there should be, nodes that join included, until the phase is over."""
+        dispatcher = work.dispatcher
+        while not dispatcher.is_over:
+            for number in range(min(self._wanted(resources), dispatcher.unfinished + len(supervisors))):
+                if number not in supervisors and not dispatcher.is_draining:
+                    replica = self._replicas.setdefault(number, Replica(number, resources))
+                    supervisors[number] = asyncio.create_task(self._supervise(replica, work))
+            self._say_that_it_waits(resources, work.report)
+            at_work = [task for task in supervisors.values() if not task.done()]
+            if at_work:
+                await asyncio.wait(at_work, timeout=_LOOK_FOR_NODES, return_when=asyncio.FIRST_COMPLETED)
+            if not dispatcher.is_over:  # else it does not matter any more
+                _raise_errors(supervisors.values())
+
     async def _connect(self) -> None:
         if self._owns_cluster is None:
             # Without GPUs, workers share the cores: there is room for as many as were asked for.
             self._owns_cluster = cluster.connect(self._address, cpus=self._asked_replicas)
+
+    def _resources_for(self, phase: Phase) -> cluster.Resources:
+        """What a worker of the phase takes. Raises EngineError where there will never be room for one."""
+        # Nodes may join a cluster at any time. One that was started here is this machine, and stays so.
+        may_grow = not self._owns_cluster
+        resources = cluster.resources_for(phase.model, loads=_loads_weights(phase), may_grow=may_grow)
+        if not may_grow and not cluster.capacity(resources):
+            raise EngineError(
+                f"a worker takes {resources}, and this machine has {cluster.described()}; "
+                "give a smaller `tensor_parallel`"
+            )
+        return resources
 
     def _wanted(self, resources: cluster.Resources) -> int:
         """How many workers there should be now."""
@@ -126,13 +143,15 @@ class RayExecutor:
         return -(-self._wanted(resources) // max(1, cluster.living_nodes()))
 
     def _say_that_it_waits(self, resources: cluster.Resources, report: Report) -> None:
-        """Say that workers wait for room, and for what: once, and again only when all had room in between."""
+        """Say that workers wait for room, and for what: once, and again only when all such had room in between."""
         since = [replica.waits_since for replica in self._replicas.values()]
         waits = [each for each in since if each is not None]
-        is_due = waits and (
-            time.monotonic() - min(waits) >= _WAITS_QUIETLY or not cluster.capacity(resources)
-        )
-        if is_due and not self._said_that_it_waits:
+        if not waits:
+            self._said_to_wait.discard(resources)
+            return
+        is_due = time.monotonic() - min(waits) >= _WAITS_QUIETLY or not cluster.capacity(resources)
+        if is_due and resources not in self._said_to_wait:
+            self._said_to_wait.add(resources)
             no_gpu = "; a model with `device: cpu` takes no GPU" if resources.gpus else ""
             advice = (
                 "no node joins a Ray that was started here: give fewer `--replicas`"
@@ -142,14 +161,14 @@ class RayExecutor:
             report(
                 Noted(
                     f"{len(waits)} of {len(since)} workers wait for room on the Ray cluster: each takes {resources} of "
-                    f"one node, and it has {cluster.described()}; {advice}"
+                    f"one node, and it has {counted(cluster.living_nodes(), 'node')} with {cluster.described()}; "
+                    f"{advice}"
                 )
             )
-        self._said_that_it_waits = bool(waits) and (self._said_that_it_waits or bool(is_due))
 
     async def _supervise(self, replica: Replica, work: PhaseWork) -> None:
         """Keep a worker at work until the phase is over. Raises what another worker could not mend either."""
-        while not work.dispatcher.is_over:
+        while work.dispatcher.wants_workers:
             try:
                 await replica.start(work, beside=self._beside(replica.resources))
                 await replica.feed(work)
@@ -161,7 +180,8 @@ class RayExecutor:
                 await replica.release()
                 waiting = await work.dispatcher.lost(replica.number)
                 _raise_hopeless(error)
-                await self._recover(replica, work, error, waiting)
+                if work.dispatcher.wants_workers:
+                    await self._recover(replica, work, error, waiting)
 
     async def _recover(self, replica: Replica, work: PhaseWork, error: Exception, waiting: int) -> None:
         """After a death: less for the next worker where that may help, and a pause. Raises EngineError in the end."""
@@ -176,6 +196,9 @@ class RayExecutor:
         pause = min(2.0**replica.failures, _LONGEST_WAIT)
         work.report(Noted(f"lost {name}: {said}{again}; a new worker starts in {pause:.0f} s"))
         await asyncio.sleep(pause)
+
+    def _is_loaded(self, number: int) -> bool:
+        return number in self._replicas and self._replicas[number].is_loaded
 
     async def _give_up(self, replica: Replica) -> None:
         self._replicas.pop(replica.number, None)

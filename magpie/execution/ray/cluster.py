@@ -14,6 +14,7 @@ from magpie.engines.gpus import built_for_gpus
 from magpie.engines.vllm import orphans
 from magpie.errors import EngineError
 from magpie.recipe import Model
+from magpie.text import counted
 
 HEARTBEAT = "heartbeat"
 """The concurrency group of an actor that answers whether it lives, whatever its other calls are at."""
@@ -30,8 +31,8 @@ class Resources:
 
     def __str__(self) -> str:
         """In words: "2 GPUs and 1 CPU core"."""
-        gpus = [_counted(self.gpus, "GPU")] if self.gpus else []
-        return " and ".join([*gpus, _counted(self.cpus, "CPU core")])
+        gpus = [counted(self.gpus, "GPU")] if self.gpus else []
+        return " and ".join([*gpus, counted(self.cpus, "CPU core")])
 
 
 def connect(address: str | None, *, cpus: int | None = None) -> bool:
@@ -102,11 +103,9 @@ def capacity(resources: Resources) -> int:
 
 
 def described() -> str:
-    """What the cluster has now, in words: "2 nodes with 0 GPUs and 8 CPU cores"."""
-    nodes = _living()
-    cores = sum(int(node.get("CPU", 0)) for node in nodes)
-    has = f"{_counted(_gpus(), 'GPU')} and {_counted(cores, 'CPU core')}"
-    return f"{_counted(len(nodes), 'node')} with {has}"
+    """What all nodes have together now, in words: "0 GPUs and 8 CPU cores"."""
+    cores = sum(int(node.get("CPU", 0)) for node in _living())
+    return f"{counted(_gpus(), 'GPU')} and {counted(cores, 'CPU core')}"
 
 
 def living_nodes() -> int:
@@ -167,10 +166,6 @@ def _living() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _gpus() -> int:

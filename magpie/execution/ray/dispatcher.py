@@ -77,6 +77,11 @@ class Dispatcher:
         return not self._tasks
 
     @property
+    def wants_workers(self) -> bool:
+        """Whether a worker that starts now may be given a shard."""
+        return bool(self._tasks) and not self.is_draining
+
+    @property
     def has_waiting(self) -> bool:
         """Whether a shard waits for a worker."""
         return bool(self._waiting or self._suspected)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from magpie import machine
-from magpie.execution.base import Committed, Completed, Loaded, Report, ShardDone, ShardTask
+from magpie.execution.base import Committed, Completed, Loaded, Report, ShardDone, ShardTask, Working
 from magpie.execution.ray import cluster
 from magpie.execution.ray.dispatcher import Dispatcher
 from magpie.execution.ray.worker import Answer, RayWorker
@@ -50,7 +50,7 @@ class Replica:
     """One worker, which gets a new actor where the last one has died.
 
     `failures` counts how often in a row it died at once. `waits_since` is when it asked the cluster for room, on the
-    monotonic clock; None once it has it.
+    monotonic clock; None once it has it. `is_loaded` once it has all that the phase needs, as long as its actor lives.
     """
 
     def __init__(self, number: int, resources: cluster.Resources) -> None:
@@ -58,6 +58,7 @@ class Replica:
         self.node = ""
         self.failures = 0
         self.waits_since: float | None = time.monotonic()
+        self.is_loaded = False
         self.actor: Any = None
         self._group: Any = None
         self._slots = 0  # of the engine that was loaded last
@@ -83,7 +84,7 @@ class Replica:
             )
             with _limited(_LONGEST_START, "it has not started within"):
                 self.node = await asyncio.wait_for(self.actor.node.remote(), _LONGEST_START)
-        self._slots = 0
+        self._slots, self.is_loaded = 0, False
         limit = self._slot_limits.get(_model(work.phase))
         await self._answer(self.actor.begin.remote(work.phase, work.first, limit))
 
@@ -97,6 +98,8 @@ class Replica:
                 dispatcher.handle(self.number, event)
                 if isinstance(event, Loaded):
                     self._slots = event.slots
+                if isinstance(event, Working):
+                    self.is_loaded = True
                 if isinstance(event, Completed | Committed | ShardDone):
                     self.failures = 0  # it has done something
             if last and answer.is_over:
@@ -112,6 +115,7 @@ class Replica:
 
     async def release(self) -> None:
         """End the actor, whatever it is at, and give its room back."""
+        self.is_loaded = False
         actor, group, self.actor, self._group = self.actor, self._group, None, None
         cluster.release(actor, group)
 
