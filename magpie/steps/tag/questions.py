@@ -22,7 +22,8 @@ _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories
 # The most tokens that one character of a JSON string can take: `\u00e9` is six characters, and the model may write each
 # of them as a token. Written directly, a character is at most four bytes of UTF-8, and a token is at least one byte.
 _CHARACTER_TOKENS = 6
-_MARKS = re.compile(r"[\W_]+")
+# What a model puts around a label, or in the place of a space. Not what can tell labels apart: "A+", "C#", "-1".
+_MARKS = re.compile(r"[\s*_`'\"“”„‘’«»「」『』.,:;!?…。、()\[\]{}&]+|(?<=[^\W\d])-(?=[^\W\d])")
 
 
 @dataclass(frozen=True, slots=True)
