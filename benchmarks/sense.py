@@ -4,7 +4,8 @@
 
 The sets: what SmolLM2-135M-Instruct writes behind its own pre-query template, and behind other families'; what it
 writes behind no template at all, as a base model would; its own words shuffled; questions that people wrote; lines of
-code, headings, and sentences of documents. A table of how many texts of each pass, and a JSON object as the last line.
+code, headings, and sentences of documents. A table of how many texts of each make sense, and what doctor says of a
+model that writes such texts; a JSON object as the last line.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.paraphrases import pairs
 from magpie.doctor.judge_check import shuffle_words
 from magpie.doctor.reference import Reference
 from magpie.doctor.sampling import Sampler, sampling_recipe
-from magpie.doctor.sense import makes_sense
+from magpie.doctor.sense import READY, USABLE, makes_sense
 from magpie.execution.signals import run_to_end
 from magpie.neighbors.vectors import no_progress
 from magpie.recipe import Draw, Instruct, Model
@@ -106,6 +107,9 @@ def measured(reference: Reference, texts: Sequence[str]) -> dict[str, Any]:
         "texts": len(texts),
         "sense": float(np.mean([makes_sense(read) for read in reads])),
     }
+    row["verdict"] = (
+        "ready" if row["sense"] >= READY else "usable" if row["sense"] >= USABLE else "not usable"
+    )
     for name in ("order", "speaker", "as_message"):
         row[name] = [
             round(float(x), 2) for x in np.percentile([getattr(read, name) for read in reads], [25, 50, 75])
@@ -134,10 +138,11 @@ def main() -> None:
         }
     reference = Reference()
     table = {name: measured(reference, texts) for name, texts in sets.items() if texts}
-    print_line(f"{'set':28} texts  make sense  order (quartiles)   speaker (quartiles)")
+    print_line(f"{'set':28} texts  make sense  {'verdict':10}  order (quartiles)   speaker (quartiles)")
     for name, row in table.items():
         print_line(
-            f"{name:28} {row['texts']:5}  {row['sense']:10.0%}  {row['order']!s:18}  {row['speaker']!s}"
+            f"{name:28} {row['texts']:5}  {row['sense']:10.0%}  {row['verdict']:10}  {row['order']!s:18}  "
+            f"{row['speaker']!s}"
         )
     print_line(json.dumps({"benchmark": "sense", "sets": table}))
 

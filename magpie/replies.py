@@ -17,8 +17,8 @@ _NOT_TEXT = re.compile("[\ud800-\udfff\x00]")
 _FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _THOUGHT = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-# Backslashes of LaTeX and the like, which begin no escape of JSON; a pair of them is one already.
-_LONE_BACKSLASH = re.compile(r"""(\\\\)|\\(?!["'/bfnrtux])""")
+# A backslash, and what it escapes in JSON; in Python alone; or nothing, as in LaTeX.
+_BACKSLASH = re.compile(r"""\\(?:(["\\bfnrt]|u[0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(')|(/)|)""")
 _LONGEST = 200_000
 """Characters of an answer that are searched for an object: no judge writes more."""
 
@@ -94,12 +94,26 @@ def _first_object(text: str) -> dict[str, Any] | None:
 
 def _spelled_otherwise(text: str) -> object:
     """The object in JSON with commas too many or backslashes too few, or in Python's spelling; None for all else."""
-    text = _TRAILING_COMMA.sub(r"\1", _LONE_BACKSLASH.sub(r"\\\\", text))
+    text = _TRAILING_COMMA.sub(r"\1", text)
     try:
-        return json.loads(text, strict=False)
+        return json.loads(_with_escapes(text, apostrophe="'"), strict=False)
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(_with_escapes(text, apostrophe=r"\'"))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+
+
+def _with_escapes(text: str, *, apostrophe: str) -> str:
+    """The text with escapes that JSON and Python read alike, and each backslash that begins none written as a pair."""
+
+    def written(match: re.Match[str]) -> str:
+        json_escape, code, quote, slash = match.groups()
+        if json_escape:
+            return match[0]
+        if code:
+            return rf"\u00{code}"
+        return apostrophe if quote else slash or "\\\\"
+
+    return _BACKSLASH.sub(written, text)

@@ -17,8 +17,8 @@ HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 _HEADER = re.compile(r"[\x21-\x7e]+")
 _KNOWN_NAMES = re.compile(r"(?:.*_)?(?:API_KEY|TOKEN|SECRET|PASSWORD|SECRET_ACCESS_KEY)", re.IGNORECASE)
-# Up to the last `@` of the address: a password may hold one itself.
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
+# Up to the last `@` before a slash: a password may hold one itself, and marks that would end it in a valid address.
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
 # What an address is signed with, as links to files in a store are, or what it hands a key over with.
 _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:key|token|secret|password|passwd|signature|credential|policy)|sig|pwd|auth)=)[^&;\s'\"<>]+",
@@ -72,6 +72,17 @@ def redacted(text: str) -> str:
     return _BEARER.sub(r"\1[key]", text)
 
 
+def redacted_parts(value: Any) -> Any:
+    """The same for every text in a value: in lists, tuples and dicts, at any depth."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: redacted_parts(part) for key, part in value.items()}
+    if type(value) in {list, tuple}:
+        return type(value)(map(redacted_parts, value))
+    return value
+
+
 def start_log(level: int | str) -> None:
     """Have the log of this process written to standard error from `level` on, without keys."""
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
@@ -92,11 +103,13 @@ class RedactedRecords:
 
     def __call__(self, *args: Any, **named: Any) -> logging.LogRecord:
         record = self.make(*args, **named)
+        record.args = redacted_parts(record.args)
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):  # arguments that do not fit: logging itself says so
+            if redacted(message) != message:  # else the parts stay: formatters of other libraries read them
+                record.msg, record.args = redacted(message), None
+        except Exception:  # what does not fit, or cannot be shown: a handler says so, and its caller goes on
             return record
-        record.msg, record.args = redacted(message), None
         if record.exc_info:
             record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
         return record

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from builds import small_recipe
 
 import magpie
 from magpie.build import build
 from magpie.cli import app
+from magpie.errors import RecipeChangedError
 
 
 def some_instructions(folder: Path, count: int) -> list[str]:
@@ -72,3 +74,26 @@ def test_a_question_in_a_later_message_of_the_user_is_found(tmp_path: Path) -> N
     assert step.rejected["decontaminate_turns: words of an evaluation set"] >= 1
     kept = run.table(["later_turns"], rejected=False)["later_turns"].to_pylist()
     assert asked not in [message["content"] for turns in kept for message in turns or []]
+
+
+def test_another_content_of_an_evaluation_set_is_asked_about_before_anything_is_replaced(
+    tmp_path: Path,
+) -> None:
+    """The recipe is the same: what it names has changed."""
+    first, second = some_instructions(tmp_path / "before", 2)
+    exam = written(tmp_path / "exam.jsonl", [{"question": first}])
+    recipe = small_recipe(decontaminate={"files": str(exam)})
+    run = build(recipe, tmp_path / "run")
+    written(exam, [{"question": first}, {"question": second}])
+    asked = list[str]()
+
+    def no(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    with pytest.raises(RecipeChangedError, match="is left as it was"):
+        build(recipe, run.folder, ask=no)
+    assert len(asked) == 1 and magpie.verify(run) == []
+    build(recipe, run.folder, ask=lambda _: True)
+    rejected = run.table(["instruction", "rejected"]).filter(pc.field("instruction") == second)
+    assert rejected["rejected"].to_pylist() == ["decontaminate: words of an evaluation set"]

@@ -172,12 +172,12 @@ def rouge(
     if not 0 < threshold <= 1:
         raise RecipeError(f"a ROUGE-L threshold is above 0 and at most 1, not {threshold:g}")
     target = None if out is None else Path(out)
+    if target is not None and target.exists() and not target.is_file():
+        raise RunError(f"{target} is not a file that can be replaced; name another with --out")
     if target is not None and target.exists() and not overwrite:
         raise RunError(
             f"{target} is there already; replace it with --overwrite, or name another file with --out"
         )
-    if target is not None and target.exists() and not target.is_file():
-        raise RunError(f"{target} is not a file that can be replaced; name another with --out")
     result = screen_files(
         str(source),
         against=[str(name) for name in against],

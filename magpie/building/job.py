@@ -27,7 +27,7 @@ from magpie.recipe import Recipe
 from magpie.runs.change import begin_change, change_of, refuse_what_cannot_change
 from magpie.runs.earlier import drop_earlier, earlier_runs
 from magpie.runs.kept import write_dataset
-from magpie.runs.record import Ingredients, ingredients_of, recipe_differences, record, recorded_recipe
+from magpie.runs.record import Ingredients, ingredients_of, record, recorded_recipe
 from magpie.runs.reuse import take_over
 from magpie.runs.run import DATASET, STEPS, Run
 from magpie.runs.standing import Source, source_of
@@ -141,7 +141,9 @@ class BuildJob:
         plan = self._planned(adopt_commits(plan.recipe, self._recorded()), plan)
         run = Run(self.storage, plan.recipe, plan.steps)
         refuse_what_cannot_change(run, changes=self._may_change)
-        if self._current is None and recipe_differences(run):
+        if (
+            self._current is None and run.has_shards
+        ):  # what is not in the recipe may differ too, as a file it names
             plan = self._planned(pin_commits(plan, self.tools), plan)
             ask_consent(
                 Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools), self.method,

@@ -54,7 +54,7 @@ def render(template: str, variables: Mapping[str, Any], today: datetime) -> str:
 
 
 def render_prompt(template: str, variables: Mapping[str, Any]) -> str:
-    """The text of a prompt that somebody wrote as a template; a variable that is not given is an error, as there."""
+    """The text of a prompt that somebody wrote as a template. Unlike in `render`, a variable must be given."""
     today = datetime.now().astimezone().isoformat()
     request = {"do": "render", "template": template, "variables": variables, "today": today, "strict": True}
     return str(_renderer.ask(request)["text"])

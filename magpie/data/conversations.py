@@ -75,7 +75,11 @@ def _texts(rows: pa.Table, column: str) -> list[str | None]:
     values = source.values(lambda name: rows[name].combine_chunks()).to_pylist()
     # What a row has under the name of a text may be anything; a number is one.
     return [
-        str(value) if isinstance(value, int | float) else value if isinstance(value, str) else None
+        str(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else value
+        if isinstance(value, str)
+        else None
         for value in values
     ]
 

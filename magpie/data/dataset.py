@@ -35,7 +35,7 @@ PAIR = ("prompt", "chosen", "rejected")
 # The files of a dataset, which may be replaced and deleted; all others are somebody else's.
 _ROWS = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet")
 _FIRST_FILE = re.compile(r"train-\d{5}\.parquet")
-_FILE = re.compile(r"train-\d{5}(?:-[0-9a-f]{8})?\.parquet|\.manifest\.json|\.huggingface\.yaml")
+_FILE = re.compile(rf"{_ROWS.pattern}|{re.escape(MANIFEST)}|{re.escape(CONFIGS)}")
 
 # What belongs beside a dataset that is given to others: it is expected, and nobody's to replace or delete here.
 _BESIDE = re.compile(

@@ -19,11 +19,11 @@ from magpie.chat.families import compare, fitting, for_model
 from magpie.chat.tokenizer import ModelTokenizer
 from magpie.doctor.measures import Mean, Neighbors, Sample, Written, measure
 from magpie.doctor.sampling import Sampler, neighbors, sampling_recipe
-from magpie.doctor.sense import Sense, answers_to_read, ended_share, read_sense
+from magpie.doctor.sense import FEWEST, Sense, answers_to_read, ended_share, read_sense, texts_to_read
 from magpie.doctor.trials import (
     Trial,
     differing,
-    judge_fallback,
+    judge_by_sense,
     judge_trials,
     neighbors_json,
     try_asking,
@@ -168,10 +168,10 @@ async def _with_sample(
             lines, more = propose(sample, written.chat) if has_problems(sample) else ((), ())
             trials = await try_out(sampler, recipe, sample, _worth_trying(lines, diagnosis.advice))
             verdict, changes = judge_trials(sample, trials, more)
-        if not sense.is_sensible:
+        if not sense.is_ready:
             asked = await try_asking(sampler, recipe, sample)
             trials = (*trials, asked)
-            verdict, changes = judge_fallback(sample, sense, asked)
+            verdict, changes = judge_by_sense(verdict, changes, sample, sense, asked)
     on_progress("comparing", 0, 0)
     tables = [written.rows, *(trial.written.rows for trial in trials if trial.written is not None)]
     near = await neighbors(recipe, tables)
@@ -189,7 +189,7 @@ async def _with_sample(
 
 
 async def _sense(sampler: Sampler, recipe: Recipe, written: Written, on_progress: ProgressCallback) -> Sense:
-    """Whether the sample reads as messages of users, and whether the model ends them itself."""
+    """Whether the sample reads as messages of users, and whether the model ends and answers them."""
     if not find_engine(recipe.model(recipe.instruct.model).engine).capabilities.loads_weights:
         return Sense(Mean.share(0, 0), why_not="no model wrote these texts")
     endless = recipe.instruct.model_copy(update={"stop_at_newline": False})
@@ -198,7 +198,9 @@ async def _sense(sampler: Sampler, recipe: Recipe, written: Written, on_progress
         recipe.with_sections(instruct=endless), count, what="sampling without a stop at the line break"
     )
     ended = ended_share(longer.rows["instruct_finish_reason"].to_pylist())
-    answered = await sampler.answer(recipe, written.rows.slice(0, _ENDLESS))
+    answered = written.rows.slice(0, _ENDLESS)
+    if len(texts_to_read(written.rows)) >= FEWEST:  # of fewer nothing is read, and no answer either
+        answered = await sampler.answer(recipe, answered)
     on_progress("reading for sense", 0, 0)
     return await asyncio.to_thread(read_sense, written.rows, ended=ended, answers=answers_to_read(answered))
 
@@ -209,7 +211,7 @@ def _worth_trying(changes: tuple[str, ...], advice: tuple[str, ...]) -> tuple[st
     further = (
         line
         for line in advice
-        # No response is sampled, so advice on responses cannot be tried.
+        # A trial samples no responses, so advice on them cannot be tried.
         if line.startswith(("instruct.", "clean."))
         and not any(path.startswith(line.partition(": ")[0]) for path in changed)
     )

@@ -78,9 +78,10 @@ def sampling_recipe(name: str, model: Model, instruct: Instruct, *, seed: int = 
 
 
 class Sampler:
-    """Samples instructions, and has a judge label them. One engine at a time, loaded when it is first needed.
+    """Samples instructions, has them answered, and has a judge label them.
 
-    Use it in `async with`, which closes the engine at the end, and call it from that event loop alone.
+    It has one engine at a time, loaded when it is first needed. Use it in `async with`, which closes the engine at the
+    end, and call it from that event loop alone.
     """
 
     def __init__(self, on_progress: ProgressCallback) -> None:

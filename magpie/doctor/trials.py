@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from magpie.doctor.measures import Neighbors, Sample, measure
-from magpie.doctor.sense import SENSIBLE, Sense, read_sense
+from magpie.doctor.sense import READY, Sense, read_sense
 from magpie.doctor.verdict import ONLY_FORM, helped, is_ready, is_usable, problem_shares, valid_share
 from magpie.errors import EngineError, MagpieError
 from magpie.recipe.loading import load_recipe, parse_value
@@ -99,20 +99,39 @@ async def try_asking(sampler: Sampler, recipe: Recipe, before: Sample) -> Trial:
     return replace(trial, sense=await asyncio.to_thread(read_sense, trial.written.rows))
 
 
-def judge_fallback(before: Sample, sense: Sense, asked: Trial) -> tuple[str, tuple[str, ...]]:
-    """The verdict on a model that writes noise behind its own template, after it was asked for messages."""
+def judge_by_sense(
+    verdict: str, changes: tuple[str, ...], before: Sample, sense: Sense, asked: Trial
+) -> tuple[str, tuple[str, ...]]:
+    """The verdict where too few texts make sense for a ready model, after it was asked for messages.
+
+    `verdict` and `changes` are what the form of the texts alone gave.
+    """
     found = (
         f"only {sense.share.value:.0%} of {sense.share.rows} texts read as a user's message, and a ready model has "
-        f"{SENSIBLE:.0%} ({valid_share(before)})"
+        f"{READY:.0%} ({valid_share(before)})"
     )
-    good = asked.sample is not None and is_usable(asked.sample) and asked.sense is not None
-    if good and asked.sense is not None and asked.sense.why_not is None and asked.sense.is_sensible:
-        share = f"{asked.sense.share.value:.0%} of those it writes when asked read as one"
+    when_asked = _better_when_asked(sense, asked)
+    if when_asked is not None:
         return (
-            f"usable with: {ASK[0]}: {found}; {share}. That is another method, and every row says so",
+            f"usable with: {ASK[0]}: {found}; {when_asked.share.value:.0%} of those it writes when asked read as one. "
+            "That is another method, and every row says so",
             ASK,
         )
-    return f"not usable: {found}; take an instruction-tuned model, or the template it was tuned with", ()
+    own = "the template it was tuned with"
+    if not sense.is_usable:
+        return f"not usable: {found}; take an instruction-tuned model, or {own}", ()
+    if not is_usable(before):
+        return verdict, changes
+    settings = "; ".join(changes) or "what was sampled"
+    return f"usable with: {settings}: {found}; if this is not {own}, take that", changes
+
+
+def _better_when_asked(sense: Sense, asked: Trial) -> Sense | None:
+    """What was read of the texts for which the model was asked, where they are worth another method."""
+    read = asked.sense
+    if asked.sample is None or not is_usable(asked.sample) or read is None or read.why_not is not None:
+        return None
+    return read if read.is_ready or (read.is_usable and not sense.is_usable) else None
 
 
 async def _try(sampler: Sampler, recipe: Recipe, before: Sample, changes: tuple[str, ...]) -> Trial:

@@ -217,13 +217,13 @@ def reward_padding(files: ModelFiles, *, trust_remote_code: bool = False) -> int
     try:
         config = json.loads((files.path / "config.json").read_text(encoding="utf-8-sig"))
         made_for = ", ".join(config.get("architectures") or ["nothing in particular"])
+        labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the config.json of {files.name} cannot be read; fetch the model again") from error
     if not trust_remote_code and not made_for.endswith("ForSequenceClassification"):
         raise ModelError(
             f"{files.name} is no reward model (it was made for {made_for}); name a sequence-classification model"
         )
-    labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
     if not trust_remote_code and labels != 1:
         raise ModelError(
             f"{files.name} tells {labels} classes apart and a reward model gives one number; name another model"

@@ -11,7 +11,7 @@ from magpie.errors import StorageError
 from magpie.escaping import as_json
 from magpie.runs.live import Announcer
 from magpie.runs.run import LOG, Run
-from magpie.secrets import redacted
+from magpie.secrets import redacted_parts
 
 
 class Log:
@@ -24,7 +24,6 @@ class Log:
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. An error of the disk is passed over: the next shard that cannot be written reports it."""
         if self._run is not None:
-            said = {name: redacted(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
-            line = as_json({"time": round(time.time(), 3), "event": event, **said})
+            line = as_json({"time": round(time.time(), 3), "event": event, **redacted_parts(facts)})
             with suppress(OSError, StorageError):
                 self._run.storage.append(LOG, line + "\n")

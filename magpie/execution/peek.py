@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ ROWS = 5
 
 _COLUMNS = ("instruction", "response")
 _LONGEST = 400
+_PATIENCE = 5.0  # seconds at the end for what is still being read: a look is not worth more
 
 
 class Peek:
@@ -37,6 +38,7 @@ class Peek:
     def __init__(self, run: Run, console: Console, rows: int = ROWS) -> None:
         self._run, self._console = run, console
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="peek")
+        self._asked: list[Future[None]] = []
         self._left = {
             run_step.name: (column, rows)
             for column in _COLUMNS
@@ -50,7 +52,9 @@ class Peek:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reader.shutdown(cancel_futures=error is not None)
+        if error is None:
+            wait(self._asked, timeout=_PATIENCE)
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def beside(self, report: Report) -> Report:
         """`report`, and this after it."""
@@ -65,7 +69,7 @@ class Peek:
         """Have rows printed where a shard of theirs has come."""
         if isinstance(event, Committed) and event.step in self._left:
             with suppress(RuntimeError):  # the block has ended
-                self._reader.submit(self._show, event)
+                self._asked.append(self._reader.submit(self._show, event))
 
     def _show(self, event: Committed) -> None:
         column, left = self._left.get(event.step, ("", 0))

@@ -34,6 +34,7 @@ from magpie.execution.progress_table import progress_table
 from magpie.plan.phases import needs_engine
 from magpie.runs.live import StepProgress
 from magpie.runs.run import RunStep
+from magpie.secrets import redacted
 from magpie.text import counted
 
 _PLAIN_EVERY = 15.0
@@ -127,7 +128,7 @@ class Progress:
 
     def doing(self, what: str, **facts: Any) -> None:
         """Say what the build is at now, such as loading a model."""
-        self._doing = what
+        what = self._doing = redacted(what)  # it may be what a server said
         self._announce()
         self.log.write("doing", what=what, **facts)
         self._print(what)
@@ -222,6 +223,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something a person should know: shown, and logged."""
+        text = redacted(text)
         self.log.write("note", text=text)
         line = Text.assemble(("note", "yellow"), " ", text)
         if self._console is not None:

@@ -40,7 +40,7 @@ class Gatekeeper:
         self._run.storage.replace(GATE, json.dumps({**seen, check.name: facts}, indent=1).encode())
         if not looked.findings:
             self._note(
-                f"gate {check.name}: too few to tell by {counted(looked.rows, 'row')}; the next look has more"
+                f"gate {check.name}: {counted(looked.rows, 'row')} of text cannot tell yet; the next look has more"
             )
         elif looked.beyond:
             self._beyond(gate, check, looked, accepted=accepted)

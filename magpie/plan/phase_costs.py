@@ -87,15 +87,22 @@ def phase_cost(phase: Phase, rows: int, card: Card | None, gpus: int, measured: 
     known = replace(empty, model=phase.model.model, shape_source=None if shape is None else shape.source)
     if shape is None:
         return replace(known, problem="nothing here says what shape it has; fetch its config.json")
-    if phase.needs_engine and not find_engine(phase.model.engine).capabilities.loads_weights:
-        return replace(
-            known, problem=f"engine {phase.model.engine} loads no weights here: its speed is not planned"
-        )
+    if (problem := _no_gpu(phase, phase.model, card)) is not None:
+        return replace(known, problem=problem)
     if card is None:
         return known
     if not phase.needs_engine:
         return _embedding(known, shape, card, gpus, steps)
     return _engine(known, phase.model, shape, (card, gpus), steps)
+
+
+def _no_gpu(phase: Phase, model: Model, card: Card | None) -> str | None:
+    """Why a model is not planned on a card; None where it may be."""
+    if phase.needs_engine and not find_engine(model.engine).capabilities.loads_weights:
+        return f"engine {model.engine} loads no weights here: its speed is not planned"
+    if card is not None and model.device == "cpu":
+        return "runs on the CPU: its speed is not planned"
+    return None
 
 
 def _step(run_step: RunStep, rows: int, measured: Measured | None) -> _Asked:

@@ -77,7 +77,7 @@ def rows_of_dataset(
         for table in dataset.tables([name for name in wanted if name not in dataset.schema.names])
     ]
     rows = pa.concat_tables(parts, promote_options="permissive")
-    if not pa.types.is_string(rows.schema.field("instruction").type):
+    if not _is_text(rows.schema.field("instruction").type):
         raise RunError(f"{dataset.name} has no instruction that is a text; there is nothing to show")
     texts = pc.fill_null(rows["instruction"], "")
     rows = rows.filter(pc.greater(pc.utf8_length(texts), 0))
@@ -86,9 +86,13 @@ def rows_of_dataset(
     return _placed(dataset.name, chosen, vectors, rows.num_rows, on_progress)
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))  # polars writes large ones
+
+
 def _is_shown(field: pa.Field) -> bool:
     kind = field.type
-    tests = (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    tests = (_is_text, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     flat = any(test(kind) for test in tests)
     return flat and not is_inner(field) and not field.name.endswith("_seed") and field.name != REJECTED.name
 

@@ -36,9 +36,9 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(bytes_of(path), str(path))
 
 
-def parse_yaml(data: bytes, origin: str) -> Any:
+def parse_yaml(data: bytes, origin: str, *, is_large: bool = False) -> Any:
     """What YAML text holds; `origin` is what an error calls it. Raises RecipeError as `read_yaml` does."""
-    return parse_yaml_text(decoded(data, origin), origin)
+    return parse_yaml_text(decoded(data, origin), origin, is_large=is_large)
 
 
 def bytes_of(path: Path) -> bytes:

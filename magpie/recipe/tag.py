@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from magpie.recipe.base import Role, Section, Text
+from magpie.recipe.base import Role, Section, Text, that_shapes_rows
+from magpie.recipe.models import Model
 from magpie.recipe.problems import suggestion
 from magpie.recipe.questions import JudgeQuestion, published_questions
 
@@ -16,11 +17,8 @@ TagName = Text
 
 PUBLISHED_TAGS = ("difficulty", "quality", "category")
 
-# These settings do not change what a judge answers: they say how it is run, and judges never use `thinking`.
-_NOT_IN_ANSWERS = (
-    "engine", "context_length", "tensor_parallel", "slots", "batched_tokens", "graph_sizes", "row_tokens", "device",
-    "gpu_memory", "separate_process", "thinking",
-)  # fmt: skip
+# Besides settings that shape no rows, these do not change what a judge answers: judges never use `thinking`.
+_NOT_IN_ANSWERS = {"engine", "context_length", "thinking"}
 
 
 class Tag(Section):
@@ -107,9 +105,16 @@ class Tag(Section):
         if self.second_judge is None:
             return
         first, second = recipe.model(self.model), recipe.model(self.second_judge)
-        same_run = {name: getattr(second, name) for name in _NOT_IN_ANSWERS}
-        if first.model_copy(update=same_run) == second:
+        if _judging(first) == _judging(second):
             raise ValueError(
                 f"`tag.second_judge` is {self.second_judge!r}, the same model as the first judge {self.model!r}: "
                 "no second opinion; name another model, or ask the one several times with `tag.times`"
             )
+
+
+def _judging(model: Model) -> dict[str, Any]:
+    """What decides how a model judges."""
+    settings = that_shapes_rows(Model, model.model_dump()) | {
+        "server": model.server
+    }  # two may name models alike
+    return {name: value for name, value in settings.items() if name not in _NOT_IN_ANSWERS}

@@ -15,18 +15,24 @@ from magpie.errors import RecipeError
 
 _MOST_BYTES = 4 << 20  # a minute's work for the parser
 _MOST_VALUES = 1_000_000
+# A recipe that a build has written holds the texts of its files too: up to a million, and the settings.
+_MOST_BYTES_OF_A_BUILD = 256 << 20
+_MOST_VALUES_OF_A_BUILD = 4 * _MOST_VALUES
 _DEEPEST = 100
 _UNREADABLE = (ValueError, AttributeError, TypeError, OverflowError)
 
 
-def parse_yaml_text(text: str, origin: str) -> Any:
-    """What YAML text holds; `origin` is what an error calls it. Raises RecipeError with the line and the column."""
-    if len(text) > _MOST_BYTES:
+def parse_yaml_text(text: str, origin: str, *, is_large: bool = False) -> Any:
+    """What YAML text holds; `origin` is what an error calls it. Raises RecipeError with the line and the column.
+
+    `is_large` is for what a build has written, which may hold more than a person would write.
+    """
+    if len(text) > (_MOST_BYTES_OF_A_BUILD if is_large else _MOST_BYTES):
         raise RecipeError(
             f"{origin} has more than {_MOST_BYTES >> 20} MB of YAML; write long lists as .txt or .jsonl"
         )
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _LargeLoader if is_large else _Loader)  # noqa: S506 - SafeLoaders
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -39,6 +45,8 @@ def parse_yaml_text(text: str, origin: str) -> Any:
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is written twice, of which PyYAML takes the last, and whatever grows without bound."""
+
+    most_values = _MOST_VALUES
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -59,8 +67,8 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = self._size(node)
         elif id(node) not in self._sizes:
             _refuse("an alias that stands inside of what it names", mark)
-        if self._sizes[id(node)] > _MOST_VALUES:
-            _refuse(f"more than {_MOST_VALUES:,} values, with all aliases written out", mark)
+        if self._sizes[id(node)] > self.most_values:
+            _refuse(f"more than {self.most_values:,} values, with all aliases written out", mark)
         return node
 
     def _size(self, node: yaml.Node) -> int:
@@ -95,6 +103,10 @@ class _Loader(yaml.SafeLoader):
         except _UNREADABLE as error:
             kind = node.tag.rpartition(":")[2]
             _refuse(f"a value that cannot be read as {kind} ({error})", node.start_mark, error)
+
+
+class _LargeLoader(_Loader):
+    most_values = _MOST_VALUES_OF_A_BUILD
 
 
 # Other libraries change how SafeLoader reads a kind, for the whole process (lm-format-enforcer, which comes with vLLM,

@@ -13,7 +13,7 @@ from magpie.records.encoding import unreadable
 
 _LARGEST_FIELD = 1 << 30
 _DELIMITERS = ",\t;|"
-_TELLS_DELIMITER = re.compile(r"sep=(.)\s*")
+_TELLS_DELIMITER = re.compile(r"sep=([^\s\"]|\t)\s*")
 
 
 class CsvRows:
@@ -40,7 +40,7 @@ class CsvRows:
             return reader.line_num + (told is not None)
 
         try:
-            names = self._names(next(reader))
+            names = self._names(next(reader), line())
             for fields in reader:
                 if not fields:
                     continue  # a blank line
@@ -58,13 +58,13 @@ class CsvRows:
                 f"line {line()} of {self._origin} is not CSV: {error}; mend that line"
             ) from error
 
-    def _names(self, header: list[str]) -> list[str]:
+    def _names(self, header: list[str], line: int) -> list[str]:
         names = [name.strip() or f"column_{number}" for number, name in enumerate(header, start=1)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise RecipeError(f"{self._origin} has two columns {twice!r}; give each a name of its own")
         if any(unreadable(name) for name in names):
-            raise RecipeError(f"line 1 of {self._origin} is not UTF-8 text; save it as UTF-8")
+            raise RecipeError(f"line {line} of {self._origin} is not UTF-8 text; save it as UTF-8")
         return names
 
     def _refuse_bytes(self, row: dict[str, str | None], line: int) -> None:

@@ -195,9 +195,12 @@ def _by_column(value: Any) -> list[dict[str, Any]] | None:
         return parts
     names = written_names(value)
     said = [(name, value[names[name]]) for name in (*TEXTS, *ANSWERS, *CONVERSATIONS) if name in names]
-    if all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts):
+    # By their numbers: an object of objects with other keys is a row, such as a pair whose parts are turns.
+    if all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts) and _numbered(
+        parts[0]
+    ):
         keys: Any = parts[0]
-    elif all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
+    elif parts[0] and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
         keys = range(len(parts[0]))
     else:
         return None
@@ -208,6 +211,10 @@ def _by_column(value: Any) -> list[dict[str, Any]] | None:
     ):
         return None
     return [{name: part[key] for name, part in value.items()} for key in keys]
+
+
+def _numbered(part: dict[str, Any]) -> bool:
+    return bool(part) and all(key.isdecimal() for key in part)
 
 
 def _is_row(value: Any) -> bool:

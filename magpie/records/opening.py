@@ -66,16 +66,18 @@ def opened(path: Path) -> Iterator[tuple[Kind, bytes, IO[bytes]]]:
 
 def opened_file(path: Path) -> IO[bytes]:
     """A person's file, opened. Raises RecipeError, also for what is no plain file: a pipe would be waited for."""
+    what = "it is no file; write what comes from a pipe to a file, and give that"
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        if stat.S_ISREG(os.fstat(handle).st_mode):
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode):
             return os.fdopen(handle, "rb")
+        if stat.S_ISDIR(mode):
+            what = "it is a folder; give a file"
         os.close(handle)
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}; check the path and its rights") from error
-    raise RecipeError(
-        f"cannot read {path}: it is no file; write what comes from a pipe to a file, and give that"
-    )
+    raise RecipeError(f"cannot read {path}: {what}")
 
 
 def cannot_read(path: Path, error: Exception, wrong: str) -> RecipeError:

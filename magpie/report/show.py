@@ -25,6 +25,7 @@ from magpie.report.text import as_text
 from magpie.runs.ids import parse_id, prefix_of, row_id
 from magpie.runs.run import Run
 from magpie.steps.base import REJECTED
+from magpie.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -199,7 +200,7 @@ def card(row: dict[str, Any], more: Sequence[str] = ()) -> Panel:
 def _cut(text: str) -> str:
     if len(text) <= _LONGEST:
         return text
-    return f"{text[:_LONGEST]}\n[{len(text) - _LONGEST:,} more characters]"
+    return f"{text[:_LONGEST]}\n[{counted(len(text) - _LONGEST, 'more character')}]"
 
 
 def _conversation(row: dict[str, Any]) -> list[dict[str, str]]:

@@ -13,13 +13,12 @@ from magpie.errors import RecipeError, RunError
 from magpie.recipe import Recipe
 from magpie.recipe.base import that_shapes_rows
 from magpie.recipe.loading import parse_recipe
-from magpie.recipe.reading import parse_yaml
 from magpie.runs.run import FINGERPRINTS, LOG, PROGRESS, RECIPE, Run
 from magpie.runs.sealing import (
     REUSED,
     ingredients_in,
     is_named,
-    recipe_in,
+    read_recipe,
     recorded,
     recovered_record,
     with_seal_key,
@@ -49,11 +48,8 @@ def refuse_other_things(storage: Storage) -> None:
 
 def recorded_recipe(storage: Storage) -> dict[str, Any] | None:
     """The recipe that a run recorded, as YAML gives it; None where there is none, or it cannot be read."""
-    sealed, _ = recipe_in(storage, RECIPE)
-    if sealed is not None:
-        return sealed
     try:
-        recipe = parse_yaml(storage.read(RECIPE), storage.place(RECIPE))
+        recipe, _ = read_recipe(storage, RECIPE)
     except (OSError, RecipeError):
         return None
     return recipe if isinstance(recipe, dict) and isinstance(recipe.get("models"), dict) else None
@@ -119,7 +115,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _dumped(recipe: Recipe) -> dict[str, Any]:
-    return dict(yaml.safe_load(recipe_text(recipe)))
+    return recipe.model_dump(mode="json")
 
 
 def _as_of_today(recorded: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from magpie.data.dataset import DatasetFiles
 from magpie.errors import DamagedShardError, RecipeError, RunError
 from magpie.names import file_name
 from magpie.recipe.loading import parse_recipe
-from magpie.recipe.reading import parse_yaml
-from magpie.runs.sealing import recipe_in
+from magpie.runs.sealing import read_recipe
 from magpie.steps import Method, columns_of, steps_of
 from magpie.steps.base import REJECTED, GlobalStep, RowStep, SequentialStep
 from magpie.storage import MemoryStorage, Storage, open_storage
@@ -92,17 +91,15 @@ class Run:
         Raises RunError when there is none, or its recipe cannot be read.
         """
         storage = place if isinstance(place, Storage) else open_storage(place)
-        origin = storage.place(RECIPE)
-        sealed, note = recipe_in(storage, RECIPE)
-        if sealed is None and not storage.exists(RECIPE):
-            raise RunError(
-                f"{storage.location} is not a run: it holds no {RECIPE}; give the folder of a build"
-            )
         try:
-            raw = parse_yaml(storage.read(RECIPE), origin) if sealed is None else sealed
-            recipe = parse_recipe(raw, origin=origin)
+            raw, note = read_recipe(storage, RECIPE)
+            recipe = parse_recipe(raw, origin=storage.place(RECIPE))
             run = cls(storage, recipe, numbered(steps_of(recipe, method)))
         except (OSError, RecipeError) as error:
+            if isinstance(error, OSError) and not storage.exists(RECIPE):
+                raise RunError(
+                    f"{storage.location} is not a run: it holds no {RECIPE}; give the folder of a build"
+                ) from error
             raise RunError(
                 f"{storage.location} cannot be read: {error}; its build, run again, writes it anew"
             ) from error

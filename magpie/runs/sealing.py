@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from magpie.errors import DamagedShardError, RunError, StorageError
+from magpie.recipe.reading import parse_yaml
 from magpie.storage import Storage, StrangeFileError
 from magpie.storage.sealed import about_shard
 
@@ -186,6 +187,18 @@ def recipe_in(storage: Storage, name: str) -> tuple[dict[str, Any] | None, str |
     what = "is not there" if data is None else "is not what the build wrote"
     note = f"{storage.place(name)} {what}; run the build again with the same recipe to mend it"
     return said["recipe"], note
+
+
+def read_recipe(storage: Storage, name: str) -> tuple[Any, str | None]:
+    """The resolved recipe of a run, as YAML gives it, and what to say of its file, if anything.
+
+    Raises StorageError, OSError where there is no file, and RecipeError where it cannot be read.
+    """
+    sealed, note = recipe_in(storage, name)
+    if sealed is not None:
+        return sealed, note
+    data = storage.read(name)
+    return parse_yaml(data, storage.place(name), is_large=has_right_seal_line(data)), note
 
 
 def ingredients_in(storage: Storage, name: str) -> dict[str, Any] | None:

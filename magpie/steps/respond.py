@@ -15,8 +15,10 @@ from magpie.recipe.steer import Steer
 from magpie.sizing import lengths
 from magpie.sizing.roofline import Request
 from magpie.steps.base import (
+    BROKEN_OFF,
     MANY_CUT,
     REJECTED,
+    ROLE_HEADER,
     ModelUse,
     RowStep,
     RowWork,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 
 SYSTEM_PROMPT = "response_system_prompt"
-_CUT, _ANSWERED = "cut", "answered"  # how the outcomes of both begin
+_CUT, _ANSWERED = "cut", "answered"  # how these outcomes begin: `warning` finds them again by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,14 +297,12 @@ class Responder(RowWork["Engine"]):
 
 def _reason(completion: Completion, reasoning: str | None, answer: str, *, leaks: bool) -> str | None:
     """Why a row without a usable answer is out; None where it has one."""
-    if completion.finish_reason == "error":
-        return "respond: engine error"
-    if completion.finish_reason == "repetition":
-        return "respond: repeats itself"
+    # An answer cut by length stays in: `response_finish_reason` lets a filter decide about it.
+    if completion.finish_reason in BROKEN_OFF and completion.finish_reason != "length":
+        return f"respond: {BROKEN_OFF[completion.finish_reason]}"
     # As an instruction is: trained on, it would teach a model to write both sides of a conversation.
     if leaks:
-        return "respond: role header inside"
-    # An answer cut by length stays in: `response_finish_reason` lets a filter decide about it.
+        return f"respond: {ROLE_HEADER}"
     if answer:
         return None
     return "respond: empty" if reasoning is None else "respond: no answer after the reasoning"

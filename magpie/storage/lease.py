@@ -141,9 +141,9 @@ class Lease:
 def is_over(holder: dict[str, Any]) -> bool:
     """Whether a lease counts no longer: it has run out, or is that of a process of this machine that has ended."""
     until = holder.get("until")
-    return (
-        not isinstance(until, int | float) or not until > time.time() or _process_of(holder) is True
-    )  # which NaN is not
+    # "Not later than", and not "earlier than": NaN is neither, and a lease until then must count as over.
+    has_run_out = not isinstance(until, int | float) or not until > time.time()
+    return has_run_out or _process_of(holder) is True
 
 
 def _process_of(holder: dict[str, Any]) -> bool | None:

@@ -320,6 +320,10 @@ def test_a_table_in_json_by_columns_and_by_numbers_is_its_rows(tmp_path: Path) -
         {"prompt": "Why?", "tags": ["a"]},
         {"messages": [said("user", "Why?")]},
         {"text": ["a"], "n": [1, 2]},
+        {name: said(name, "Why?") for name in ("prompt", "chosen", "rejected")},
+        {"instruction": {"text": "Why?", "lang": "en"}, "response": {"text": "So.", "lang": "en"}},
+        {"messages": []},
+        {"instruction": {}, "response": {}},
     ):
         path.write_text(json.dumps(one))
         assert [record.value for record in read_rows(path)] == [one]
@@ -333,6 +337,11 @@ def test_csv_may_tell_its_delimiter_as_excel_does(tmp_path: Path) -> None:
     assert (first.place, first.value) == (3, {"instruction": "a, b", "response": "c"})
     with pytest.raises(RecipeError, match=r"line 5 of .* has 3 fields"):
         next(rows)
+    path.write_bytes(b"sep=;\nTag;Gr\xff\xdfe\n")
+    with pytest.raises(RecipeError, match="line 2 of"):
+        next(read_rows(path))
+    path.write_text("sep=\r\n1\r\n")  # a column of that name
+    assert next(read_rows(path)).value == {"sep=": "1"}
 
 
 def test_texts_that_a_writer_marked_as_bytes_are_texts(tmp_path: Path) -> None:

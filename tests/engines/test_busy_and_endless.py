@@ -73,6 +73,34 @@ def test_a_gateway_that_says_busy_in_a_good_answer_is_busy(
     assert isinstance(result, ServerError) and "is busy" in str(result) and "later" in str(result)
 
 
+@pytest.mark.parametrize("in_answer", [False, True])
+def test_a_prompt_that_ends_what_stands_behind_a_gateway_does_not_hold_up_the_build(
+    no_waits: list[float], in_answer: bool
+) -> None:
+    fatal = [66, 66]
+
+    def behave(body: dict[str, Any]) -> Answer:
+        if body["prompt"] != fatal:
+            return well(body)
+        return Answer({"error": {"code": 502}}) if in_answer else Answer("Bad Gateway", 502)
+
+    async def go(url: str) -> list[Completion]:
+        engine = await ServerEngine.open(model(url, retries=2, patience=20.0))
+        try:
+            doomed = asyncio.create_task(engine.complete(fatal, GREEDY))
+            well_done = []
+            while not doomed.done():
+                well_done.append(await engine.complete(PROMPT, GREEDY))
+            return [await doomed, *well_done]
+        finally:
+            await engine.close()
+
+    with serving(behave) as server:
+        lost, *others = asyncio.run(go(server.url))
+    assert lost.finish_reason == "error" and "502 to this prompt, and others well" in (lost.error or "")
+    assert others and set(others) == {FINE}
+
+
 def trickle() -> Iterator[bytes]:
     while True:
         time.sleep(0.02)

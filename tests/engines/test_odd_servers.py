@@ -174,6 +174,9 @@ def test_a_judges_object_is_read_however_it_is_wrapped(text: str) -> None:
         (r"""{"a": "it\'s \sigma", }""", r"it's \sigma"),
         (r"{'a': 'it\'s a caf\xe9'}", "it's a café"),
         (r'{"a": "a\nb\u00e9"}', "a\nbé"),
+        (r'{"a": "\xi and \underline{x}"}', r"\xi and \underline{x}"),
+        (r"{'a': 'it\'s \u00e9 and \xi'}", r"it's é and \xi"),
+        (r'{"a": "1\/2 \sigma"}', r"1/2 \sigma"),
     ],
 )
 def test_backslashes_that_escape_nothing_stand_for_themselves(written: str, read: str) -> None:

@@ -111,6 +111,7 @@ def test_a_closed_scorer_says_so(folder: str) -> None:
     [
         ({"architectures": ["LlamaForCausalLM"]}, "made for LlamaForCausalLM"),
         ({"id2label": {"0": "bad", "1": "good"}}, "tells 2 classes apart"),
+        ({"id2label": 5}, "cannot be read"),
         (None, "cannot be read"),
     ],
 )

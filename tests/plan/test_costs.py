@@ -163,3 +163,9 @@ def test_a_server_has_its_own_speed() -> None:
     found = costs("air", "h100-80gb", server)
     assert found.phases[0].problem == "engine server loads no weights here: its speed is not planned"
     assert found.phases[0].wall_hours is None
+
+
+def test_no_gpu_hours_are_planned_for_a_model_that_runs_on_the_cpu() -> None:
+    found = costs("air", "h100-80gb", {"models.generator.device": "cpu"})
+    assert found.phases[0].problem == "runs on the CPU: its speed is not planned"
+    assert found.phases[0].wall_hours is None

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builds import small_recipe
@@ -74,6 +75,13 @@ def test_a_dataset_gets_vectors(run: magpie.Run) -> None:
     rows = api.atlas_rows(run.folder / "dataset", embedder="scripted")
     assert rows.table.num_rows == run.dataset().num_rows
     assert {"instruction", "response", "difficulty", X, Y, NEAREST} <= set(rows.table.column_names)
+
+
+def test_texts_as_polars_writes_them_are_shown(tmp_path: Path) -> None:
+    texts = pa.array(["Why is the sky blue?", "How do wrens sing?", "What is tea?"], pa.large_string())
+    pq.write_table(pa.table({"instruction": texts, "response": texts}), tmp_path / "rows.parquet")
+    rows = api.atlas_rows(tmp_path / "rows.parquet", embedder="scripted")
+    assert rows.table["response"].to_pylist() == texts.to_pylist()
 
 
 def test_without_the_package_it_says_what_to_install(

@@ -76,7 +76,7 @@ def test_messages_that_are_maps(tmp_path: Path) -> None:
 def test_a_text_without_end_is_cut_on_its_card_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"instruction": "word " * 10_000, "response": "So."}) + "\n")
-    assert "[30,000 more characters]" in shown(path).replace("\n", "") or "more characters]" in shown(path)
+    assert "[29,999 more characters]" in shown(path)
     assert exported(path) == [["word " * 10_000, "So."]]
 
 

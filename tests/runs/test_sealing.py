@@ -157,6 +157,15 @@ def test_a_recorded_recipe_is_read_within_limits(tmp_path: Path, text: str) -> N
     assert recorded_recipe(LocalStorage(tmp_path)) is None
 
 
+def test_a_recipe_that_a_build_wrote_may_be_larger_than_one_that_a_person_writes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the texts of the files that the recipe names."""
+    monkeypatch.setattr("magpie.recipe.yaml_text._MOST_BYTES", 1_000)
+    assert Run.open(folder).recipe == small_recipe()
+    assert (recorded_recipe(LocalStorage(folder)) or {})["name"] == small_recipe().name
+
+
 def test_what_a_shard_says_is_unpacked_within_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = LocalStorage(folder)
     assert recovered_record(storage) is not None

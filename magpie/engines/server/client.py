@@ -26,6 +26,9 @@ _RETRIED = frozenset({408, 425})
 _BUSY = frozenset({429, 502, 503, 529})
 """What a server answers that has too much to do or is starting: no request is to blame, and none is given up for it."""
 
+_MAY_BE_THE_PROMPT = frozenset({"502", "503"})
+"""Those that a gateway also answers where the server behind it ended on a prompt."""
+
 _BUSY_WORDS = frozenset(
     {*map(str, _BUSY), "rate_limit_exceeded", "rate_limit_error", "overloaded_error", "overloaded"}
 )
@@ -84,8 +87,10 @@ class JsonClient:
     Connection errors, timeouts, 408, 425, 5xx and answers that are not JSON objects are retried up to
     `settings.retries` times, after `settings.backoff` seconds and twice as long each time. A random part, up to half,
     is taken off each wait, but not below what Retry-After says. A server that is busy (429, 502, 503) is waited for,
-    until it has answered nothing else for `settings.patience` seconds. The key is sent as a bearer token and appears in
-    no message. `start` is the command that starts such a server, for the error when nothing answers.
+    until it has answered nothing else for `settings.patience` seconds. A prompt that meets 502 or 503 for so long while
+    others are answered is given up: what stands behind a gateway may end on it each time. The key is sent as a bearer
+    token and appears in no message. `start` is the command that starts such a server, for the error when nothing
+    answers.
     """
 
     def __init__(self, settings: Server, *, start: str) -> None:
@@ -95,6 +100,7 @@ class JsonClient:
         self.url = str(url).rstrip("/")
         self._busy_since: float | None = None
         self._completes = False
+        self._answers = 0
         self._proxies = "" if _is_this_machine(url.host) else _proxies_of(url)
         limits = httpx.Limits(max_connections=settings.concurrency)
         try:
@@ -129,6 +135,7 @@ class JsonClient:
         jitter = random.Random(seed)
         problem, wait, attempt = "", 0.0, 0
         cause: Exception | None = None
+        busy_since, answers_then = math.inf, 0
         while attempt <= self._settings.retries:
             await asyncio.sleep(wait)
             wait = min(_LONGEST_WAIT, self._settings.backoff * 2**attempt) * (1 - jitter.random() / 2)
@@ -140,8 +147,16 @@ class JsonClient:
                 continue
             if busy := _busy_code(answer):
                 wait = max(wait, self._wait_while_busy(answer, busy), _SHORTEST_WAIT)
+                if busy_since == math.inf or busy not in _MAY_BE_THE_PROMPT:
+                    busy_since, answers_then = monotonic(), self._answers
+                busy_for = monotonic() - busy_since
+                if busy_for > self._settings.patience and self._answers > answers_then:
+                    raise RequestError(
+                        f"for {busy_for:.0f} s the server answers {busy} to this prompt, and others well"
+                    )
                 continue
-            self._busy_since = None
+            self._busy_since, busy_since = None, math.inf
+            self._answers += 1
             result = self._read(answer, needs)
             if isinstance(result, dict):
                 self._completes = self._completes or body is not None

@@ -13,6 +13,7 @@ from magpie.figures.report_figures import ReportFigures
 from magpie.report.page.figure import PageFigure, dollars, percent, table
 from magpie.runs.public import public_name, public_reason
 from magpie.steps.base import MANY_CUT
+from magpie.text import counted
 
 _EXAMPLES, _READ, _SHOWN = 3, 600, 160  # of a reason; characters read, and shown
 _OTHER_LANGUAGE, _UNSAFE, _LOST, _NEAR = 0.05, 0.02, 0.9, 0.01
@@ -121,12 +122,16 @@ def funnel(figures: ReportFigures) -> PageFigure:
 
 
 def _cut(figures: ReportFigures) -> str:
-    """How many of all responses came to their limit, kept or not: the funnel alone does not show them."""
+    """How many of all responses came to their limit, kept or not, if any: the funnel alone does not show them."""
     ended = figures.counts.get("response_finish_reason")
     if ended is None:
         return ""
-    answered = sum(count for reason, count in ended.every.items() if reason is not None)
-    return f" Of {answered:,} responses {ended.every.get(CUT, 0):,} were cut at their limit."
+    cut = ended.every.get(CUT, 0)
+    answered = cut + ended.every.get("stop", 0)  # as `status` counts them
+    if not cut:
+        return ""
+    were = "was" if cut == 1 else "were"
+    return f" Of {counted(answered, 'response')} {cut:,} {were} cut at the limit."
 
 
 def _examples(figures: ReportFigures) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -22,7 +22,7 @@ from magpie.steps.base.json_answers import (
 )
 from magpie.steps.base.looping import is_looping
 from magpie.steps.base.page import Page
-from magpie.steps.base.quoting import PLACE, QuotingPrompt
+from magpie.steps.base.quoting import PLACE, Quote, QuotingPrompt
 from magpie.steps.base.reasons import BROKEN_OFF, CUT, ENGINE_ERROR, NOT_JSON, ROLE_HEADER, engine_error
 from magpie.steps.base.requests import answer_sampling, complete_each, drawn_by, score_answer
 from magpie.steps.base.rows import (
@@ -78,6 +78,7 @@ __all__ = [
     "Page",
     "PlanSteps",
     "PreparedWork",
+    "Quote",
     "QuotingPrompt",
     "Row",
     "RowAsJsonStep",

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from magpie.chat import ChatFormat
 
 PLACE = "\x00text\x00"  # with characters that no template contains
+_FENCE = "```"
 _CUT = "\n[the rest is left out]"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A text that a model wrote, as token ids, and those of the fences around it."""
+
+    opening: list[int]
+    body: list[int]
+    closing: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,8 @@ class QuotingPrompt:
     before: tuple[int, ...]
     after: tuple[int, ...]
     special: Mapping[int, str]
+    fences: Mapping[str, tuple[list[int], list[int]]]
+    """What stands before and after a text, for the fence that nearly all texts have."""
 
     @classmethod
     def of(cls, template: str, name: str, chat: ChatFormat, **others: Any) -> Self:
@@ -43,11 +55,15 @@ class QuotingPrompt:
         post = chat.post_query_ids
         special = {number: token for token, number in chat.tokenizer.special_tokens.items()}
         return cls(
-            chat, tuple(prompt[: len(prompt) - len(post)]), (*chat.encode(after.rstrip()), *post), special
+            chat,
+            tuple(prompt[: len(prompt) - len(post)]),
+            (*chat.encode(after.rstrip()), *post),
+            special,
+            {_FENCE: _fences(chat, _FENCE)},
         )
 
-    def ids(self, text: str, *, room: int) -> list[int]:
-        """The prompt for one text, in at most `room` tokens."""
+    def quote(self, text: str) -> Quote:
+        """A text to be asked about, encoded once for all the prompts in one chat format."""
         # The text was written by a model and may be hostile: nothing in it may end the user's message early. Special
         # tokens in it are replaced by blanks. Removing one may join the text on both sides to another: what is left of
         # them after that is dropped as ids.
@@ -58,13 +74,23 @@ class QuotingPrompt:
                 text = text.replace(token, " ")
             body = [number for number in self.chat.encode(text) if number not in self.special]
         # The fences around it are longer than any run of backticks in it, as in Markdown.
-        fence = "```"
+        fence = _FENCE
         while fence in text:
             fence += "`"
-        opening, closing = self.chat.encode(f"\n{fence}\n"), self.chat.encode(f"\n{fence}")
+        opening, closing = self.fences.get(fence) or _fences(self.chat, fence)
+        return Quote(opening, body, closing)
+
+    def ids(self, text: str | Quote, *, room: int) -> list[int]:
+        """The prompt for one text, in at most `room` tokens."""
+        quote = self.quote(text) if isinstance(text, str) else text
+        opening, body, closing = quote.opening, quote.body, quote.closing
         room_for_body = room - len(self.before) - len(opening) - len(closing) - len(self.after)
         if len(body) > room_for_body:
             # The reader is told, or it might call a question without an end poor.
             mark = self.chat.encode(_CUT)
             body = [*body[: max(0, room_for_body - len(mark))], *mark]
         return [*self.before, *opening, *body, *closing, *self.after]
+
+
+def _fences(chat: ChatFormat, fence: str) -> tuple[list[int], list[int]]:
+    return chat.encode(f"\n{fence}\n"), chat.encode(f"\n{fence}")

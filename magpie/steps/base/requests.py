@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from magpie.engines.base import Completion, Sampling, Score, Scorer
@@ -34,10 +35,15 @@ def drawn_by(part: Part, seed: int, engine: Engine, **own: Any) -> Sampling:
 
     `own` is what the step says besides, such as what ends the text; where both say it, the step's is taken.
     """
-    settings = {name: getattr(part, name) for name in _DRAWN_BY if name in type(part).model_fields}
+    settings = {name: getattr(part, name) for name in _settings_of(type(part))}
     if "stop_repetition" in settings:
         settings["stop_repetition"] = engine.model.stops_repetition(settings["stop_repetition"])
     return Sampling(seed=seed, **(settings | own))
+
+
+@cache  # it is asked for each request
+def _settings_of(kind: type[Part]) -> tuple[str, ...]:
+    return tuple(name for name in _DRAWN_BY if name in kind.model_fields)
 
 
 def answer_sampling(part: Respond | Prefer, chat: ChatFormat, engine: Engine, seed: int) -> Sampling:

@@ -155,7 +155,8 @@ class Step(ABC):
     """One thing done to every row. It adds columns and never removes a row.
 
     A column replaces an earlier one of the same name. `settings` is all that shapes the output besides the model;
-    `version` is raised when the code changes its output for the same settings.
+    `version` is raised when the code changes what it makes of rows that it kept, for the same settings. It is not
+    where the code learns to read an answer that it had rejected: the rows that stand are right, and stay.
     """
 
     version: ClassVar[int] = 1

@@ -225,9 +225,10 @@ class Tagger(RowWork["Engine"]):
         errors: list[list[str]] = [[] for _ in at]
         tokens, retries = [0] * len(at), [0] * len(at)
         questions = self.step.questions
+        one = next(iter(self.prompts.values()))  # the others are in the same chat format
+        quotes = [one.quote(instruction) for instruction in instructions]
         requests = [
-            self._ballot(tag, question).votes(instructions, index, engine)
-            for tag, question in questions.items()
+            self._ballot(tag, question).votes(quotes, index, engine) for tag, question in questions.items()
         ]
         for (tag, question), votes_of_rows in zip(
             questions.items(), await asyncio.gather(*requests), strict=True

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -22,10 +23,11 @@ _MOST_OTHERS = 3  # further labels in one answer, such as `other_task_categories
 # The most tokens that one character of a JSON string can take: `\u00e9` is six characters, and the model may write each
 # of them as a token. Written directly, a character is at most four bytes of UTF-8, and a token is at least one byte.
 _CHARACTER_TOKENS = 6
-_MARKS = re.compile(r"[\W_]+")
+# What a model puts around a label, or in the place of a space. Not what can tell labels apart: "A+", "C#", "-1".
+_MARKS = re.compile(r"[\s*_`'\"“”„‘’«»「」『』.,:;!?…。、()\[\]{}&]+|(?<=[^\W\d])-(?=[^\W\d])")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """What one tag asks of the judge: its columns, in the order of writing, and the label that decides between votes.
 
@@ -34,7 +36,9 @@ class Question:
 
     part: JudgeQuestion
 
-    @property
+    # What is asked of every answer is worked out once.
+
+    @cached_property
     def label(self) -> str:
         """The column on which votes are counted."""
         return self.part.decides
@@ -54,7 +58,7 @@ class Question:
         """The columns of free text."""
         return self._of_type("text")
 
-    @property
+    @cached_property
     def others(self) -> str | None:
         """The column of further labels, where the question has one."""
         return next(iter(self._of_type("others")), None)
@@ -110,8 +114,10 @@ class Question:
         answer = json_object(text)
         if answer is None:
             return None
-        written = {_spelled(key): value for key, value in answer.items() if isinstance(key, str)}
-        given = {name: answer.get(name, written.get(_spelled(name))) for name in self.part.answer}
+        given = {name: answer.get(name) for name in self.part.answer}
+        if not given.keys() <= answer.keys():
+            written = {_spelled(key): value for key, value in answer.items() if isinstance(key, str)}
+            given = {name: answer.get(name, written.get(_spelled(name))) for name in self.part.answer}
         values = {name: _value(column, given[name]) for name, column in self.part.answer.items()}
         if any(value is None for name, value in values.items() if name != self.others):
             return None
@@ -142,7 +148,7 @@ class Question:
     def _of_type(self, kind: str) -> tuple[str, ...]:
         return tuple(name for name, answer in self.part.answer.items() if answer.type == kind)
 
-    @property
+    @cached_property
     def _enum(self) -> AnswerColumn:
         """The values that further labels are of."""
         return self.part.answer[self._of_type("enum")[0]]
@@ -158,12 +164,16 @@ def _value(column: AnswerColumn, given: object) -> Any:
         # Where a text is cut, half of a pair such as `\ud83d` may be left: it is no character.
         return valid_text(given)[0].strip()
     # In whichever case the label was written, and with whichever marks: "Very_Easy." is "very easy".
-    canonical = {folded(name): name for name in column.values}
-    exact = canonical.get(folded(given).strip())
+    exact = _canonical(column.values).get(folded(given).strip())
     if exact is not None:
         return exact
     alike = [name for name in column.values if _spelled(name) and _spelled(name) == _spelled(given)]
     return alike[0] if len(alike) == 1 else None
+
+
+@cache
+def _canonical(values: tuple[str, ...]) -> Mapping[str, str]:
+    return {folded(name): name for name in values}
 
 
 def _spelled(label: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from magpie.engines.base import Sampling
 from magpie.recipe import Tag, TagName
-from magpie.steps.base import CUT, seeds, why_no_answer
+from magpie.steps.base import CUT, Quote, seeds, why_no_answer
 from magpie.steps.tag.prompt import JudgePrompt
 from magpie.steps.tag.questions import Question
 
@@ -43,9 +43,12 @@ class Ballot:
     stop_ids: tuple[int, ...]
 
     async def votes(
-        self, instructions: Sequence[str], index: np.ndarray[Any, Any], engine: Engine
+        self, instructions: Sequence[Quote], index: np.ndarray[Any, Any], engine: Engine
     ) -> list[list[Vote]]:
-        """The votes on each instruction; `index` are the positions of their rows in the run."""
+        """The votes on each instruction, which any of the judge's prompts has quoted.
+
+        `index` are the positions of their rows in the run.
+        """
         question, (first, again) = self.question, self._samplings()
         room = engine.model.context_length - self.part.max_tokens
         requests = []

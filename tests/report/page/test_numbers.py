@@ -122,6 +122,12 @@ def test_the_funnel_and_what_each_reason_put_out(page: dict[str, PageFigure], ro
     }
     assert {"decontaminate: words of an evaluation set", "dedup: repeat of earlier.jsonl"} <= named.keys()
     assert shown == {reason: (f"{n:,}", percent(n / ROWS)) for reason, n in named.items()}
+    ((answered, cut),) = ask(
+        rows,
+        "SELECT count(*) FILTER (WHERE response_finish_reason IN ('stop', 'length')), "
+        "count(*) FILTER (WHERE response_finish_reason = 'length') FROM t",
+    )
+    assert cut and f" Of {answered} responses {cut} were cut at the limit." in page["funnel"].says
     chart = page["funnel"].chart
     assert isinstance(chart, Bars)
     left = [count for _, count in chart.bars]

@@ -182,9 +182,31 @@ def test_a_prompt_is_the_same_however_it_is_written(prompt: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "label"), [("c", "C"), ("C++", "C++"), ("c#.", None), ("go!", "Go"), ("", None)]
+    ("said", "label"), [("c", "C"), ("C++", "C++"), ("c#.", "C#"), ("go!", "Go"), ("", None)]
 )
 def test_labels_that_differ_in_marks_alone_are_told_apart(said: str, label: str | None) -> None:
     values = {"type": "enum", "values": ["C", "C++", "C#", "Go"]}
     asked = question({"prompt": "{{ instruction }}", "answer": {"used": values}})
     assert asked.read(json.dumps({"used": said})) == (None if label is None else {"used": label})
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "label"),
+    [
+        (["A-", "B"], "A+", None),
+        (["A-", "B"], "**a-**", "A-"),
+        (["-1", "0"], "1", None),
+        (["C++", "Java"], "C", None),
+        (["C++", "Java"], "`C++`.", "C++"),
+        (["very easy", "easy"], "Very_Easy.", "very easy"),
+        (["very easy", "easy"], "very-easy", "very easy"),
+        (["\u0e14\u0e35", "\u0e41\u0e22\u0e48"], "\u0e14\u0e38", None),  # Thai, whose vowels are marks
+        (["\u0e14\u0e35", "\u0e41\u0e22\u0e48"], "\u201c\u0e14\u0e35\u201d", "\u0e14\u0e35"),
+    ],
+)
+def test_no_mark_that_tells_labels_apart_is_passed_over(
+    values: list[str], said: str, label: str | None
+) -> None:
+    raw = {"prompt": "{{ instruction }}", "answer": {"grade": {"type": "enum", "values": values}}}
+    read = question(raw).read(json.dumps({"grade": said}))
+    assert (read or {}).get("grade") == label
