@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from magpie import machine
+from magpie.machine import seldom_collected
 
 GIB = 1 << 30
 
@@ -105,3 +107,17 @@ def test_libraries_start_no_more_threads_than_a_quota_allows(
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
     machine.limit_threads(root)
     assert os.environ["OMP_NUM_THREADS"] == "6"  # a person has said it
+
+
+def test_cycles_are_looked_for_less_often_while_rows_are_made_and_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(KeyError), seldom_collected():
+        assert gc.get_threshold()[0] == 100_000
+        raise KeyError
+    assert gc.get_threshold() == before
+    gc.set_threshold(0)  # somebody wants none at all
+    try:
+        with seldom_collected():
+            assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)

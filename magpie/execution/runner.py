@@ -16,6 +16,7 @@ from magpie.errors import EngineError
 from magpie.execution.base import Loaded, Loading, Report, ShardTask, Working
 from magpie.execution.scheduler import EngineQueue, TaskQueue, stream
 from magpie.execution.worker import Worker, delivered_at_once, prepared_work
+from magpie.machine import seldom_collected
 from magpie.plan import BoundPlan, Phase
 from magpie.plan.tools import model_key
 from magpie.recipe import Model
@@ -80,13 +81,14 @@ class PhaseRunner:
         worker = Worker(run, bound, phase, self.queue, report, lambda: is_over, self._delivered)
         try:
             report(Working(phase.name))
-            await stream(
-                tasks,
-                worker.take,
-                self.queue,
-                rows_of=lambda shard: len(run.shard_range(shard)),
-                shard_rows=run.recipe.shard_rows,
-            )
+            with seldom_collected():
+                await stream(
+                    tasks,
+                    worker.take,
+                    self.queue,
+                    rows_of=lambda shard: len(run.shard_range(shard)),
+                    shard_rows=run.recipe.shard_rows,
+                )
         finally:
             is_over = True  # a thread that outlives a stopped build writes nothing any more
             if not self._keeps_prepared:
