@@ -101,6 +101,20 @@ def test_a_prompt_that_ends_what_stands_behind_a_gateway_does_not_hold_up_the_bu
     assert others and set(others) == {FINE}
 
 
+def test_one_that_answers_some_and_then_becomes_busy_for_all_costs_no_row(no_waits: list[float]) -> None:
+    """Whatever the order in which requests were answered before."""
+    asked = iter(range(1000))
+
+    def behave(body: dict[str, Any]) -> Answer:
+        number = next(asked)
+        return well(body) if number % 3 and number < 30 else Answer("Bad Gateway", 502)
+
+    with serving(behave) as server:
+        results = ask(server.url, *[PROMPT] * 40, retries=0, patience=20.0)
+    assert not [result for result in results if result != FINE and not isinstance(result, ServerError)]
+    assert any(isinstance(result, ServerError) for result in results)
+
+
 def trickle() -> Iterator[bytes]:
     while True:
         time.sleep(0.02)

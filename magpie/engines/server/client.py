@@ -100,7 +100,7 @@ class JsonClient:
         self.url = str(url).rstrip("/")
         self._busy_since: float | None = None
         self._completes = False
-        self._answers = 0
+        self._answered_at = -math.inf
         self._proxies = "" if _is_this_machine(url.host) else _proxies_of(url)
         limits = httpx.Limits(max_connections=settings.concurrency)
         try:
@@ -135,7 +135,7 @@ class JsonClient:
         jitter = random.Random(seed)
         problem, wait, attempt = "", 0.0, 0
         cause: Exception | None = None
-        busy_since, answers_then = math.inf, 0
+        busy_since = math.inf
         while attempt <= self._settings.retries:
             await asyncio.sleep(wait)
             wait = min(_LONGEST_WAIT, self._settings.backoff * 2**attempt) * (1 - jitter.random() / 2)
@@ -147,16 +147,17 @@ class JsonClient:
                 continue
             if busy := _busy_code(answer):
                 wait = max(wait, self._wait_while_busy(answer, busy), _SHORTEST_WAIT)
+                now, patience = monotonic(), self._settings.patience
                 if busy_since == math.inf or busy not in _MAY_BE_THE_PROMPT:
-                    busy_since, answers_then = monotonic(), self._answers
-                busy_for = monotonic() - busy_since
-                if busy_for > self._settings.patience and self._answers > answers_then:
+                    busy_since = now
+                # Others must have been answered of late too: a server that has become busy for all costs no row.
+                if now - busy_since > patience and now - self._answered_at < patience / 2:
                     raise RequestError(
-                        f"for {busy_for:.0f} s the server answers {busy} to this prompt, and others well"
+                        f"for {now - busy_since:.0f} s the server answers {busy} to this prompt, and others well"
                     )
                 continue
             self._busy_since, busy_since = None, math.inf
-            self._answers += 1
+            self._answered_at = monotonic()
             result = self._read(answer, needs)
             if isinstance(result, dict):
                 self._completes = self._completes or body is not None
