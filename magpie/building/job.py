@@ -141,9 +141,8 @@ class BuildJob:
         plan = self._planned(adopt_commits(plan.recipe, self._recorded()), plan)
         run = Run(self.storage, plan.recipe, plan.steps)
         refuse_what_cannot_change(run, changes=self._may_change)
-        if (
-            self._current is None and run.has_shards
-        ):  # what is not in the recipe may differ too, as a file it names
+        # Also where the recipe is the same: what it names, such as a file, may be another.
+        if self._current is None and run.has_shards:
             plan = self._planned(pin_commits(plan, self.tools), plan)
             ask_consent(
                 Run(self.storage, plan.recipe, plan.steps), bind(plan, self.tools), self.method,

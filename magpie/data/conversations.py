@@ -73,15 +73,13 @@ def _texts(rows: pa.Table, column: str) -> list[str | None]:
     if source is None:
         return [None] * rows.num_rows
     values = source.values(lambda name: rows[name].combine_chunks()).to_pylist()
-    # What a row has under the name of a text may be anything; a number is one.
-    return [
-        str(value)
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else value
-        if isinstance(value, str)
-        else None
-        for value in values
-    ]
+    return [_text_of(value) for value in values]
+
+
+def _text_of(value: Any) -> str | None:
+    # What a row has under the name of a text may be anything; a number is one, and a truth value is none.
+    is_text = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return str(value) if is_text else None
 
 
 def _messages(turns: Sequence[Any], column: str) -> list[Message]:

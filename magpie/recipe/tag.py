@@ -114,7 +114,6 @@ class Tag(Section):
 
 def _judging(model: Model) -> dict[str, Any]:
     """What decides how a model judges."""
-    settings = that_shapes_rows(Model, model.model_dump()) | {
-        "server": model.server
-    }  # two may name models alike
+    # The server counts as a whole: two of them may name different models alike.
+    settings = that_shapes_rows(Model, model.model_dump()) | {"server": model.server}
     return {name: value for name, value in settings.items() if name not in _NOT_IN_ANSWERS}

@@ -196,9 +196,7 @@ def _by_column(value: Any) -> list[dict[str, Any]] | None:
     names = written_names(value)
     said = [(name, value[names[name]]) for name in (*TEXTS, *ANSWERS, *CONVERSATIONS) if name in names]
     # By their numbers: an object of objects with other keys is a row, such as a pair whose parts are turns.
-    if all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts) and _numbered(
-        parts[0]
-    ):
+    if all(isinstance(part, dict) and part.keys() == parts[0].keys() and _numbered(part) for part in parts):
         keys: Any = parts[0]
     elif parts[0] and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
         keys = range(len(parts[0]))
