@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,19 @@ def seldom_collected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processors multiply bfloat16 in hardware (on x86: AVX512-BF16 or AMX).
+
+    Others emulate it, and are faster in float32: a product of 256 rows with 576 x 1,536 weights eight times as fast on
+    one core with AVX2 (67 GFLOP/s instead of 8.5).
+    """
+    import torch
+
+    if platform.machine().lower() in {"arm64", "aarch64"}:
+        return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def memory_limit(root: Path = ROOT) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from magpie import machine
 from magpie.engines import find_engine
 from magpie.errors import ModelError
 from magpie.recipe import Model
@@ -247,7 +248,7 @@ def _dtype(model: Model) -> Any:
     else:
         # On a CPU with AVX512-BF16 it is 2.5 times as fast as float32, and moves each vector by a squared distance of
         # about 1e-4.
-        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() and not torch.backends.mps.is_available()
+        has_bfloat16 = machine.computes_in_bfloat16() and not torch.backends.mps.is_available()
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from magpie import machine
 from magpie.neighbors.vectors import LARGE, Floats, Positions, UnitVectors, in_parallel
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Sketch:
             return cls(units[:], rounding)
         import torch
 
-        quick = computes_in_bfloat16() if quick is None else quick
+        quick = machine.computes_in_bfloat16() if quick is None else quick
         whole = whole or units.width <= _DIMENSIONS or len(units) < _DIMENSIONS
         basis = None if whole else principal_components(units, _DIMENSIONS - 1)
         values = torch.empty(
@@ -107,13 +108,6 @@ def principal_components(units: UnitVectors, count: int) -> torch.Tensor:
     # One task only, but run by `in_parallel` for its thread that keeps PyTorch on one core.
     (basis,) = in_parallel(find, [-(-len(units) // _SAMPLE)], rows=len(units))
     return basis
-
-
-def computes_in_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX); others emulate it slowly."""
-    import torch
-
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def ordered_bar(bar: Any, dtype: Any) -> Any:

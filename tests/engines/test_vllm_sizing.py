@@ -40,9 +40,33 @@ def test_an_engine_on_several_gpus_starts_its_own_processes(
 ) -> None:
     """Inside an actor of Ray's vLLM would ask Ray for them, which has one bundle with all GPUs of the engine."""
     monkeypatch.setattr(settings, "_tokenizer", lambda files, model: {})
+    monkeypatch.setattr("magpie.machine.free_memory", lambda: 64 << 30)
     one, four = (Model(model=NAME, tensor_parallel=number) for number in (1, 4))
     assert "distributed_executor_backend" not in settings.engine_arguments(one, files, on_cpu=True)
     assert settings.engine_arguments(four, files, on_cpu=True)["distributed_executor_backend"] == "mp"
+
+
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_on_a_cpu_numbers_are_of_the_type_that_it_computes_in(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, dtype: str
+) -> None:
+    """On one without bfloat16 arithmetic, as in most laptops, float32 is several times as fast."""
+    monkeypatch.setattr(settings, "_tokenizer", lambda files, model: {})
+    monkeypatch.setattr("magpie.machine.free_memory", lambda: 64 << 30)
+    monkeypatch.setattr("magpie.machine.computes_in_bfloat16", lambda: has_bfloat16)
+    for asked, given in (("auto", dtype), ("bfloat16", "bfloat16"), ("float32", "float32")):
+        arguments = settings.engine_arguments(Model(model=NAME, dtype=asked), files, on_cpu=True)
+        assert arguments["dtype"] == given
+
+
+def test_weights_take_the_memory_of_the_type_they_are_loaded_in(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 GB in the files, 32 GB in float32."""
+    monkeypatch.setattr("magpie.machine.free_memory", lambda: 24 << 30)
+    assert settings._cpu_cache_bytes(files, "bfloat16") == 3 << 30
+    with pytest.raises(EngineError, match=r"32\.\d GB of memory to run"):
+        settings._cpu_cache_bytes(files, "float32")
 
 
 def test_the_engine_is_given_what_the_planner_works_out(files: ModelFiles) -> None:
@@ -96,7 +120,7 @@ def test_on_a_cpu_the_cache_takes_a_share_of_what_is_free(
     monkeypatch.setattr("magpie.machine.free_memory", lambda: free)
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(270 << 20)
-    assert settings._cpu_cache_bytes(ModelFiles("demo", tmp_path, "local")) == cache
+    assert settings._cpu_cache_bytes(ModelFiles("demo", tmp_path, "local"), "bfloat16") == cache
 
 
 def test_weights_that_do_not_fit_beside_a_cache_are_one_line(
@@ -106,7 +130,7 @@ def test_weights_that_do_not_fit_beside_a_cache_are_one_line(
         file.truncate(270 << 20)
     files = ModelFiles("demo", tmp_path, "local")
     monkeypatch.setattr("magpie.machine.free_memory", lambda: 750 << 20)
-    assert settings._cpu_cache_bytes(files) == 180 << 20  # all that is left
+    assert settings._cpu_cache_bytes(files, "bfloat16") == 180 << 20  # all that is left
     monkeypatch.setattr("magpie.machine.free_memory", lambda: 650 << 20)
     with pytest.raises(EngineError, match=r"0\.7 GB of memory to run.*may take 0\.7 GB more.*language=null"):
-        settings._cpu_cache_bytes(files)
+        settings._cpu_cache_bytes(files, "bfloat16")

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+from magpie import machine
 from magpie.engines.base import ModelInfo
 from magpie.engines.transformers.decoding import is_out_of_memory
 from magpie.errors import EngineError, ModelError
@@ -150,8 +151,7 @@ class TransformersThread(ABC, Generic[Q]):
         logging.disable_progress_bar()  # the build has a display of its own
         dtype: Any = "auto" if model.dtype == "auto" else getattr(torch, model.dtype)
         if dtype == "auto" and self._device == "cpu":
-            # A CPU without bfloat16 arithmetic emulates it, which is slower than float32.
-            dtype = "auto" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+            dtype = "auto" if machine.computes_in_bfloat16() else torch.float32
         network, loaded = getattr(transformers, self._network_class).from_pretrained(
             files.path,
             output_loading_info=True,

@@ -14,6 +14,7 @@ from magpie.errors import EngineError
 from magpie.models import ModelFiles
 from magpie.models.tokenizer import open_tokenizer
 from magpie.recipe import Model
+from magpie.sizing.shapes import shape_in
 
 _log = logging.getLogger(__name__)
 
@@ -69,15 +70,18 @@ def engine_arguments(model: Model, files: ModelFiles, *, on_cpu: bool) -> dict[s
     if not on_cpu:
         device, memory = device_here()
         return arguments | gpu_arguments(model, files, device=device, memory=memory)
+    dtype = model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if machine.computes_in_bfloat16() else "float32"
     # On a CPU, a request with a seed fails when its prompt is prefilled in chunks. So prompts are never split, and one
     # step must have room for the longest prompt.
     return arguments | {
         "max_num_seqs": model.slots or _CPU_SLOTS,
         "enforce_eager": True,
-        "dtype": "bfloat16" if model.dtype == "auto" else model.dtype,
+        "dtype": dtype,
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, model.context_length),
-        "kv_cache_memory_bytes": _cpu_cache_bytes(files),
+        "kv_cache_memory_bytes": _cpu_cache_bytes(files, dtype),
     }
 
 
@@ -134,16 +138,18 @@ def _tokenizer(files: ModelFiles, model: Model) -> dict[str, str]:
     return mode if opened.folder == files.path else {"tokenizer": str(opened.folder), **mode}
 
 
-def _cpu_cache_bytes(files: ModelFiles) -> int:
+def _cpu_cache_bytes(files: ModelFiles, dtype: str) -> int:
     """Memory for the key-value cache: an eighth of what this process may still take, between 1 and 8 GiB.
 
     Where a GiB is more than a quarter of that, as in a small container, it is a quarter. Raises EngineError where the
     weights do not fit: the kernel would end the process without a word.
     """
-    free, weights = (
+    free, stored = (
         machine.free_memory(),
         sum(path.stat().st_size for path in files.path.glob("*.safetensors")),
     )
+    shape = shape_in(files.path, dtype)
+    weights = max(stored, int(shape.weights)) if shape else stored  # 16 bits in the files may be 32 here
     left = free - weights - _CPU_WORKING_MEMORY
     if left < _CPU_LEAST_CACHE:
         needed = weights + _CPU_WORKING_MEMORY + _CPU_LEAST_CACHE
