@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from magpie.execution.base import Executor
+    from magpie.figures.status import Status
 
 __all__ = ["build"]
 
@@ -59,6 +60,7 @@ def build(
     console: Console | None = None,
     allow_code: bool = False,
     go_on: bool = False,
+    on_end: Callable[[Status], None] | None = None,
 ) -> Run:
     """Build a recipe (a Recipe, a dict, a file, or a shipped recipe's name) into folder `out`, by default runs/NAME.
 
@@ -76,7 +78,8 @@ def build(
     in the notebook's cell that calls this; with `peek` the first rows are printed there as they come. `allow_code` lets
     the recipe's own steps run, which are Python code: say so only of code that you trust.
 
-    `go_on` passes the gate at which the run was paused.
+    `go_on` passes the gate at which the run was paused. `on_end` is given the status of the run in the end: the build
+    has counted it, which takes seconds for a million rows.
 
     Raises RecipeError and ChatFormatError before any model is loaded, RecipeChangedError when the folder holds another
     recipe's run, StoppedError on a signal, GateError where the recipe's gate ends the build, ShortError where the
@@ -116,6 +119,7 @@ def build(
             keep_old=keep_old,
             accept_short=accept_short,
             go_on=go_on,
+            on_end=on_end,
             console=console,
             cell=cell,
         )

@@ -20,6 +20,7 @@ from magpie.execution.progress import Cell, Progress
 from magpie.execution.signals import Stoppable
 from magpie.figures.gatekeeper import Gatekeeper
 from magpie.figures.run_log import FIRST_STAGE
+from magpie.figures.status import Status, as_ended, status
 from magpie.figures.summary import write_summary
 from magpie.plan import BuildTools, Plan, adopt_commits, bind, make_plan, pin_commits
 from magpie.plan.until import first_rows_of
@@ -71,6 +72,7 @@ class BuildJob:
     keep_old: bool
     accept_short: bool
     go_on: bool
+    on_end: Callable[[Status], None] | None
     console: Console | None
     cell: Cell | None
     tools: BuildTools = field(default_factory=BuildTools)
@@ -84,14 +86,17 @@ class BuildJob:
             try:
                 stoppable.run(self._drive(stack), drain=self._drain)
                 self.storage.sweep()  # what a worker was writing that died on the way
-                self._finish(self._round)
+                counted = self._finish(self._round)
             except BaseException as error:
                 self._round.progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
                 raise
         short = None if self.accept_short or self.stop_after is not None else self._rounds.short
         if short is not None:
             raise ShortError(short)
-        return self._round.run
+        run = self._round.run
+        if self.on_end is not None:
+            self.on_end(as_ended(status(run) if counted is None else counted, run))
+        return run
 
     def _drain(self) -> bool:
         return self._round.driver.drain()  # of whichever round it is
@@ -203,15 +208,16 @@ class BuildJob:
             if isinstance(self.executor, str):
                 await self._round.executor.close()
 
-    def _finish(self, last: Round) -> None:
-        """Write what a finished run has besides its shards, and say how it ended."""
+    def _finish(self, last: Round) -> Status | None:
+        """Write what a finished run has besides its shards, and say how it ended. The status, if it was counted."""
         run, driver, progress = last.run, last.driver, last.progress
         if self.stop_after is not None:
             progress.doing(f"stopped after {self.stop_after}, as asked")
-            return
+            return None
         progress.doing("writing the dataset")
         write_dataset(run, driver.lineage, driver.kept)
-        write_summary(run)
+        counted = status(run)
+        write_summary(run, counted)
         seal(run, driver.seals)
         note_newly_rejected(run, driver.sources, progress)
         drop_earlier(self.storage, keep=self.keep_old)
@@ -224,6 +230,7 @@ class BuildJob:
         progress.doing(f"{driver.kept:,} of {run.recipe.rows:,} rows kept in {place}")
         if driver.kept == 0:
             progress.note(f"not one row is left; see why with: magpie show {run.storage.location} --rejected")
+        return counted
 
     def _recorded(self) -> dict[str, object] | None:
         """The recipe that this run, or the one it takes over from, began with: for its hub commits."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magpie.execution.executors import ExecutorName
+    from magpie.figures.status import Status
     from magpie.runs.run import Run
 
 
@@ -109,6 +110,7 @@ def build(
     from magpie.report.run_table import print_outcome
 
     console = new_console()
+    counted: list[Status] = []
     run = build_run(
         loaded,
         out,
@@ -126,9 +128,10 @@ def build(
         accept_short=accept_short,
         allow_code=allow_code,
         go_on=go_on,
+        on_end=counted.append,
         console=console,
     )
-    print_outcome(run, console)
+    print_outcome(run, counted[0], console)
 
 
 def _until(kept: int | None, most: int | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,11 @@ def status(run: Run) -> Status:
     )
 
 
+def as_ended(counted: Status, run: Run) -> Status:
+    """The status that a build has counted at its end, as it is once the build is over: no row is counted again."""
+    return replace(counted, running=None, seconds=seconds_at_work(run))
+
+
 def _step_status(run: Run, run_step: RunStep, out: dict[int, Mask], damaged: list[str]) -> StepStatus:
     """Counts of one step. `out` holds for each shard which rows earlier steps rejected, and is updated."""
     step = run_step.step
@@ -111,15 +116,12 @@ def _step_status(run: Run, run_step: RunStep, out: dict[int, Mask], damaged: lis
     names = (REJECTED.name if step.rejects else None, step.token_column, *step.outcome_columns)
     columns = [name for name in names if name is not None]
     for shard in range(run.shards):
-        content = _read_shard(run, run_step, shard, columns, damaged)
-        if content is None:
-            continue
-        rows, table = content
-        done += 1
-        before = out.get(shard, np.zeros(rows, dtype=bool))
-        rows_in += int((~before).sum())
+        table = _read_shard(run, run_step, shard, columns, damaged)
         if table is None:
             continue
+        done += 1
+        before = out.get(shard, np.zeros(table.num_rows, dtype=bool))
+        rows_in += int((~before).sum())
         if step.rejects:
             rejected = pc.is_valid(table[REJECTED.name]).to_numpy(zero_copy_only=False)
             reasons.update(table[REJECTED.name].filter(pa.array(rejected & ~before)).to_pylist())
@@ -146,14 +148,12 @@ def _step_status(run: Run, run_step: RunStep, out: dict[int, Mask], damaged: lis
 
 def _read_shard(
     run: Run, run_step: RunStep, shard: int, columns: list[str], damaged: list[str]
-) -> tuple[int, pa.Table | None] | None:
-    """A shard's number of rows and these columns, if any; None where it is not there, or damaged."""
+) -> pa.Table | None:
+    """These columns of a shard; None where it is not there, or damaged. Without columns a table has its rows still."""
     if not run.has_shard(run_step, shard):
         return None
     try:
-        # The footer is enough for the number of rows: a step may have no column that is counted here.
-        rows = count_rows(run.storage, run.shard_name(run_step, shard))
-        return rows, run.read(run_step, shard, columns, check=False) if columns else None
+        return run.read(run_step, shard, columns, check=False)
     except DamagedShardError:
         damaged.append(run.shard_place(run_step, shard))
         return None

@@ -10,7 +10,6 @@ from rich.text import Text
 from magpie.escaping import harmless, one_line
 from magpie.execution.counts import clock
 from magpie.figures.funnel import quota_outcome
-from magpie.figures.status import status as status_of
 from magpie.report.filter_tables import print_groups
 from magpie.report.judges import print_agreement
 from magpie.report.text import as_text
@@ -96,9 +95,8 @@ def _at_work(running: Running) -> str:
     return harmless("; ".join(filter(None, parts)))
 
 
-def print_outcome(run: Run, console: Console) -> None:
-    """Print what a build made, and how to read it."""
-    status = status_of(run)
+def print_outcome(run: Run, status: Status, console: Console) -> None:
+    """Print what a build made, and how to read it. `status` is that of the run."""
     print_status(status, console)
     for path in quarantined(run):
         console.print(f"in quarantine: {path}", highlight=False, markup=False, soft_wrap=True)

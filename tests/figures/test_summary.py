@@ -13,7 +13,7 @@ from builds import RULES, scripted, shard_path, small_recipe, tree
 
 from magpie.build import build
 from magpie.figures.funnel import filter_funnel
-from magpie.figures.status import status
+from magpie.figures.status import Status, status
 from magpie.figures.summary import summary, write_summary
 from magpie.runs.run import SUMMARY, Run
 from magpie.runs.verify import verify
@@ -38,10 +38,21 @@ def test_a_finished_run_has_a_report(tmp_path: Path) -> None:
     assert figures["saturation"] == json.loads(json.dumps(found.to_json()["saturation"]))
     assert sum(block["new"] for block in figures["saturation"]["curve"]) == figures["saturation"]["new"]
     assert str(tmp_path) not in report_path(run).read_text(encoding="utf-8")
-    assert json.loads(json.dumps(summary(run))) == figures
+    assert json.loads(json.dumps(summary(run, found))) == figures
     before = report_path(run).read_bytes()
-    write_summary(run)
+    write_summary(run, found)
     assert report_path(run).read_bytes() == before
+
+
+@pytest.mark.parametrize("last", [None, "dedup"])
+def test_a_build_hands_on_the_status_that_it_has_counted(tmp_path: Path, last: str | None) -> None:
+    counted: list[Status] = []
+    for _ in ("build", "build again"):
+        run = build(small_recipe(), tmp_path / "run", stop_after=last, on_end=counted.append)
+        # While it was counted the build was still at work. That is over now, and what was written since took its time.
+        assert counted.pop() == status(run)
+    assert not counted
+    assert status(run).running is None
 
 
 def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_finished_run_says_how_long_it_took_and_what_its_quotas_did(tmp_path: 
     quotas = {"by": "instruct_finish_reason", "each": 5, "counts": {"stop": 5, "Stopp": 3}}
     run = build(small_recipe(filter={"name": "some", "quotas": quotas}), tmp_path / "run")
     said = StringIO()
-    print_outcome(run, Console(file=said, width=200))
+    print_outcome(run, status(run), Console(file=said, width=200))
     assert re.search(r": finished in 0:00:\d\d, 5 rows kept of 96", said.getvalue()), said.getvalue()
     assert "quotas filled: stop 5 of 5" in said.getvalue()
     assert "quotas not filled: Stopp 0 of 3" in said.getvalue()
