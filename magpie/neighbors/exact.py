@@ -38,10 +38,10 @@ class PairFinder:
 
     def __init__(self, units: UnitVectors, threshold: float, *, quick: bool | None = None) -> None:
         self._units, self._threshold = units, threshold
-        self._sketch = Sketch.of(units, quick=quick)
+        self._sketch = Sketch.of(units, near=threshold, quick=quick)
         # The bits of bfloat16 are in order above zero only. A bar at or below zero needs float32.
         if threshold / 2 + self._sketch.slack >= 1:
-            self._sketch = Sketch.of(units, quick=False)
+            self._sketch = Sketch.of(units, near=threshold, quick=False)
         self._bar = 1 - threshold / 2 - self._sketch.slack
 
     def new_buffer(self, products: int = _ROWS * _COLUMNS) -> Any:
@@ -123,7 +123,7 @@ def all_nearest(
     best = Best.empty(len(units))
     if len(units) > 1:
         # With all dimensions: products are compared with each other here, so they must not be too large either.
-        sketch = Sketch.of(units, whole=True, quick=quick)
+        sketch = Sketch.of(units, quick=quick)
         search = _NearestSearch(units, sketch)
         for pairs in search.run(on_progress):
             best.offer(*pairs)

@@ -193,14 +193,44 @@ def test_a_vector_without_a_direction_is_named(bad):
 
 @QUICK
 def test_a_sketch_never_says_farther_than_it_is(quick):
-    for made in (random_vectors(500, 200), with_repeats(500, 60), random_vectors(500, 20)):
+    for made in (random_vectors(500, 384), with_repeats(500, 60), random_vectors(500, 20)):
         units = UnitVectors.of(made)
         for whole in (False, True):
-            sketch = Sketch.of(units, whole=whole, quick=quick)
+            sketch = Sketch.of(units, near=None if whole else 0.05, quick=quick)
             values = np.asarray(sketch.values.float(), np.float64)
             products, true = values @ values.T, 1 - distances(units) / 2
             assert (products > true - sketch.slack).all()
             assert not whole or (products < true + sketch.slack).all()
+
+
+def test_sketches_are_as_short_as_vectors_allow():
+    rng = np.random.default_rng(5)
+    # Directions drawn evenly are told apart by many dimensions; where the first ones say most, few are enough.
+    even = rng.standard_normal((3000, 384)).astype(np.float32)
+    few = (even / np.arange(1, 385) ** 0.6).astype(np.float32)
+    lengths = [
+        Sketch.of(UnitVectors.of(made), near=0.05, quick=False).values.shape[1] for made in (few, even)
+    ]
+    assert lengths[0] < lengths[1] <= 48
+    for made in (few[:900], even[:900]):
+        near = made[:200] + rng.normal(0, 0.01, (200, 384)).astype(np.float32)
+        units = UnitVectors.of(np.concatenate([made, near]))
+        assert listed(near_pairs(units, 0.05, quick=False)) == expected(distances(units), 0.05)
+
+
+def test_the_best_neighbour_does_not_depend_on_how_offers_come():
+    rng = np.random.default_rng(6)
+    rows, others = rng.integers(0, 40, 4000), rng.integers(0, 1000, 4000)
+    # Distances with many ties, exact ones and such as rounding leaves.
+    apart = rng.integers(0, 60, 4000) / 64 + rng.choice([0, 3e-13], 4000)
+    best = Best.empty(1000)
+    for part in np.array_split(np.arange(4000), 37):
+        best.offer(rows[part], others[part], apart[part])
+    for row in range(40):
+        mine = rows == row
+        tied = mine & (apart <= apart[mine].min() + 1e-12)
+        assert best.nearest[row] == others[tied].min()
+        assert best.distance[row] == pytest.approx(apart[mine].min(), rel=0, abs=1e-12)
 
 
 def test_a_task_that_fails_ends_the_others():
