@@ -150,6 +150,10 @@ class Best:
 
     def offer(self, rows: Positions, others: Positions, distances: Distances) -> None:
         """Take each neighbour that is nearer than the best so far, or as near and earlier. Rows may repeat."""
+        # Most offers are farther than what a row has, and need no sorting. Twice the tie, as a row's offers may be tied
+        # with its nearest one, and that with the best so far; and a little more for the rounding of these sums.
+        may_count = distances <= self.distance[rows] + 3 * _TIE
+        rows, others, distances = rows[may_count], others[may_count], distances[may_count]
         if not len(rows):
             return
         # Each row's offers side by side, its nearest first.
