@@ -164,15 +164,16 @@ def scripted_vectors(texts: Sequence[str]) -> Vectors:
     words_of_texts = [words_of(text) or [text] for text in texts]
     if not words_of_texts:
         return np.empty((0, SCRIPTED_DIMENSIONS), np.float32)
+    # Each word is hashed once: texts have many words, and most of them in common.
+    numbers: dict[str, int] = {}
+    which = [numbers.setdefault(word, len(numbers)) for words in words_of_texts for word in words]
     digests = b"".join(
-        hashlib.blake2b(word.encode(), digest_size=SCRIPTED_DIMENSIONS // 8).digest()
-        for words in words_of_texts
-        for word in words
+        hashlib.blake2b(word.encode(), digest_size=SCRIPTED_DIMENSIONS // 8).digest() for word in numbers
     )
     # Each bit of the hash is -1 or 1 in one dimension. `reduceat` adds up the words of each text.
     bits = np.unpackbits(np.frombuffer(digests, np.uint8)).reshape(-1, SCRIPTED_DIMENSIONS)
     starts = np.cumsum([0, *(len(words) for words in words_of_texts[:-1])])
-    sums = np.add.reduceat(bits.astype(np.float32) * 2 - 1, starts)
+    sums = np.add.reduceat(bits.astype(np.float32)[which] * 2 - 1, starts)
     # Words that cancel each other out would leave a vector without a direction.
     sums[~sums.any(axis=1), 0] = 1
     return np.asarray(sums, np.float32)
