@@ -75,6 +75,24 @@ def test_a_shard_that_loses_three_workers_gets_one_for_itself(tmp_path: Path) ->
     assert any(isinstance(event, Noted) and "killed its engine" in event.text for event in heard)
 
 
+def test_a_node_that_goes_is_blamed_on_no_shard_and_no_request(tmp_path: Path) -> None:
+    """However often: machines that are taken away at any time are what some builds run on."""
+    dispatcher, heard = dispatcher_of(tmp_path)
+    for worker in range(40):
+        (task,) = dispatcher.assign(worker, ShardDemand(1))
+        assert (task.shard, task.isolation) == (0, None)
+        assert asyncio.run(dispatcher.lost(worker, with_its_node=True)) == 1
+    for worker in range(SUSPECT_AFTER):
+        dispatcher.assign(worker, ShardDemand(1))
+        asyncio.run(dispatcher.lost(worker))
+    for worker in range(40):
+        (alone,) = dispatcher.assign(worker, ShardDemand())
+        assert (alone.shard, alone.isolation) == (0, Isolation(32))
+        dispatcher.handle(worker, Asked(0, "a"))
+        asyncio.run(dispatcher.lost(worker, with_its_node=True))
+    assert heard == []
+
+
 def test_a_shard_that_loses_too_many_workers_ends_the_build(tmp_path: Path) -> None:
     """And not only one worker, while the others wait for shards that nobody has any more."""
     dispatcher, _ = dispatcher_of(tmp_path)

@@ -15,7 +15,7 @@ from magpie.engines import open_engine
 from magpie.engines.base import Completion, Engine, Sampling
 from magpie.errors import EngineError
 from magpie.execution.base import Event, Noted, ShardTask
-from magpie.execution.ray import RayExecutor, _loads_weights, cluster
+from magpie.execution.ray import RayExecutor, _loads_weights, _to_start, cluster
 from magpie.execution.ray.cluster import Resources
 from magpie.execution.ray.worker import Answer, RayWorker
 from magpie.plan import BoundPlan, BuildTools, Phase, bind, make_plan
@@ -54,8 +54,8 @@ class Actor:
 class Room:
     """A placement group: ready at once, or never."""
 
-    def __init__(self, is_given: bool) -> None:
-        self.is_given = is_given
+    def __init__(self, is_given: bool, node: str) -> None:
+        self.is_given, self.node = is_given, node
 
     async def ready(self) -> None:
         if not self.is_given:
@@ -67,11 +67,15 @@ class Here:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int = 2, *, owned: bool = False) -> None:
         self.actors, self.killed = list[Actor](), list[Actor]()
-        self._room = room
+        self.room, self.places = room, room
+        self.looks = 0  # at how many nodes there are
+        self.rooms, self.gone = 0, set[str]()
         self.exchange: Callable[..., Any] = RayWorker.exchange
         monkeypatch.setattr(cluster, "connect", lambda *_, **__: owned)
         monkeypatch.setattr(cluster, "disconnect", lambda: None)
-        monkeypatch.setattr(cluster, "_living", lambda: [{"CPU": float(room)}])
+        monkeypatch.setattr(cluster, "_living", self._living)
+        monkeypatch.setattr(cluster, "node_of", lambda room: room.node)
+        monkeypatch.setattr(cluster, "has_node", lambda node: node not in self.gone)
         monkeypatch.setattr(cluster, "reserve", self._reserve)
         monkeypatch.setattr(cluster, "start", self._start)
         monkeypatch.setattr(cluster, "release", self._release)
@@ -79,9 +83,21 @@ class Here:
         monkeypatch.setattr(machine, "_sharing", 1)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
+    def _living(self) -> list[dict[str, float]]:
+        self.looks += 1
+        return [{"CPU": float(self.places)}]
+
+    def lose(self, number: int) -> None:
+        """The node of an actor goes, and the room on it."""
+        self.actors[number].is_dead = True
+        self.gone.add(f"node {number}")
+        self.room -= 1
+        self.places -= 1
+
     def _reserve(self, resources: Resources) -> Room:
-        room = Room(self._room > 0 and not resources.gpus)
-        self._room -= room.is_given
+        room = Room(self.room > 0 and not resources.gpus, f"node {self.rooms}")
+        self.rooms += 1
+        self.room -= room.is_given
         return room
 
     def _start(self, worker: type[RayWorker], group: Room, resources: Resources, **arguments: Any) -> Actor:
@@ -89,7 +105,7 @@ class Here:
         return self.actors[-1]
 
     def _release(self, actor: Actor | None, group: Room | None) -> None:
-        self._room += group is not None and group.is_given
+        self.room += group is not None and group.is_given
         if actor is not None:
             actor.is_dead = True
             self.killed.append(actor)
@@ -100,9 +116,9 @@ class Here:
 class Work:
     """Six shards of 16 rows, taken through the first phase, and what is heard of it."""
 
-    def __init__(self, folder: Path) -> None:
-        # Slots for one shard, so that no worker takes all of them.
-        plan = make_plan(small_recipe(models=scripted(slots=16)))
+    def __init__(self, folder: Path, *, at_once: int = 2) -> None:
+        # Slots for so many shards at once, so that no worker takes all of them.
+        plan = make_plan(small_recipe(models=scripted(slots=8 * at_once)))
         storage = LocalStorage(folder / "run")
         storage.prepare()
         self.run, self.phase = Run(storage, plan.recipe, plan.steps), plan.phases[0]
@@ -177,6 +193,119 @@ def test_what_is_loaded_stays_for_the_next_phase(
     asyncio.run(two_phases())
     assert work.made() == 6
     assert len(opened) == len(here.actors) == len(here.killed) == 2
+
+
+# How many there are
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unfinished", "begun", "idle", "starts"),
+    [
+        (4, 9, [], [], [0, 1, 2, 3]),
+        (4, 2, [], [], [0, 1]),
+        (4, 2, [0, 1], [], []),  # however often it is looked
+        (4, 1, [0, 1], [], []),
+        (4, 9, [0, 1], [], [2, 3]),  # a node has joined
+        (2, 9, [0, 1, 2, 3], [], []),  # nodes have gone
+        (4, 2, [], [0, 2, 3], [0, 2]),  # what stands comes before what would have to be started
+        (2, 9, [], [2, 3], [2, 3]),  # also where fewer are wanted now: a new one would wait for their room
+        (4, 9, [], [3], [3, 0, 1, 2]),
+    ],
+)
+def test_there_are_never_more_workers_than_shards(
+    wanted: int, unfinished: int, begun: list[int], idle: list[int], starts: list[int]
+) -> None:
+    assert _to_start(wanted, unfinished, set(begun), set(idle)) == starts
+
+
+def test_no_worker_is_started_for_which_there_is_no_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the shards take: it is looked for new nodes again and again."""
+    monkeypatch.setattr("magpie.execution.ray._LOOK_FOR_NODES", 0.01)
+    here, work = Here(monkeypatch, room=6), Work(tmp_path, at_once=1)
+
+    async def one_phase() -> None:
+        go_on, asked = asyncio.Event(), list[Held]()
+
+        async def held(model: Model) -> Engine:
+            return Held(await open_engine(model), go_on, asked)
+
+        executor = RayExecutor("auto", engines=held)
+        phase = asyncio.create_task(work.take(executor, [0, 1]))
+        await until(lambda: len(asked) == 2)
+        looks = here.looks
+        await until(lambda: here.looks > looks + 20)
+        go_on.set()
+        await phase
+        assert here.killed == []
+        await executor.close()
+
+    asyncio.run(one_phase())
+    assert work.made() == len(here.actors) == 2
+
+
+@pytest.mark.parametrize("shards", [[3], [3, 4, 5]])
+def test_where_nodes_go_between_phases_those_that_are_left_take_the_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: list[int]
+) -> None:
+    """And no new worker waits for the room which they hold."""
+    here, work, opened = Here(monkeypatch, room=3), Work(tmp_path, at_once=1), list[Model]()
+
+    async def two_phases() -> None:
+        go_on, asked = asyncio.Event(), list[Held]()
+
+        async def held(model: Model) -> Engine:
+            opened.append(model)
+            return Held(await open_engine(model), go_on, asked)
+
+        executor = RayExecutor("auto", engines=held)
+        phase = asyncio.create_task(work.take(executor, [0, 1, 2]))
+        await until(lambda: len(asked) == 3)
+        go_on.set()
+        await phase
+        here.lose(0)
+        await asyncio.wait_for(work.take(executor, shards), 60)
+        await executor.close()
+
+    asyncio.run(two_phases())
+    assert work.made() == 3 + len(shards)
+    assert len(opened) == len(here.actors) == 3
+
+
+def test_an_idle_worker_takes_the_place_of_one_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, work = Here(monkeypatch, room=2), Work(tmp_path, at_once=1)
+
+    async def two_phases() -> None:
+        go_on, asked = asyncio.Event(), list[Held]()
+
+        async def held(model: Model) -> Engine:
+            return Held(await open_engine(model), go_on, asked)
+
+        executor = RayExecutor("auto", engines=held)
+        phase = asyncio.create_task(work.take(executor, [0, 1]))
+        await until(lambda: len(asked) == 2)
+        go_on.set()
+        await phase
+        go_on.clear()
+        asked.clear()
+        phase = asyncio.create_task(work.take(executor, [2]))
+        await until(lambda: len(asked) == 1)
+        here.lose(0)
+        await until(lambda: len(asked) == 2)
+        go_on.set()
+        await phase
+        await executor.close()
+
+    asyncio.run(two_phases())
+    assert work.made() == 3 and len(here.actors) == 2
+    (note,) = work.notes()
+    assert "waiting for another: 1 shard; " in note and note.endswith(" takes its place")
+
+
+# At the end of a phase
 
 
 def test_a_worker_that_still_loads_when_all_is_done_is_not_waited_for(

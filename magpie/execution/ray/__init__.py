@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from magpie.engines import find_engine, open_engine, open_scorer
 from magpie.errors import EngineError, MagpieError, RunError, ServerError
@@ -52,6 +52,7 @@ class RayExecutor:
         self._address, self._asked_replicas = address, replicas
         self._engines, self._scorers = engines, scorers
         self._replicas: dict[int, Replica] = {}
+        self._supervisors: dict[int, asyncio.Task[None]] = {}  # of the phase under way
         self._owns_cluster: bool | None = None
         self._dispatcher: Dispatcher | None = None
         self._wants_one = False
@@ -71,9 +72,9 @@ class RayExecutor:
         self._wants_one = _is_served_elsewhere(phase)
         for replica in [replica for replica in self._replicas.values() if replica.resources != resources]:
             await self._give_up(replica)  # its GPUs are wanted for workers of another size
-        supervisors: dict[int, asyncio.Task[None]] = {}
+        supervisors = self._supervisors = {}
         try:
-            await self._keep_workers(work, resources, supervisors)
+            await self._keep_workers(work, resources)
             # Their last exchange ends soon, and what they have loaded stays for the next phase. The others wait for
             # room, load or pause, which may take long, and nothing is left for them to do.
             if ending := [task for number, task in supervisors.items() if self._is_loaded(number)]:
@@ -82,7 +83,7 @@ class RayExecutor:
             for task in supervisors.values():
                 task.cancel()
             await asyncio.gather(*supervisors.values(), return_exceptions=True)
-            self._dispatcher = None
+            self._dispatcher, self._supervisors = None, {}
 
     def drain(self) -> bool:
         """Hand out no more shards. Whether any are in flight."""
@@ -96,14 +97,13 @@ class RayExecutor:
             self._owns_cluster = None
             await asyncio.to_thread(cluster.disconnect)
 
-    async def _keep_workers(
-        self, work: PhaseWork, resources: cluster.Resources, supervisors: dict[int, asyncio.Task[None]]
-    ) -> None:
+    async def _keep_workers(self, work: PhaseWork, resources: cluster.Resources) -> None:
         """Have as many workers as there should be, nodes that join included, until the phase is over."""
-        dispatcher = work.dispatcher
+        dispatcher, supervisors = work.dispatcher, self._supervisors
         while not dispatcher.is_over:
-            for number in range(min(self._wanted(resources), dispatcher.unfinished + len(supervisors))):
-                if number not in supervisors and not dispatcher.is_draining:
+            if not dispatcher.is_draining:
+                wanted, idle = self._wanted(resources), self._idle()
+                for number in _to_start(wanted, dispatcher.unfinished, supervisors.keys(), idle):
                     replica = self._replicas.setdefault(number, Replica(number, resources))
                     supervisors[number] = asyncio.create_task(self._supervise(replica, work))
             self._say_that_it_waits(resources, work.report)
@@ -178,7 +178,9 @@ class RayExecutor:
                 raise
             except Exception as error:
                 await replica.release()
-                waiting = await work.dispatcher.lost(replica.number)
+                waiting = await work.dispatcher.lost(
+                    replica.number, with_its_node=replica.has_lost_its_node()
+                )
                 _raise_hopeless(error)
                 if work.dispatcher.wants_workers:
                     await self._recover(replica, work, error, waiting)
@@ -186,16 +188,27 @@ class RayExecutor:
     async def _recover(self, replica: Replica, work: PhaseWork, error: Exception, waiting: int) -> None:
         """After a death: less for the next worker where that may help, and a pause. Raises EngineError in the end."""
         name, said = replica.node or "a worker", _said(error)
-        replica.failures += 1
+        if not replica.has_lost_its_node():  # nodes may come and go as often as they like
+            replica.failures += 1
         if replica.failures >= _ATTEMPTS:
             raise EngineError(f"{name} died {_ATTEMPTS} times in a row: {said}") from error
         if work.phase.needs_engine and is_short_of_memory(error):
             slots = replica.halve_slots(work.phase, getattr(error, "cause", None) or error)
             said += f"; the next has {slots} slots"
         again = f", waiting for another: {counted(waiting, 'shard')}" if waiting else ""
+        if idle := self._idle():
+            # It holds the room that a new worker would wait for, and need not be started.
+            replica.take_over(self._replicas.pop(min(idle)))
+            work.report(Noted(f"lost {name}: {said}{again}; {replica.node} takes its place"))
+            return
         pause = min(2.0**replica.failures, _LONGEST_WAIT)
         work.report(Noted(f"lost {name}: {said}{again}; a new worker starts in {pause:.0f} s"))
         await asyncio.sleep(pause)
+
+    def _idle(self) -> set[int]:
+        """The workers that an earlier phase has left, and for which this one had no shard."""
+        standing = {number for number, replica in self._replicas.items() if replica.actor is not None}
+        return standing - self._supervisors.keys()
 
     def _is_loaded(self, number: int) -> bool:
         return number in self._replicas and self._replicas[number].is_loaded
@@ -203,6 +216,18 @@ class RayExecutor:
     async def _give_up(self, replica: Replica) -> None:
         self._replicas.pop(replica.number, None)
         await replica.release()
+
+
+def _to_start(wanted: int, unfinished: int, begun: Set[int], idle: Set[int]) -> list[int]:
+    """The numbers of the workers to start now, where those that have `begun` with the phase are at it, or given up.
+
+    There are never more than shards to make: one more would load an engine for nothing, and be ended at that.
+    """
+    # Not in the place of one that is given up: where no engine starts at all, that is then known at once.
+    count = max(0, min(wanted, unfinished) - len(begun))
+    # The idle first, whatever their numbers: they hold the room that a new one would wait for.
+    new = set(range(wanted)) - begun - idle
+    return [*sorted(idle), *sorted(new)][:count]
 
 
 def _loads_weights(phase: Phase) -> bool:

@@ -113,6 +113,20 @@ def living_nodes() -> int:
     return len(_living())
 
 
+def has_node(node: str) -> bool:
+    """Whether the cluster still has the node of this id."""
+    import ray
+
+    return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
+
+
+def node_of(group: Any) -> str:
+    """The id of the node on which a placement group lies that is filled."""
+    from ray.util.placement_group import placement_group_table
+
+    return str(placement_group_table(group)["bundles_to_node_id"][0])
+
+
 def reserve(resources: Resources) -> Any:
     """A placement group for one worker, all on one node. Ray fills it as soon as it can; an autoscaler sees it."""
     from ray.util.placement_group import placement_group

@@ -132,14 +132,17 @@ class Dispatcher:
                 self._reported.add((number, shard))
         self._report(event)
 
-    async def lost(self, worker: int) -> int:
-        """A worker has died: its shards wait again, in front; how many.
+    async def lost(self, worker: int, *, with_its_node: bool = False) -> int:
+        """A worker has died: its shards wait again, in front; how many. They have not killed it if its node is gone.
 
         Raises RunError for a shard that loses too many workers, and StorageError where what the worker has committed
         cannot be read.
         """
         shards = sorted(self._assigned.pop(worker, set()))
         for shard in shards:
+            if with_its_node:
+                self._announced.pop(shard, None)  # no request of it is to blame
+                continue
             self._workers_lost[shard] += 1
             if self._workers_lost[shard] > _MOST_WORKERS:
                 # Not an EngineError: those end one worker, and here none of the others could go on with it.

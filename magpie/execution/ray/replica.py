@@ -61,6 +61,7 @@ class Replica:
         self.is_loaded = False
         self.actor: Any = None
         self._group: Any = None
+        self._node_id = ""
         self._slots = 0  # of the engine that was loaded last
         self._slot_limits: dict[str, int] = {}  # by model, once it has run out of memory with more
 
@@ -68,6 +69,7 @@ class Replica:
         """Have an actor, which begins to load what the phase needs. `beside` workers share its node, with it."""
         if self.actor is None:
             await self._wait_for_room()
+            self._node_id = cluster.node_of(self._group)
             self.actor = cluster.start(
                 RayWorker,
                 self._group,
@@ -112,6 +114,16 @@ class Replica:
         asked = None if phase.model is None else phase.model.slots
         self._slot_limits[key] = half_the_slots(error, self._slots, self._slot_limits.get(key), asked)
         return self._slot_limits[key]
+
+    def has_lost_its_node(self) -> bool:
+        """Whether the node is gone on which the actor was, or is: then nothing that it did has ended it."""
+        return bool(self._node_id) and not cluster.has_node(self._node_id)
+
+    def take_over(self, other: Replica) -> None:
+        """Have the actor and the room of another worker, which ends with that."""
+        self.actor, self._group = other.actor, other._group
+        self.node, self._node_id = other.node, other._node_id
+        other.actor = other._group = None
 
     async def release(self) -> None:
         """End the actor, whatever it is at, and give its room back."""
