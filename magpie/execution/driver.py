@@ -277,5 +277,5 @@ class Driver:
         if made_from is None:
             raise RunError(f"rows are missing before {run_step.name}; please report this")
         stamp = stamp_for(self._run, self._bound, run_step, shard, made_from)
-        stale = self._manifest.get(run_step, shard) is not None
-        return commit(self._run, self._bound, run_step, part, stamp, replace=stale)
+        stale = self._manifest.get(run_step, shard)
+        return commit(self._run, self._bound, run_step, part, stamp, stale=stale)

@@ -79,7 +79,7 @@ class Worker:
                     engine.step = run_step.name
                 result = await self._work(run_step, given, asked, task, stands)
                 stamp = stamp_for(self.run, self.bound, run_step, shard, lineage)
-                mine = await asyncio.to_thread(self._commit, run_step, result, stamp, stale is not None)
+                mine = await asyncio.to_thread(self._commit, run_step, result, stamp, stale)
                 if mine is not None:
                     committed, rows = mine, with_columns(given, result)
                 else:  # a worker that was thought dead was faster: its rows count, not these
@@ -157,12 +157,12 @@ class Worker:
             return made
         return self.run.rows(shard, reads, before=run_step)
 
-    def _commit(self, run_step: RunStep, result: pa.Table, stamp: Stamp, replace: bool) -> Shard | None:
+    def _commit(self, run_step: RunStep, result: pa.Table, stamp: Stamp, stale: Shard | None) -> Shard | None:
         """The committed shard; None where the very shard is there already."""
         if self.is_over():
             raise StoppedError("the build was stopped")
         try:
-            return commit(self.run, self.bound, run_step, result, stamp, replace=replace)
+            return commit(self.run, self.bound, run_step, result, stamp, stale=stale)
         except RunError as error:
             if isinstance(error.__cause__, FileExistsError) and self._is_committed(run_step, stamp):
                 return None
@@ -214,12 +214,13 @@ def stamp_for(run: Run, bound: BoundPlan, run_step: RunStep, shard: int, made_fr
 
 
 def commit(
-    run: Run, bound: BoundPlan, run_step: RunStep, table: pa.Table, stamp: Stamp, *, replace: bool
+    run: Run, bound: BoundPlan, run_step: RunStep, table: pa.Table, stamp: Stamp, *, stale: Shard | None
 ) -> Shard:
-    """Write a step's shard, in the place of a stale one or under a name that must be free. Raises RunError."""
+    """Write a step's shard, in the place of the `stale` one or under a name that is free. Raises RunError."""
     try:
         name = run.shard_name(run_step, stamp.shard)
-        return write_shard(run.storage, name, table, stamp, replace=replace, about=_about(run, bound))
+        about = _about(run, bound)
+        return write_shard(run.storage, name, table, stamp, replace=stale or False, about=about)
     except FileExistsError as error:
         place = run.shard_place(run_step, stamp.shard)
         raise RunError(

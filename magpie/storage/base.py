@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -71,6 +71,21 @@ class Storage(ABC):
     @abstractmethod
     def replace(self, name: str, data: bytes | bytearray) -> None:
         """Write a file, in the place of an earlier one where there is one."""
+
+    def supersede(self, name: str, data: bytes | bytearray, is_stale: Callable[[bytes], bool]) -> None:
+        """Write a file in the place of one that `is_stale`, or where there is none.
+
+        Raises FileExistsError where another is there: of two writers who saw the same stale file, the second must not
+        undo what the first has written. On a bucket it never does; in a folder only at the very instant of the first.
+        """
+        try:
+            if not is_stale(self.read(name)):
+                raise FileExistsError(self.place(name))
+        except FileNotFoundError:
+            self.create(name, data)
+        else:
+            # No file system writes on a condition on what is there: between the look and this lies that instant.
+            self.replace(name, data)
 
     @abstractmethod
     def stage(self, name: str, data: bytes | bytearray) -> str:

@@ -28,6 +28,11 @@ def _client_options() -> dict[str, Any]:
     return {"allow_http": True} if endpoint.startswith("http://") else {}
 
 
+def version_of(meta: Any) -> dict[str, str]:
+    """What names this version of an object in a conditional write: a store gives one of the two, or both."""
+    return {key: meta[key] for key in ("e_tag", "version") if meta[key] is not None}
+
+
 class ObjectFile:
     """An object as a file whose parts are read one by one, as pyarrow wants it."""
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from magpie.errors import RunError
+from magpie.storage.connection import version_of
 from magpie.storage.owner import Owner
 
 LASTS = 60.0
@@ -39,6 +40,8 @@ class Lease:
         self._store, self._name, self._location = store, name, location
         self._owner, self._since = uuid.uuid4().hex, time.time()
         self._version: Any = None
+        self._until = 0.0
+        self._renewal = threading.Lock()
         self.is_lost = False
         self._ended = threading.Event()
         self._renewing: threading.Thread | None = None
@@ -59,6 +62,13 @@ class Lease:
             holder, _ = self._holder()
             if holder.get("owner") == self._owner:
                 self._store.delete(self._name)
+
+    def is_held(self) -> bool:
+        """Whether it is still ours. The store is asked where the last renewal is too long ago."""
+        # After a while in which this process, or its machine, stood still: the renewing thread may wake later.
+        if not self.is_lost and time.time() > self._until:
+            self._renew_once()
+        return not self.is_lost
 
     def _take(self) -> Any:
         from obstore.exceptions import AlreadyExistsError
@@ -104,16 +114,18 @@ class Lease:
         return True
 
     def _put(self, mode: Any) -> Any:
+        until = time.time() + LASTS
         content = {
             "owner": self._owner,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process": asdict(Owner.me()),
             "since": self._since,
-            "until": time.time() + LASTS,
+            "until": until,
         }
         result = self._store.put(self._name, json.dumps(content).encode(), mode=mode, use_multipart=False)
-        return _version(result)
+        self._until = until
+        return version_of(result)
 
     def _holder(self) -> tuple[dict[str, Any], Any]:
         answer = self._store.get(self._name)
@@ -121,21 +133,24 @@ class Lease:
             holder = json.loads(bytes(answer.bytes()))
         except (ValueError, RecursionError):
             holder = {}
-        return holder if isinstance(holder, dict) else {}, _version(answer.meta)
+        return holder if isinstance(holder, dict) else {}, version_of(answer.meta)
 
     def _renew(self) -> None:
         while not self._ended.wait(_RENEW_EVERY):
-            # A request that fails is made again at the next turn: there are three before the lease runs out.
-            with suppress(Exception):
-                try:
-                    self._version = self._put(self._version)
-                except Exception:
-                    # It may have been done, and only the answer lost: then the version is another.
-                    holder, version = self._holder()
-                    if holder.get("owner") == self._owner:
-                        self._version = version
-                    else:
-                        self.is_lost = True
+            self._renew_once()
+
+    def _renew_once(self) -> None:
+        # A request that fails is made again at the next turn: there are three before the lease runs out.
+        with self._renewal, suppress(Exception):
+            try:
+                self._version = self._put(self._version)
+            except Exception:
+                # It may have been done, and only the answer lost: then the version is another.
+                holder, version = self._holder()
+                if holder.get("owner") == self._owner:
+                    self._version = version
+                else:
+                    self.is_lost = True
 
 
 def is_over(holder: dict[str, Any]) -> bool:
@@ -152,8 +167,3 @@ def _process_of(holder: dict[str, Any]) -> bool | None:
         return Owner(**holder["process"]).is_dead
     except (KeyError, TypeError):
         return None
-
-
-def _version(meta: Any) -> dict[str, str]:
-    """What names this version of an object in a conditional write: a store gives one of the two, or both."""
-    return {key: meta[key] for key in ("e_tag", "version") if meta[key] is not None}

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from magpie.errors import RunError, StorageError
 from magpie.storage.base import Holder, Storage
-from magpie.storage.connection import ObjectFile, connect, first_line, unreachable
+from magpie.storage.connection import ObjectFile, connect, first_line, unreachable, version_of
 from magpie.storage.lease import Lease, is_over
 
 T = TypeVar("T")
@@ -31,8 +31,8 @@ SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfss://")
 """What addresses of object stores begin with."""
 
 _PROBE, _STAGED = ".probe", ".staged-"
-_STAGED_LASTS = 3600.0
-"""Seconds after which what was staged, and never moved, has been left behind."""
+_INNER_LASTS = 3600.0
+"""Seconds after which a probe, or what was staged and never moved, has been left behind."""
 
 _READ_AT_ONCE = 1 << 20
 
@@ -92,15 +92,20 @@ class ObjectStorage(Storage):
         return pa.PythonFile(ObjectFile(opened), mode="r")
 
     def create(self, name: str, data: bytes | bytearray) -> None:
-        try:
-            self._write(name, data, mode="create")
-        except FileExistsError:
-            # Where the store's answer is lost the request is made again, and meets what it has just made itself.
-            if self._read_or_none(name) != data:
-                raise
+        self._write_if(name, data, mode="create")
 
     def replace(self, name: str, data: bytes | bytearray) -> None:
         self._write(name, data, mode="overwrite")
+
+    def supersede(self, name: str, data: bytes | bytearray, is_stale: Callable[[bytes], bool]) -> None:
+        try:
+            there, version = self._read(lambda store: _with_version(store.get(name)))
+        except FileNotFoundError:
+            self.create(name, data)
+            return
+        if not is_stale(there):
+            raise FileExistsError(self.place(name))
+        self._write_if(name, data, mode=version)
 
     def stage(self, name: str, data: bytes | bytearray) -> str:
         staged = f"{_STAGED}{uuid.uuid4().hex[:8]}/{name}"
@@ -176,11 +181,15 @@ class ObjectStorage(Storage):
                 self.delete(name)
 
     def sweep(self) -> None:
-        """An object that was not wholly sent is not there: only probes are left behind, and what was never moved."""
+        """An object that was not wholly sent is not there: only probes are left behind, and what was never moved.
+
+        The young may be of a build that begins at this moment: were its probe gone when it is written for the second
+        time, that would look like a store that lets two writers through.
+        """
         items = self._read(lambda store: [item for batch in store.list() for item in batch])
         for item in items:
             name, age = item["path"], time.time() - item["last_modified"].timestamp()
-            if name.startswith(_PROBE) or (name.startswith(_STAGED) and age > _STAGED_LASTS):
+            if _is_inner(name) and age > _INNER_LASTS:
                 self.delete(name)
 
     def free_bytes(self) -> int | None:
@@ -219,23 +228,32 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             return None
 
-    def _write(self, name: str, data: bytes | bytearray, *, mode: str) -> None:
+    def _write_if(self, name: str, data: bytes | bytearray, *, mode: Any) -> None:
+        """Write on a condition. Raises FileExistsError where something else is there."""
+        try:
+            self._write(name, data, mode=mode)
+        except FileExistsError:
+            # Where the store's answer is lost the request is made again, and meets what it has just made itself.
+            if self._read_or_none(name) != data:
+                raise
+
+    def _write(self, name: str, data: bytes | bytearray, *, mode: Any) -> None:
         with self._writing(name):
             # In one request: only that can be conditional. A shard is some megabytes.
             self._store.put(name, io.BytesIO(data), mode=mode, use_multipart=False)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
-        from obstore.exceptions import AlreadyExistsError
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        if self._lease is not None and self._lease.is_lost:
+        if self._lease is not None and not self._lease.is_held():
             raise RunError(
                 f"{self.location} was out of reach for too long, and another build has taken its lock; see "
                 f"`magpie status {self.location}`"
             )
         try:
             yield
-        except AlreadyExistsError as error:
+        except (AlreadyExistsError, PreconditionError) as error:
             raise FileExistsError(self.place(name)) from error
         except StorageError:
             raise
@@ -284,6 +302,10 @@ class _Log:
     def __init__(self, text: str) -> None:
         self.text = text
         self.written_at = 0.0
+
+
+def _with_version(answer: Any) -> tuple[bytes, dict[str, str]]:
+    return bytes(answer.bytes()), version_of(answer.meta)
 
 
 def _is_inner(name: str) -> bool:

@@ -61,15 +61,25 @@ class Shard:
 
 
 def write_shard(
-    storage: Storage, name: str, table: pa.Table, stamp: Stamp, *, replace: bool = False, about: str = ""
+    storage: Storage,
+    name: str,
+    table: pa.Table,
+    stamp: Stamp,
+    *,
+    replace: Shard | bool = False,
+    about: str = "",
 ) -> Shard:
-    """Commit `table` under `name`, which must not be taken unless it is to `replace` an earlier version.
+    """Commit `table` under `name`, which must not be taken unless it is to `replace` what is there, or that one shard.
 
     `about`, what else the file is to say of itself, goes into its metadata: see `about_shard`. Raises StorageError, and
     FileExistsError when the name is taken.
     """
     data = _encode(table, stamp, about)
-    (storage.replace if replace else storage.create)(name, data)
+    if isinstance(replace, Shard):
+        seal = _MARK + replace.seal.encode()
+        storage.supersede(name, data, lambda there: seal in there)
+    else:
+        (storage.replace if replace else storage.create)(name, data)
     return Shard(stamp, _content(data), _seal(data))
 
 

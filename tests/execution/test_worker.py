@@ -8,6 +8,7 @@ import multiprocessing
 import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,36 @@ def test_a_shard_made_from_the_same_rows_is_kept_and_one_made_from_others_replac
     )
     with pytest.raises(RunError, match="is there already"):
         taken(run, bound, phase, ShardTask(0, START, {}))
+
+
+def test_a_worker_that_was_thought_dead_undoes_nothing_where_both_replace_a_stale_shard() -> None:
+    """It has begun with the same stale shards, wakes when they are made anew, and has other texts than those."""
+    run, bound = made(MemoryStorage())
+    phase = first_steps(bound)
+    stale = {
+        event.number: event.committed
+        for event in taken(run, bound, phase, ShardTask(0, START, {}))
+        if isinstance(event, Committed)
+    }
+    task = ShardTask(0, "made from other rows", stale)
+    faster = [event for event in taken(run, bound, phase, task) if isinstance(event, Committed)]
+    before = {name: run.storage.read(name) for name in run.storage.names()}
+    later = list[Event]()
+
+    async def wake() -> None:
+        queue = EngineQueue(OtherTexts())
+        await Worker(run, bound, phase, queue, later.append).take(task)
+
+    asyncio.run(wake())
+    assert [event for event in later if isinstance(event, Committed)] == faster
+    assert {name: run.storage.read(name) for name in run.storage.names()} == before
+
+
+class OtherTexts(ScriptedEngine):
+    """Not batch-invariant: it writes something else each time it is asked."""
+
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        return await super().complete(prompt, replace(sampling, seed=sampling.seed + 1))
 
 
 def test_rows_that_another_worker_made_are_read_from_storage() -> None:

@@ -65,6 +65,45 @@ def test_of_many_writers_of_one_name_one_gets_through(bucket: str) -> None:  # n
     assert ObjectStorage(bucket).read("steps/01-instruct/00000.parquet") == b"%d" % won[0]
 
 
+def test_of_many_who_supersede_one_object_one_gets_through(bucket: str) -> None:  # noqa: F811
+    """Even of those that have all seen it stale: whoever stood still meanwhile undoes nothing."""
+    seen = threading.Barrier(8)
+
+    def write(writer: int) -> bool:
+        def is_stale(there: bytes) -> bool:
+            seen.wait(30)
+            return there == b"stale"
+
+        try:
+            ObjectStorage(bucket).supersede("steps/01-instruct/00000.parquet", b"%d" % writer, is_stale)
+        except FileExistsError:
+            return False
+        return True
+
+    ObjectStorage(bucket).create("steps/01-instruct/00000.parquet", b"stale")
+    with ThreadPoolExecutor(8) as writers:
+        won = [writer for writer, wins in enumerate(writers.map(write, range(8))) if wins]
+    assert len(won) == 1
+    assert ObjectStorage(bucket).read("steps/01-instruct/00000.parquet") == b"%d" % won[0]
+
+
+def test_an_object_is_superseded_by_a_request_whose_answer_was_lost(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = ObjectStorage(bucket)
+    storage.create("a", b"1")
+    whole = storage._write
+
+    def twice(name: str, data: bytes, *, mode: Any) -> None:
+        whole(name, data, mode=mode)
+        whole(name, data, mode=mode)  # as obstore makes it again
+
+    monkeypatch.setattr(storage, "_write", twice)
+    storage.supersede("a", b"2", lambda there: there == b"1")
+    assert storage.read("a") == b"2"
+
+
 def test_it_travels_to_another_process(bucket: str) -> None:  # noqa: F811
     storage = ObjectStorage(bucket)
     storage.create("a", b"1")
@@ -189,6 +228,46 @@ def test_a_build_whose_lease_another_has_taken_changes_nothing_more(
         with pytest.raises(RunError, match="another build has taken its lock"):
             storage.replace("a", b"2")
     assert storage.read("a") == b"1"
+
+
+def test_a_build_that_stood_still_asks_whether_its_lease_is_still_its_own(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It wakes long after the lease has run out, and writes before its next renewal is due."""
+    monkeypatch.setattr(lease, "_RENEW_EVERY", 3600.0)
+    storage = ObjectStorage(bucket)
+    with storage.lock():
+        held = storage._lease
+        assert held is not None
+        held._until = time.time() - 1
+        storage.replace("a", b"1")  # nobody has taken it
+        assert held._until > time.time()
+        leave_a_lease(bucket, until=time.time() + 1000)
+        held._until = time.time() - 1
+        with pytest.raises(RunError, match="another build has taken its lock"):
+            storage.replace("a", b"2")
+    assert storage.read("a") == b"1"
+
+
+def test_the_probe_of_a_build_that_begins_is_not_swept(
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would take the store for one that lets two writers through."""
+    storage, other = ObjectStorage(bucket), ObjectStorage(bucket)
+    whole = storage.create
+
+    def swept_meanwhile(name: str, data: bytes) -> None:
+        other.sweep()
+        whole(name, data)
+
+    monkeypatch.setattr(storage, "create", swept_meanwhile)
+    storage.prepare()
+    storage._write(".probe-1", b"one", mode="create")
+    monkeypatch.setattr("magpie.storage.objects._INNER_LASTS", -60.0)  # of one that died long ago
+    other.sweep()
+    assert not other.exists(".probe-1")
 
 
 def test_a_part_of_an_object_is_read_without_the_rest(bucket: str) -> None:  # noqa: F811

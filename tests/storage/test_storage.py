@@ -68,6 +68,15 @@ def test_a_file_is_replaced_whether_it_is_there_or_not(storage: Storage) -> None
     assert storage.names() == [NAME]
 
 
+def test_of_two_who_supersede_one_file_the_second_undoes_nothing(storage: Storage) -> None:
+    storage.prepare()
+    storage.supersede(NAME, b"one", lambda there: False)  # nothing is there
+    storage.supersede(NAME, b"two", lambda there: there == b"one")
+    with pytest.raises(FileExistsError):
+        storage.supersede(NAME, b"three", lambda there: there == b"one")
+    assert storage.read(NAME) == b"two" and storage.names() == [NAME]
+
+
 def test_what_was_given_may_change_afterwards(storage: Storage) -> None:
     storage.prepare()
     data = bytearray(b"one")
