@@ -13,7 +13,8 @@
         ├── RecipeChangedError the folder holds the run of another recipe
         ├── ShortError         fewer rows are kept, of some kind or in all, than `until` asks for
         ├── DamagedShardError  a shard that is cut, flipped or not what it says it is
-        ├── StorageError       a disk that is full or read-only
+        ├── StorageError       a disk that is read-only or fails, or a bucket
+        │   └── FullDiskError  a disk that is full
         ├── GateError          a gate of the recipe ended the build
         │   └── PausedError    it may go on when a person has looked
         └── StoppedError       a person or the system asked the build to stop
@@ -82,6 +83,10 @@ class DamagedShardError(RunError):
 
 class StorageError(RunError):
     """The disk is full, read-only or failing."""
+
+
+class FullDiskError(StorageError):
+    """There is no space left, or a quota is used up."""
 
 
 class GateError(RunError):

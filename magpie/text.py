@@ -81,3 +81,12 @@ def _word_pattern() -> re.Pattern[str]:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number and its noun: "1 shard", "2,000 shards". `plural` is for nouns that do not just take an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def sized(count: float) -> str:
+    """So many bytes, in words: "64 kB", "1.5 TB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

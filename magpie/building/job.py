@@ -9,9 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from magpie.building.consent import ask_consent
-from magpie.building.notices import log_plan, note_at_start, note_newly_rejected, write_report
+from magpie.building.notices import (
+    log_plan,
+    note_at_start,
+    note_newly_rejected,
+    room_needed,
+    write_report,
+)
 from magpie.building.rounds import RoundPlanner
-from magpie.errors import ShortError
+from magpie.errors import FullDiskError, ShortError
 from magpie.execution.driver import Driver
 from magpie.execution.executors import ExecutorName, open_executor
 from magpie.execution.log import Log
@@ -34,7 +40,7 @@ from magpie.runs.run import DATASET, STEPS, Run
 from magpie.runs.standing import Source, source_of
 from magpie.runs.verify import seal
 from magpie.steps import Method
-from magpie.storage import Storage
+from magpie.storage import LocalStorage, Storage
 from magpie.terminal import new_console
 
 if TYPE_CHECKING:
@@ -89,6 +95,9 @@ class BuildJob:
                 counted = self._finish(self._round)
             except BaseException as error:
                 self._round.progress.log.write("ended early", why=f"{type(error).__name__}: {error}")
+                if isinstance(error, FullDiskError) and isinstance(self.storage, LocalStorage):
+                    needed = room_needed(self._round.run, self._round.plan)
+                    raise FullDiskError(f"{error}; {needed}") from error
                 raise
         short = None if self.accept_short or self.stop_after is not None else self._rounds.short
         if short is not None:

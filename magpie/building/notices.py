@@ -6,6 +6,7 @@ And the report at its end, which tells the most.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from magpie.engines.gpus import gpus_here
 from magpie.execution.base import Executor
@@ -19,6 +20,7 @@ from magpie.runs.earlier import REPLACED
 from magpie.runs.run import Run
 from magpie.runs.standing import Source
 from magpie.sizing.cards import card_of_device, driver_names
+from magpie.text import sized
 
 
 def note_at_start(run: Run, plan: Plan, progress: Progress) -> None:
@@ -35,6 +37,15 @@ def note_at_start(run: Run, plan: Plan, progress: Progress) -> None:
             "a full disk stops the build, it loses nothing"
         )
     progress.log.write("started", recipe=run.recipe.name, rows=run.recipe.rows, shards=run.shards)
+
+
+def room_needed(run: Run, plan: Plan) -> str:
+    """How much of a disk the whole run takes, and how much of that it has."""
+    there = 0
+    for name in run.storage.names():
+        with suppress(OSError):  # a file that only informs may go at any time
+            there += run.storage.local_path(name).stat().st_size
+    return f"the whole run takes about {sized(plan.disk_bytes)}, and {sized(there)} of it are there"
 
 
 def log_plan(plan: Plan, executor: Executor, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from magpie.engines import find_engine
 from magpie.plan.licences import licences_of
 from magpie.report.foreseen import print_foreseen, print_seconds
 from magpie.report.text import as_text
-from magpie.text import counted
+from magpie.text import counted, sized
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def print_plan(dry: DryRun, console: Console) -> None:
         f"{counted(recipe.shards, 'shard')} of {counted(min(recipe.shard_rows, recipe.rows), 'row')}, "
         f"{counted(len(plan.steps), 'step')}"
     )
-    console.print(f"{shards}; about {_size(plan.disk_bytes)} of disk", highlight=False)
+    console.print(f"{shards}; about {sized(plan.disk_bytes)} of disk", highlight=False)
     if recipe.steer is not None:
         values = {name: len(texts) for name, texts in recipe.steer.variables.items()}
         counts = "".join(f", {count} of {name}" for name, count in values.items())
@@ -127,12 +127,3 @@ def _filter(plan: Plan, filter: Filter) -> str:
     if filter.top is not None:
         parts.append(f"top {filter.top.n:,} by {filter.top.by}")
     return "; ".join(parts)
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

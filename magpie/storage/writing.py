@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from magpie.errors import RunError, StorageError
+from magpie.errors import FullDiskError, RunError, StorageError
 from magpie.storage.reading import shown
 from magpie.storage.temporary import sweep, temporary
 
@@ -72,7 +72,7 @@ def storage_errors(path: Path, *, passed_on: type[OSError] | tuple[()] = ()) -> 
     except OSError as error:
         what, place = error.strerror or str(error), shown(path)
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageError(
+            raise FullDiskError(
                 f"no space left for {place}; free some, then run the same command again: nothing is lost"
             ) from error
         if error.errno == errno.EFBIG:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -55,6 +56,8 @@ def test_a_full_disk(tmp_path: Path, recipe: Path, whole: Path, kilobytes: int) 
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert result.stderr.startswith("magpie: no space left for "), result.stderr
     assert "run the same command again" in result.stderr
+    if kilobytes > 8:  # else not even the recipe could be recorded
+        assert re.search(r"the whole run takes about \d+ kB, and \d+ kB of it are there$", result.stderr)
     assert tree(tmp_path / "after") == tree(whole)
     assert quarantined(Run.open(tmp_path / "after")) == []
 
