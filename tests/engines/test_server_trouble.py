@@ -68,6 +68,31 @@ def test_lasting_trouble_with_one_prompt_is_that_prompts_error(trouble: Answer) 
     assert "failed 3 times on this prompt" in bad.error
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Answer("<html>hello</html>"),
+        Answer(hang_up=True),
+        Answer({"error": "CUDA"}, 500),
+        Answer({"error": "no"}, 400),
+        Answer({"choices": []}),
+    ],
+)
+def test_a_server_that_completes_nothing_any_more_costs_no_row(trouble: Answer) -> None:
+    """From the first prompt on that it fails on, although it still lists its models."""
+    asked = list[Any]()
+
+    def for_a_while(body: Any) -> Answer:
+        asked.append(body)
+        return well(body) if len(asked) <= 3 else trouble
+
+    with serving(for_a_while) as server:
+        results = ask(server.url, *([i] for i in range(1, 10)), concurrency=1)
+    assert [type(result) for result in results] == [Completion] * 3 + [ServerError] * 6
+    assert {result.finish_reason for result in results[:3]} == {"stop"}
+    assert "completes nothing any more, not even what it has completed before" in str(results[3])
+
+
 def test_a_server_that_goes_away_stops_everyone() -> None:
     async def go() -> list[Any]:
         with serving() as server:

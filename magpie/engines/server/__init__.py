@@ -4,10 +4,10 @@ The raw prompt is sent, never a chat: as token ids, or as text to a server that 
 count as many prompt tokens as were sent. Otherwise it puts a chat template or a second BOS around them.
 
 There are two kinds of failure. Failure of one prompt (a timeout or a 5xx that outlasts the retries while the server
-still lists its models; a 4xx about that prompt) is a Completion whose finish_reason is "error". Failure of the server
-(nothing listens, access denied, answers that are not completions, a wrong prompt count, sixteen failed prompts in a
-row) is a ServerError, at once and for every later call, so that a build stops with one clear line instead of rejecting
-every row.
+still lists its models, and still completes a prompt that it has completed before; a 4xx about that prompt) is a
+Completion whose finish_reason is "error". Failure of the server (nothing listens, access denied, answers that are not
+completions, a wrong prompt count, sixteen failed prompts in a row) is a ServerError, at once and for every later call,
+so that a build stops with one clear line instead of rejecting every row.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class ServerEngine:
         self._kind: wire.Kind = "other"
         self._form: _Form | None = None
         self._failed_in_a_row = 0
+        self._answered: tuple[Sequence[int], Sampling] | None = None  # the last prompt that was completed
         self._lost: ServerError | None = None
         self._served_name = model.model
         self._info = ModelInfo(
@@ -121,9 +122,7 @@ class ServerEngine:
         async with self._slots:
             try:
                 fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
-                completion = await self._request(prompt, fitting)
-            except RequestError as error:
-                completion = Completion("", 0, "error", str(error))
+                completion = await self._completed(prompt, fitting)
             except ServerError as error:
                 self._lost = error
                 raise
@@ -135,6 +134,32 @@ class ServerEngine:
             self._lost = self._client.error(f"{count}, the last time with: {completion.error}; {advice}")
             raise self._lost
         return completion
+
+    async def _completed(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        """The completion, or the error of this prompt. Raises ServerError where the server fails on others as well."""
+        try:
+            completion = await self._request(prompt, sampling)
+        except RequestError as error:
+            await self._check_that_it_answers(error)
+            return Completion("", 0, "error", str(error))
+        if completion.finish_reason != "error":
+            self._answered = prompt, sampling
+        return completion
+
+    async def _check_that_it_answers(self, failure: RequestError) -> None:
+        """Raise ServerError where the server fails on a prompt, too, that it has completed before.
+
+        It may list its models and answer nothing else. Then the rows in flight are not to blame, and none is rejected.
+        """
+        if self._answered is None or self._form is None:
+            return
+        try:
+            await self._send(self._form, *self._answered)
+        except RequestError:
+            raise self._client.error(
+                f"completes nothing any more, not even what it has completed before: {failure}; read its log and "
+                "start it again, then run the same command again: no row is lost"
+            ) from failure
 
     async def close(self) -> None:
         await self._client.close()
@@ -219,7 +244,9 @@ class ServerEngine:
         if self._form == "ids":
             raise self._client.error(_miscount(count, len(prompt)))
         # As text, a single prompt may be tokenized differently. That is this prompt's failure, not the server's.
-        raise RequestError(f"as text this prompt is {count} tokens to the server, not {len(prompt)}")
+        return Completion(
+            "", 0, "error", f"as text this prompt is {count} tokens to the server, not {len(prompt)}"
+        )
 
     async def _find_form(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Complete the first prompt, and keep the form for which the server counts the right number of tokens."""
