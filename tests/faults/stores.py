@@ -41,7 +41,7 @@ def _seaweed(weed: str, folder: Path) -> Iterator[str]:
     grpc = [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=True)]
     with (folder / "weed.log").open("w") as log:
         process = subprocess.Popen(
-            [weed, "server", "-s3", "-filer", f"-dir={folder}", "-ip=127.0.0.1", "-volume.max=20",
+            [weed, "server", "-s3", "-filer", f"-dir={folder}", "-ip=127.0.0.1", "-volume.max=500",
              "-master.telemetry=false", "-master.volumeSizeLimitMB=64", *flags, *grpc],
             stdout=log, stderr=log,
         )  # fmt: skip
