@@ -228,7 +228,7 @@ def test_it_is_counted(run: Run) -> None:
     }
     assert sum(step.outcomes.values()) == step.rows_in
     assert step.rows_in == step.rows_out + sum(step.rejected.values())
-    assert "politeness" in [one["name"] for one in summary(run)["steps"]]
+    assert "politeness" in [one["name"] for one in summary(run, found)["steps"]]
     lines = filter_funnel(run, found)
     assert lines is not None and "very polite" in [line.name for line in lines]
 

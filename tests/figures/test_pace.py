@@ -31,7 +31,7 @@ def test_a_run_with_a_plan_shows_both(tmp_path: Path) -> None:
     file = io.StringIO()
     print_status(status(run), Console(file=file, width=80))
     assert "planned, at most" in file.getvalue() and "1,000,000.0" in file.getvalue()
-    assert "paces" not in summary(run)
+    assert "paces" not in summary(run, status(run))
 
 
 def test_planned_rates_are_those_of_the_engines_there_are() -> None:
